@@ -1,0 +1,1 @@
+"""All tests of mcpproxy; mirrors of the rooms, plays in memory, scenarios over loopback, real software."""

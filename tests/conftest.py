@@ -1,0 +1,11 @@
+"""Fixtures every room may use; the rig itself is tests/support/."""
+
+import pytest
+
+from tests.support.certs import Certificate, make_certificate
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A self-signed certificate for localhost and 127.0.0.1."""
+    return make_certificate(tmp_path_factory.mktemp("pki"))

@@ -1,0 +1,1 @@
+"""Bad input and bad days, acted out over real loopback sockets against the real daemon."""
