@@ -1,0 +1,85 @@
+"""`python -m benchmarks [WORK ...] [--rounds N] [--quick]`: measure mcpproxy beside nginx and HAProxy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from benchmarks import chart, machine, profile, report, verify
+from benchmarks.lab import CONTENDERS, Lab, open_lab
+from benchmarks.load import BadRun
+from benchmarks.works import ALL
+from benchmarks.works.base import Figures, Scale, Work
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog="works: " + ", ".join(ALL))
+    parser.add_argument("works", nargs="*", metavar="WORK", help="default: all of them; `profile WORK` looks into our process instead")
+    parser.add_argument("--rounds", type=int, help="how often each contender is measured (5, quick: 2)")
+    parser.add_argument("--quick", action="store_true", help="short runs, small numbers: a first look, kept apart from the results")
+    parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, comma separated (default: all)")
+    parser.add_argument("--ours", default="", metavar="COMMAND", help="another way to start our daemon; {config} in it becomes the configuration file")
+    parser.add_argument("--dry", action="store_true", help="print, but write no result files")
+    chosen = parser.parse_args()
+    profiling = chosen.works[:1] == ["profile"]
+    if unknown := [name for name in chosen.works[profiling:] if name not in ALL]:
+        parser.error(f"no such work: {', '.join(unknown)} (choose from {', '.join(ALL)})")
+    if unknown := [name for name in chosen.only.split(",") if name not in CONTENDERS]:
+        parser.error(f"no such contender: {', '.join(unknown)} (choose from {', '.join(CONTENDERS)})")
+    if profiling and len(chosen.works) != 2:
+        parser.error("profile takes one work")
+    return chosen
+
+
+def main() -> int:
+    chosen = arguments()
+    if packages := machine.missing():
+        print(f"missing: {' '.join(packages)}\n  apt-get install {' '.join(packages)}", file=sys.stderr)
+        return 2
+    contenders = [name for name in CONTENDERS if name in chosen.only.split(",")]
+    if "mcpproxy" in contenders and not machine.has_mcpproxy():
+        print("mcpproxy itself cannot be imported here; measuring the peers only", file=sys.stderr)
+        contenders.remove("mcpproxy")
+    if chosen.works[:1] == ["profile"]:
+        return profile.run(chosen.works[1])
+    scale = Scale(chosen.quick, chosen.rounds or (2 if chosen.quick else 5))
+    works = [ALL[name] for name in chosen.works] or list(ALL.values())
+    bad = False
+    with open_lab(chosen.ours) as lab:
+        for work in works:
+            try:
+                rounds = measure(lab, work, contenders, scale)
+            except (BadRun, AssertionError) as error:
+                print(f"\n{work.name}: no result: {error}", file=sys.stderr)
+                bad = True
+                continue
+            report.show(work, rounds)
+            if not chosen.dry:
+                print(f"  -> {report.save(work, rounds, scale).relative_to(report.HERE.parent)}")
+            bad |= any(not row["met"] for row in report.judge(work, rounds))
+    if not chosen.dry:
+        chart.write()
+    return 1 if bad else 0
+
+
+def measure(lab: Lab, work: Work, contenders: list[str], scale: Scale) -> dict[str, list[Figures]]:
+    """Contenders in turn, round after round; who goes first changes with the round."""
+    work.prepare(lab, contenders, scale)
+    rounds: dict[str, list[Figures]] = {name: [] for name in contenders}
+    for number in range(scale.rounds):
+        shift = number % len(contenders)
+        for name in contenders[shift:] + contenders[:shift]:
+            began = time.monotonic()
+            with lab.contender(name) as proxy:
+                if spoken := verify.prove(lab, proxy):
+                    print(f"{name}: same answers, same fields, same log ({spoken})", file=sys.stderr)
+                figures = work.measure(lab, proxy, scale, number)
+            rounds[name].append(figures)
+            first = next(iter(work.shown))
+            print(f"{work.name} round {number + 1}/{scale.rounds} {name}: {first} {figures[first]:.2f} ({time.monotonic() - began:.0f} s)", file=sys.stderr)
+    return rounds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

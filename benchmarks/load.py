@@ -1,0 +1,126 @@
+"""Drive a contender from the load generator's core and say honestly what came of it.
+
+`calls` is wrk: closed loop, as fast as 64 connections go. `paced` is h2load: each connection starts a call at fixed moments whether or not the
+proxy is quick, which is what a latency figure needs. Both refuse to return a result with a failed request in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.lab import HERE, Lab, Proxy, environment
+
+CONNECTIONS = 64
+HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "application/json, text/event-stream",
+    "Mcp-Session-Id": "0f7d3b0d5a6c4e0c9d6b6b3d2f1a0e9c",
+    "Mcp-Protocol-Version": "2025-06-18",
+    "Authorization": "Bearer sk-agent-alpha-0123456789abcdef0123456789abcdef",
+    "User-Agent": "python-httpx/0.28.1",
+}
+BODY = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"hello hello hello hello hello hello hello hello"}}}'
+
+
+class BadRun(Exception):
+    """A measurement with failed requests: not a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    requests: int
+    seconds: float
+    cpu_us: float  # proxy CPU per request
+    proxy_core: float  # share of its core the proxy used
+    load_core: float  # share of the other core that load generator and upstream used
+    p50_us: float
+    p99_us: float
+    bytes_each: float
+    command: str
+
+    def figures(self) -> dict[str, float]:
+        return {"cpu_us": self.cpu_us, "requests_s": self.requests / self.seconds, "proxy_core": self.proxy_core, "load_core": self.load_core}
+
+
+def pinned(command: list[str], extra: dict[str, str] | None = None) -> tuple[str, int, float]:
+    """Run on the load core; (output, its CPU in ns, wall seconds)."""
+    core = machine.cores()[1]
+    began = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**environment(), **(extra or {})}, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+    assert process.stdout is not None
+    output = process.stdout.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise BadRun(f"{' '.join(command)} ended with {process.returncode}\n{output[-1000:]}")
+    return output, int((usage.ru_utime + usage.ru_stime) * 1e9), time.monotonic() - began
+
+
+def calls(lab: Lab, proxy: Proxy, *, tls: bool, seconds: float, script: str = "post.lua", seed: str = "0") -> Calls:
+    """wrk against the fixed answer."""
+    url = f"https://127.0.0.1:{proxy.tls}/mcp" if tls else f"http://127.0.0.1:{proxy.plain}/mcp"
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(HERE / "conf" / script), url]
+    cpu, upstream = proxy.cpu_ns(), machine.cpu_ns(lab.fixed_pid)
+    output, load_ns, wall = pinned(command, {"BENCH_SEED": seed})
+    cpu, upstream = proxy.cpu_ns() - cpu, machine.cpu_ns(lab.fixed_pid) - upstream
+    said = json.loads(output.rpartition("RESULT ")[2])
+    failed = {kind: said[kind] for kind in ("connect", "read", "write", "status", "timeout") if said[kind]}
+    if failed or not said["requests"]:
+        raise BadRun(f"{proxy.name}: {said['requests']} requests, failed: {failed}")
+    done = said["requests"]
+    return Calls(
+        requests=done,
+        seconds=said["duration_us"] / 1e6,
+        cpu_us=cpu / 1000 / done,
+        proxy_core=cpu / 1e9 / wall,
+        load_core=(load_ns + upstream) / 1e9 / wall,
+        p50_us=said["p50_us"],
+        p99_us=said["p99_us"],
+        bytes_each=said["bytes"] / done,
+        command=" ".join(command).replace(str(HERE), "benchmarks"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    requests: int
+    rate: float
+    p50_us: float
+    p99_us: float
+    p999_us: float
+    command: str
+
+
+def paced(lab: Lab, url: str, rate: float, seconds: float) -> Paced:
+    """h2load at a fixed rate over 64 connections; the first fifth warms up and is not counted."""
+    log, body = lab.directory / "paced.tsv", lab.directory / "body.json"
+    log.unlink(missing_ok=True)
+    body.write_text(BODY)
+    each = max(1, round(rate / CONNECTIONS))
+    command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"--rps={each}", f"-D{max(2, round(seconds))}", f"--log-file={log}", f"-d{body}"]
+    command += [f"-H{name}: {value}" for name, value in HEADERS.items()] + [url]
+    pinned(command)
+    return _read(log, each * CONNECTIONS, " ".join(command[:6] + [url]))
+
+
+def _read(log: Path, rate: float, command: str) -> Paced:
+    rows = [(int(start), status, int(took)) for start, status, took in (line.split("\t")[:3] for line in log.read_text().splitlines())]
+    if not rows:
+        raise BadRun(f"{command}: no request was logged")
+    wrong = sum(status != "200" for _, status, _ in rows)
+    if wrong:
+        raise BadRun(f"{command}: {wrong} of {len(rows)} requests failed")
+    first, last = min(start for start, _, _ in rows), max(start for start, _, _ in rows)
+    counted = sorted(took for start, _, took in rows if start > first + (last - first) / 5)
+    reached = len(rows) / ((last - first) / 1e6)
+    if reached < 0.9 * rate:
+        raise BadRun(f"{command}: only {reached:.0f} of {rate:.0f} requests/s were started, the load generator is too slow")
+    cut = statistics.quantiles(counted, n=1000)
+    return Paced(len(rows), reached, cut[499], cut[989], cut[998], command)

@@ -1,0 +1,106 @@
+"""What the kernel says about a process and this machine: CPU nanoseconds, resident memory, cores, versions."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+NEEDED = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client"}  # command -> Debian package
+OPEN_FILES = 20_000  # 5 000 streams cost the proxy 10 000 descriptors
+
+
+def missing() -> list[str]:
+    """Commands that are not installed, as Debian packages."""
+    return [package for command, package in NEEDED.items() if shutil.which(command, path=os.defpath + ":/usr/sbin:/sbin") is None]
+
+
+def has_mcpproxy() -> bool:
+    return importlib.util.find_spec("mcpproxy.cli") is not None
+
+
+def cores() -> tuple[int, int]:
+    """(core of the proxy, core of load and upstream); the same one on a single-core machine."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[-1]
+
+
+def descendants(root: int) -> list[int]:
+    """The process and all its children's children: nginx's master and worker are one contender."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for pid in found:
+        found.extend(parents.get(pid, ()))
+    return found
+
+
+def cpu_ns(root: int) -> int:
+    """User and system time so far, from the scheduler's clock; in ticks of 10 ms where the kernel keeps no schedstat."""
+    total = 0
+    for pid in descendants(root):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            try:
+                ran = int((task / "schedstat").read_text().split()[0])
+                if ran == 0:
+                    fields = (task / "stat").read_text().rpartition(")")[2].split()
+                    ran = (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+            except OSError:
+                continue
+            total += ran
+    return total
+
+
+def _kib(path: str, field: str) -> int:
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise LookupError(f"{path} has no {field}")
+
+
+def rss_kib(root: int) -> int:
+    """Resident memory, counted page by page (statm and status round per core)."""
+    return sum(_kib(f"/proc/{pid}/smaps_rollup", "Rss:") for pid in descendants(root))
+
+
+def reset_peak(root: int) -> None:
+    for pid in descendants(root):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_rss_kib(root: int) -> int:
+    return sum(_kib(f"/proc/{pid}/status", "VmHWM:") for pid in descendants(root))
+
+
+def _first_line(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr).strip().partition("\n")[0]
+
+
+def describe() -> dict[str, str]:
+    """The machine and every version that may explain a figure."""
+    cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
+    root = Path(__file__).resolve().parent.parent
+    return {
+        "cpu": cpu,
+        "cores": str(os.cpu_count()),
+        "memory": f"{_kib('/proc/meminfo', 'MemTotal:') // 1024} MiB",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "nginx": _first_line("nginx", "-v").rpartition("/")[2],
+        "haproxy": _first_line("haproxy", "-v").split()[2],
+        "wrk": _first_line("wrk", "-v").split()[1],
+        "h2load": _first_line("h2load", "--version").rpartition("/")[2],
+        "commit": _first_line("git", "-C", str(root), "describe", "--always", "--dirty"),
+    }

@@ -1,0 +1,1 @@
+def run(work: str) -> int: return 0
