@@ -12,7 +12,7 @@ from tests.support.toml import write_toml
 from tests.support.upstream import Link, ScriptedUpstream, answer, once, response
 
 
-def test_pipelined_requests_are_told_apart():
+def test_pipelined_requests_are_told_apart() -> None:
     found, rest = read_requests(post(b"one") + get() + b"GET /half")
     assert [request.body for request in found] == [b"one", b""]
     assert rest == b"GET /half"
@@ -32,18 +32,18 @@ def test_pipelined_requests_are_told_apart():
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nbad trailer\r\n\r\n",
     ],
 )
-def test_the_judge_refuses_what_is_not_strict_http(wire):
+def test_the_judge_refuses_what_is_not_strict_http(wire: bytes) -> None:
     with pytest.raises(BadMessage):
         read_requests(wire)
 
 
-def test_a_cut_body_is_not_ended():
+def test_a_cut_body_is_not_ended() -> None:
     message, _ = read_response(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", eof=True)
     assert message is not None
     assert (message.body, message.ended) == (b"abc", False)
 
 
-def test_trailers_belong_to_the_message():
+def test_trailers_belong_to_the_message() -> None:
     wire = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\nrest"
     message, rest = read_response(wire)
     assert message is not None
@@ -51,7 +51,7 @@ def test_trailers_belong_to_the_message():
     assert [each.status for each in message.informational] == [100]
 
 
-def test_scripts_meet_the_test_at_events():
+def test_scripts_meet_the_test_at_events() -> None:
     go = threading.Event()
 
     def script(link: Link) -> None:
@@ -67,7 +67,7 @@ def test_scripts_meet_the_test_at_events():
         assert upstream.requests()[0].target == b"/mcp"
 
 
-def test_each_link_plays_its_own_script(certificate: Certificate):
+def test_each_link_plays_its_own_script(certificate: Certificate) -> None:
     with ScriptedUpstream(once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"), answer(), tls=certificate.server()) as upstream:
         with RawClient(upstream.port, tls=certificate.client()) as client:
             cut = client.exchange(post(b"x"))
@@ -77,7 +77,7 @@ def test_each_link_plays_its_own_script(certificate: Certificate):
             assert client.exchange(post(b"y")).body == b"y"
 
 
-def test_configuration_is_written_as_toml():
+def test_configuration_is_written_as_toml() -> None:
     config = {
         "drain": "5s",
         "listen": [{"address": "a", "tls": {"cert": "c"}}],

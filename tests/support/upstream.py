@@ -42,6 +42,11 @@ class Link:
 
     # --- reading
 
+    @property
+    def unread(self) -> bytes:
+        """Received, but not consumed by the script."""
+        return self.received[self._unread :]
+
     def more(self) -> None:
         """Read once, or ScriptEnd."""
         try:
