@@ -1,0 +1,174 @@
+"""Config → Runtime. The only file that knows every room."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import secrets
+import ssl
+from dataclasses import dataclass, field
+from itertools import product
+
+from mcpproxy.clock import clock
+from mcpproxy.config.model import Config, Listen, Upstream
+from mcpproxy.edge.downstream import Downstream, Draining, Front
+from mcpproxy.edge.plan import Judge, LiveRoute, Responses
+from mcpproxy.edge.router import Router
+from mcpproxy.edge.store import Store
+from mcpproxy.errors import StartError
+from mcpproxy.http import replies
+from mcpproxy.http.head import HeadLimits
+from mcpproxy.net.listener import Address, Listener, bind
+from mcpproxy.net.timers import TICK, Ticker, Wheel
+from mcpproxy.net.tls import Identity, client_context, server_context
+from mcpproxy.observe.accesslog import AccessLog
+from mcpproxy.observe.sinks import Sink
+from mcpproxy.pki import devca
+from mcpproxy.upstream.dial import Dial
+from mcpproxy.upstream.endpoint import Endpoint
+from mcpproxy.upstream.pool import Pool, PoolLimits
+
+PROTOCOLS = ("http/1.1",)
+RESERVED_DESCRIPTORS = 64  # log files, listeners, the loop itself, a resolver or two
+DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
+
+
+@dataclass(slots=True)
+class Runtime:
+    """A configuration come to life: what `ops/run` starts, drains and stops."""
+
+    loop: asyncio.AbstractEventLoop
+    config: Config
+    wheel: Wheel
+    ticker: Ticker
+    pools: dict[str, Pool]
+    log: AccessLog
+    sink: Sink | None
+    draining: Draining
+    links: set[Downstream]
+    fronts: list[Front] = field(default_factory=list)
+    listeners: list[Listener] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list)
+
+
+def assemble(config: Config, loop: asyncio.AbstractEventLoop) -> Runtime:
+    """Build everything and bind the addresses; nothing is accepted yet. Raises StartError."""
+    wheel = Wheel(clock.tick())
+    sink = None if config.log.access == "off" else Sink(config.log.access)
+    log = AccessLog(sink)
+    pools = {name: _pool(upstream, loop, wheel) for name, upstream in config.upstream.items()}
+    chores = [log.tick, *(pool.tick for pool in pools.values())]
+    runtime = Runtime(loop, config, wheel, Ticker(loop, wheel, chores), pools, log, sink, Draining(), set())
+    try:
+        for listen in config.listen:
+            _listener(listen, runtime)
+    except BaseException:
+        for listener in runtime.listeners:
+            listener.stop()
+        raise
+    return runtime
+
+
+def _pool(upstream: Upstream, loop: asyncio.AbstractEventLoop, wheel: Wheel) -> Pool:
+    tls = client_context(upstream.ca, upstream.verify) if any(url.startswith("https:") for url in upstream.urls) else None
+    limits = PoolLimits(
+        keepalive=upstream.keepalive,
+        keepalive_idle=upstream.keepalive_idle,
+        max_connections=upstream.max_connections,
+        queue=upstream.queue,
+        queue_timeout=upstream.queue_timeout,
+        connect_timeout=upstream.connect_timeout,
+        response_timeout=upstream.response_timeout,
+        retry_after=upstream.retry_after,
+    )
+    return Pool(loop, wheel, tuple(Endpoint(url, tls) for url in upstream.urls), limits, Dial)
+
+
+def _listener(listen: Listen, runtime: Runtime) -> None:
+    config, loop = runtime.config, runtime.loop
+    context = tls_context(listen, config)
+    secure = context is not None
+    routes = tuple(LiveRoute(route, runtime.pools[route.upstream], config.upstream[route.upstream].host) for route in config.route)
+    limits = config.limits
+    judge = Judge(
+        router=Router(config.route),
+        routes=routes,
+        limits=HeadLimits(head=limits.head, target=limits.target, fields=limits.fields),
+        scheme=b"https" if secure else b"http",
+        variants={
+            key: Responses(b"HEAD" if key[0] else b"GET", key[1], key[2], limits.plans, limits.plan_bytes // 4)
+            for key in product((False, True), (10, 11), (False, True))
+        },
+        health=config.health.encode() if config.health else None,
+        redirect=listen.redirect == "https",
+        redirect_port=_https_port(config),
+    )
+    front = Front(
+        loop=loop,
+        wheel=runtime.wheel,
+        judge=judge,
+        plans=Store(limits.plans, limits.plan_bytes),
+        templates=Store(limits.plans, limits.plan_bytes),
+        log=runtime.log,
+        limits=limits,
+        draining=runtime.draining,
+        links=runtime.links,
+        id_prefix=secrets.token_hex(4).encode() + b"-",
+        patience=_patience(config),
+    )
+    room = connection_room(limits.connections)
+    full = b"" if secure else replies.reply(503, "too-many-connections", jsonrpc=False, close=True, retry_after=1)
+    links = runtime.links
+    listener = Listener(
+        loop,
+        bind(Address.parse(listen.address)),
+        front.greet_tls(context) if context is not None else front.greet,
+        lambda: len(links) < room,
+        full,
+    )
+    runtime.fronts.append(front)
+    runtime.listeners.append(listener)
+    runtime.urls.append(str(listener.address) if listener.address.path else f"{'https' if secure else 'http'}://{listener.address}")
+
+
+def tls_context(listen: Listen, config: Config) -> ssl.SSLContext | None:
+    """The listener's TLS context, or None for a plain listener. Makes the development certificate if that is asked for."""
+    tls = listen.tls
+    if tls is None:
+        return None
+    if isinstance(tls, str):
+        cert, key, _ = devca.ensure(config.state_dir, ())
+        return server_context([Identity(str(cert), str(key))], "1.2", PROTOCOLS)
+    pairs = [Identity(tls.cert, tls.key)] if tls.cert and tls.key else []
+    pairs += [Identity(pair.cert, pair.key) for pair in tls.certificates]
+    return server_context(pairs, tls.min_version, PROTOCOLS)
+
+
+def connection_room(configured: int) -> int:
+    """How many client connections fit into the descriptors we may have (the soft limit is raised to the hard one first)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    fits = max(8, (hard - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_EXCHANGE)
+    return min(configured, fits) if configured else fits
+
+
+def _patience(config: Config) -> float:
+    """A quarter of the shortest timeout that is not armed on its own: so none is late by more than a quarter of itself (or one tick)."""
+    waits = [config.limits.keepalive, config.limits.body_stall]
+    waits += [upstream.response_timeout for upstream in config.upstream.values()]
+    for route in config.route:
+        waits.append(route.idle_timeout)
+        if route.sse_keepalive:
+            waits.append(route.sse_keepalive)
+    return max(TICK, min(waits) / 4)
+
+
+def _https_port(config: Config) -> int:
+    """Where a redirect sends clients: the first TLS listener's port."""
+    for listen in config.listen:
+        if listen.tls is not None and not listen.address.startswith("unix:"):
+            return Address.parse(listen.address).port
+    return 443
+
+

@@ -1,0 +1,566 @@
+"""HOT. START HERE. One client connection: accept, handshake, then request after request (docs/request.md, steps 1-3).
+
+`input` is the present state, a plain function called with the connection and what was read:
+
+    next_head ──▶ ahead_bytes   the request came whole; bytes that come meanwhile belong to the next one and wait
+       │ └──────▶ body_bytes    its body is still coming ──▶ ahead_bytes
+       ▲               │
+       └── exchange over (edge/exchange) ──▶ linger_bytes ──▶ closed
+                                     101 ──▶ tunnel.from_client
+
+ 1. A head is looked up; only an unknown one is judged (edge/plan). Requests on a connection are served in order, one at a time.
+ 2. While an exchange runs the client is still read: its end means it left (the server's work is stopped at once), its bytes are the next request
+    (at most one read's worth is kept). Only an end after `Connection: close`, or behind pipelined requests, on a plain link is a half-close:
+    that client still wants its answer.
+ 3. A connection that is closed while the client may still be sending lingers: answer, FIN, then read and forget, so that no reset eats the answer.
+ 4. Deadlines live in `due`; every state has one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcpproxy.clock import clock, monotonic
+from mcpproxy.config.model import Limits
+from mcpproxy.edge import local, tunnel
+from mcpproxy.edge.cut import REQUEST_CUTS, cut
+from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange
+from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan, RequestTemplate
+from mcpproxy.edge.store import Store
+from mcpproxy.errors import ProxyError, Side
+from mcpproxy.http import replies
+from mcpproxy.http.framing import REQUEST, ChunkedScanner, LengthScanner
+from mcpproxy.http.head import bad_start
+from mcpproxy.net.link import READ, WOULD_BLOCK, Link
+from mcpproxy.net.timers import Wheel
+from mcpproxy.observe.accesslog import AccessLog
+
+LINGER_S = 2.0  # seconds to read and forget after the last answer: a round trip around the world and some
+LINGER_BYTES = 1024 * 1024  # what is read and forgotten at most; a client that sends on regardless is reset
+EMPTY_LINES = 4  # bytes of CRLF before a request line that are forgiven (RFC 9112 §2.2)
+GLANCE = 256  # bytes of an unfinished head that come before it is looked at again: one-byte packets must not cost a scan each
+
+
+@dataclass(slots=True)
+class Draining:
+    """Set when the process is to end: connections close after the exchange they are in."""
+
+    is_set: bool = False
+
+
+@dataclass(slots=True)
+class Front:
+    """What all connections of one listener share."""
+
+    loop: asyncio.AbstractEventLoop
+    wheel: Wheel
+    judge: Judge
+    plans: Store[Plan]
+    templates: Store[RequestTemplate]
+    log: AccessLog
+    limits: Limits
+    draining: Draining
+    links: set[Downstream]
+    id_prefix: bytes  # random per process, so request ids are unique across restarts
+    patience: float  # seconds: a connection is looked at least this often
+    greeted: int = field(default=0)
+    handshakes_failed: int = field(default=0)
+
+    def greet(self, sock: socket.socket, peer: Any) -> None:
+        """A plain connection was accepted."""
+        Downstream(self, sock, peer).begin()
+
+    def greet_tls(self, context: ssl.SSLContext) -> Any:
+        """The greeting for a TLS listener."""
+
+        def greet(sock: socket.socket, peer: Any) -> None:
+            wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+            Downstream(self, wrapped, peer).begin_handshake()
+
+        return greet
+
+
+class Downstream(Link):
+    """A client connection."""
+
+    __slots__ = (
+        "about",
+        "ahead",
+        "began",
+        "draining",
+        "exchange",
+        "flushing",
+        "forwarded",
+        "front",
+        "get_plan",
+        "head_began",
+        "held",
+        "input",
+        "input_ended",
+        "keep",
+        "lingered",
+        "log",
+        "looked",
+        "next_head",
+        "number",
+        "peer",
+        "scanner",
+        "served",
+        "since",
+        "id_prefix",
+    )
+
+    def __init__(self, front: Front, sock: socket.socket, peer: Any) -> None:
+        super().__init__(front.loop, front.wheel, sock)
+        self.front = front
+        self.log = front.log
+        self.draining = front.draining
+        self.get_plan = front.plans.fresh.get
+        front.greeted += 1
+        self.id_prefix = b"%b%x-" % (front.id_prefix, front.greeted)
+        self.exchange = Exchange(self)
+        self.input: Any = next_head
+        self.next_head = next_head
+        self.ahead = b""  # bytes of the next request, read while this one is served
+        self.held = b""  # a head that has not all arrived
+        self.head_began = 0.0
+        self.looked = 0  # bytes of `held` that bad_start has seen
+        self.since = monotonic()  # when the present state (idle, body, flush, linger) began or last moved
+        self.served = 0
+        self.lingered = 0
+        self.keep = True
+        self.flushing = False
+        self.input_ended = False
+        self.scanner: LengthScanner | ChunkedScanner | None = None
+        host = peer[0] if isinstance(peer, tuple) else "unix"
+        address = host.encode()
+        self.peer = address
+        self.about = b'"client":"%b"' % address
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Request-Id: " % (address, address)
+        front.links.add(self)
+
+    # -- step 1: accept, handshake ---------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Plain: read at once."""
+        self.wheel.arm(self, self.since + min(self.front.limits.head_timeout, self.front.patience))
+        self.resume()
+
+    def begin_handshake(self) -> None:
+        """TLS: `input` None means the handshake is not over."""
+        self.input = None
+        self.wheel.arm(self, self.since + self.front.limits.handshake_timeout)
+        self.loop.add_reader(self.fd, self._shake)
+        self.reading = True
+
+    def _shake(self) -> None:
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self.loop.remove_writer(self.fd)
+            return
+        except ssl.SSLWantWriteError:
+            self.loop.add_writer(self.fd, self._shake)
+            return
+        except (OSError, ValueError):  # ValueError: OpenSSL and a client that talks nonsense
+            self.front.handshakes_failed += 1
+            self.close()
+            return
+        self.loop.remove_writer(self.fd)
+        cipher = self.tls.cipher()
+        self.about += b',"tls":"%b","cipher":"%b"' % (self.tls.version().encode(), cipher[0].encode())
+        self.input = next_head
+        self.since = monotonic()
+        self.wheel.arm(self, self.since + min(self.front.limits.head_timeout, self.front.patience))
+        self.loop.add_reader(self.fd, self.readable)
+
+    def readable(self) -> None:
+        try:
+            data = self.recv(READ)
+        except WOULD_BLOCK as blocked:
+            self.read_blocked(blocked)
+            return
+        except OSError as error:
+            self.lost(error)
+            return
+        if data:
+            self.input(self, data)
+        else:
+            self.ended()
+
+    # -- step 2: an unknown or unfinished head -----------------------------------------------------------------------------------------------
+
+    def unfinished(self, data: bytes) -> None:
+        """No end of the head yet: judge the beginning (garbage gets its answer now, not at the deadline), keep it, watch the time."""
+        now = monotonic()
+        if not self.held:
+            self.head_began = now
+            self.looked = 0
+            self.wheel.at_most(self, now + self.front.limits.head_timeout)
+            data = without_empty_lines(data)
+        if len(data) - self.looked >= GLANCE or b"\n" in data[self.looked :] or not self.looked:
+            self.looked = len(data)
+            bad = bad_start(data, self.front.judge.limits)
+            if bad is not None:
+                self.refuse(bad, data, now)
+                return
+        self.held = data
+
+    def judge(self, head: bytes) -> Plan | None:
+        """The slow way to a plan: seen a while ago, a template, or compiled. None when the head was refused (and answered)."""
+        front = self.front
+        plan = front.plans.older(head)
+        if plan is not None:
+            return plan
+        try:
+            found = cut(REQUEST_CUTS, head)
+            if found is not None:
+                like = front.templates.find(found.key)
+                if like is not None:
+                    plan = like.plan_for(found, front.judge.limits)
+                    if like.worth_storing:
+                        front.plans.put(head, plan)
+                    return plan
+            plan = front.judge.request(head)
+        except ProxyError as error:
+            self.refuse(error, head, monotonic())
+            return None
+        front.plans.put(head, plan)
+        if found is not None and plan.answer is None:
+            like = RequestTemplate.of(plan, found)
+            if like is not None:
+                front.templates.put(found.key, like)
+        return plan
+
+    def refuse(self, error: ProxyError, head: bytes, began: float) -> None:
+        """A head that is not to be served: one answer, one line, and the connection ends (what follows cannot be told apart)."""
+        answer = replies.reply(error.status, error.kind, jsonrpc=False, close=True)
+        self.held = b""
+        self.log.rows.append(
+            (
+                local.describe_refused(head),
+                self.about,
+                self.next_id(),
+                began,
+                0.0,
+                monotonic(),
+                error.status,
+                len(head),
+                len(answer),
+                NO_UPSTREAM,
+                0,
+                b"refused" if error.side is Side.DOWNSTREAM else b"failed",
+                b',"reason":"%b"' % error.kind.encode(),
+            )
+        )
+        self.answer_and_end(answer)
+
+    def next_id(self) -> bytes:
+        """A request id of our own."""
+        self.served += 1
+        return b"%b%x" % (self.id_prefix, self.served)
+
+    # -- the request's body ------------------------------------------------------------------------------------------------------------------
+
+    def take_body(self, plan: Plan, data: bytes, end: int) -> None:
+        """What came with the head is not exactly its body: a part, more than it, chunks, or a request that is answered here."""
+        x = self.exchange
+        if plan.answer is not None:
+            local.answer(self, plan, data, end)
+            return
+        self.scanner = scanner = LengthScanner(plan.length) if plan.length >= 0 else ChunkedScanner(REQUEST)
+        body = data[end:]
+        try:
+            used = scanner.feed(body) if body else 0
+        except ProxyError as error:
+            x.rest, x.request_ended = None, False
+            x.fail(error)
+            return
+        x.bytes_in = end + used
+        if plan.length == CHUNKED_LENGTH and self.too_large(x):
+            return
+        x.rest = body[:used]
+        x.request_ended = scanner.done
+        self.ahead = body[used:]
+        self.since = monotonic()
+        self.input = ahead_bytes if scanner.done else body_bytes
+        if not scanner.done:
+            self.wheel.at_most(self, self.since + self.front.limits.body_stall)
+        x.start()
+
+    def too_large(self, x: Exchange) -> bool:
+        """A chunked body is measured as it comes."""
+        route = x.plan.route
+        if route is None or x.bytes_in <= route.max_body + len(x.plan.heads[0]):
+            return False
+        x.request_ended = False
+        x.fail(ProxyError("body-too-large", Side.DOWNSTREAM, 413))
+        return True
+
+    def pause_upload(self) -> None:
+        """The server is slower than this client."""
+        if not self.exchange.request_ended:
+            self.pause()
+
+    # -- what the exchange tells us ------------------------------------------------------------------------------------------------------------
+
+    def exchange_over(self, keep: bool, answer: bytes = b"") -> None:
+        """The exchange is settled and logged. `answer` is our own reply, still to be sent."""
+        self.scanner = None
+        self.keep = keep
+        if answer:
+            try:
+                self.write(answer)
+            except OSError:
+                self.close()
+                return
+        if self.pending is not None:
+            self.flushing = True
+            self.since = monotonic()
+            self.input = ahead_bytes
+            return
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.flushing = False
+        if not self.keep:
+            self.end()
+            return
+        self.since = monotonic()
+        if self.input_ended and not self.ahead:
+            self.close()
+            return
+        if self.ahead:
+            self.input = ahead_bytes
+            self.loop.call_soon(self._next_in_line)
+        else:
+            self.input = next_head
+        if not self.input_ended and len(self.ahead) < READ:
+            self.resume()
+
+    def _next_in_line(self) -> None:
+        """A pipelined request: its bytes are here already."""
+        if self.fd >= 0 and self.input is ahead_bytes:
+            data, self.ahead = self.ahead, b""
+            self.input = next_head
+            next_head(self, data)
+
+    def cut_off(self) -> None:
+        """The response was cut: the client must see it."""
+        self.abort()
+
+    def answer_and_end(self, answer: bytes) -> None:
+        """Our last words on this connection."""
+        self.exchange.request_ended = False
+        self.exchange_over(False, answer)
+
+    def end(self) -> None:
+        """Close; linger while the client may still be sending."""
+        if self.input_ended or (self.exchange.request_ended and not self.ahead):
+            self.close()
+            return
+        self.ahead = b""
+        self.input = linger_bytes
+        self.lingered = 0
+        self.since = monotonic()
+        self.wheel.at_most(self, self.since + LINGER_S)
+        self.finish_writing()
+        self.resume()
+
+    def drained(self) -> None:
+        if self.flushing:
+            self._go_on()
+        else:
+            self.exchange.client_drained()
+
+    # -- ends ------------------------------------------------------------------------------------------------------------------------------------
+
+    def ended(self) -> None:
+        """The client's direction is over (FIN or close_notify)."""
+        state, x = self.input, self.exchange
+        self.pause()
+        if state is tunnel.from_client:
+            tunnel.client_ended(x)
+        elif state is ahead_bytes and self.tls is None and (self.ahead or not x.plan.keep):
+            self.input_ended = True
+        else:
+            self.left(None)
+
+    def lost(self, error: OSError) -> None:
+        """The client's connection broke."""
+        self.pause()
+        self.left(error)
+
+    def left(self, error: OSError | None) -> None:
+        """Nobody is there any more."""
+        state = self.input
+        if self.flushing:
+            pass  # the exchange is logged already
+        elif state is ahead_bytes or state is body_bytes or state is tunnel.from_client:
+            if not (state is ahead_bytes and self.between_requests()):
+                self.exchange.client_left()
+        elif state is next_head and self.held:
+            now = monotonic()
+            self.log.rows.append(
+                (
+                    local.describe_refused(self.held),
+                    self.about,
+                    self.next_id(),
+                    self.head_began,
+                    0.0,
+                    now,
+                    CLIENT_LEFT,
+                    len(self.held),
+                    0,
+                    NO_UPSTREAM,
+                    0,
+                    b"client-gone",
+                    b',"reason":"unfinished-head"',
+                )
+            )
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _release(self) -> None:
+        self.front.links.discard(self)
+        self.ahead = self.held = b""
+        super()._release()
+
+    def due(self, now: float) -> float | None:
+        state, limits = self.input, self.front.limits
+        if state is next_head:
+            if self.held:
+                deadline = self.head_began + limits.head_timeout
+                if deadline <= now:
+                    self.refuse(ProxyError("head-timeout", Side.DOWNSTREAM, 408), self.held, self.head_began)
+            else:
+                deadline = self.since + (limits.keepalive if self.served else limits.head_timeout)
+                if deadline <= now:
+                    self.close()
+        elif state is None:
+            self.front.handshakes_failed += 1
+            self.abort()
+            return None
+        elif state is linger_bytes:
+            deadline = self.since + LINGER_S
+            if deadline <= now:
+                self.close()
+        elif self.flushing:
+            deadline = self.since + limits.body_stall
+            if deadline <= now:
+                self.abort()
+        elif state is body_bytes and self.reading and self.exchange.rplan is None:
+            deadline = self.since + limits.body_stall
+            if deadline <= now:
+                self.exchange.fail(ProxyError("body-timeout", Side.DOWNSTREAM, 408))
+        elif self.between_requests():
+            deadline = now
+        else:
+            deadline = self.exchange.due(now)
+        if self.fd < 0:
+            return None
+        return min(deadline, now + self.front.patience) if deadline > now else now + self.front.patience
+
+    def end_now(self) -> None:
+        """The process ends: what runs is cut, and says so in the log."""
+        if self.input in (ahead_bytes, body_bytes, tunnel.from_client) and not self.flushing and not self.between_requests():
+            self.exchange.client_left(b"stopped")
+            self.abort()
+        else:
+            self.close()
+
+    def between_requests(self) -> bool:
+        """The next pipelined request is about to begin: there is no exchange to speak of."""
+        return self.exchange.link is None and self.exchange.waiting is None
+
+    def drain(self) -> None:
+        """The process is ending. An idle connection closes; others finish what they are in."""
+        if self.input is next_head and not self.held and not self.flushing:
+            self.close()
+
+
+# -- the states of `input` ---------------------------------------------------------------------------------------------------------------------
+
+
+def next_head(self: Downstream, data: bytes) -> None:
+    """Waiting for a request head. A small request passes here whole: look up, lease, forward."""
+    if self.held:
+        data, self.held = self.held + data, b""
+    end = data.find(HEAD_END) + 4
+    if end < 4:
+        self.unfinished(data)
+        return
+    plan = self.get_plan(data[:end])
+    if plan is None:
+        if data[0] == 13:  # CR
+            data = without_empty_lines(data)
+            if data:
+                next_head(self, data) if data[0] != 13 else self.unfinished(data)
+            return
+        plan = self.judge(data[:end])
+        if plan is None:
+            return
+    x = self.exchange
+    x.plan = plan
+    x.began = monotonic()
+    self.served = served = self.served + 1
+    x.request_id = plan.request_id or b"%b%x" % (self.id_prefix, served)
+    size = len(data)
+    if plan.length == size - end:
+        self.input = ahead_bytes
+        x.bytes_in = size
+        x.request_ended = True
+        x.rest = data[end:]
+        x.start()
+    else:
+        self.take_body(plan, data, end)
+
+
+def body_bytes(self: Downstream, data: bytes) -> None:
+    """More of the request's body."""
+    x, scanner = self.exchange, self.scanner
+    assert scanner is not None
+    try:
+        used = scanner.feed(data)
+    except ProxyError as error:
+        x.fail(error)
+        return
+    self.since = clock.now
+    x.bytes_in += used
+    if used != len(data):
+        self.ahead = data[used:]
+        data = data[:used]
+    if x.plan.length == CHUNKED_LENGTH and self.too_large(x):
+        return
+    if scanner.done:
+        x.request_ended = True
+        self.input = ahead_bytes
+    x.upload(data)
+
+
+def ahead_bytes(self: Downstream, data: bytes) -> None:
+    """The client talks on while its request is served: that is the next request's business."""
+    self.ahead += data
+    if len(self.ahead) >= READ:
+        self.pause()
+
+
+def linger_bytes(self: Downstream, data: bytes) -> None:
+    """Read and forget."""
+    self.lingered += len(data)
+    if self.lingered > LINGER_BYTES:
+        self.abort()
+
+
+def without_empty_lines(data: bytes) -> bytes:
+    """Forgive a little CRLF before the request line."""
+    start = 0
+    while start < EMPTY_LINES and data[start : start + 2] == b"\r\n":
+        start += 2
+    return data[start:]

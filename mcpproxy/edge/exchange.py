@@ -1,0 +1,586 @@
+"""HOT. One request and its response, from the lease of a link to the settled account (docs/request.md, steps 4-9).
+
+The Downstream (edge/downstream) reads the client and starts an exchange; from then on bytes arrive from two sides:
+
+    client ──▶ Downstream ──▶ upload()            ──▶ link ──▶ server
+    client ◀── Downstream ◀── receive(exchange, data) ◀── link ◀── server
+
+`receive` is the present state, a plain function called with the exchange: response head → body (plain, watched for silence, or without its chunk
+framing for HTTP/1.0) → nothing. States change by storing another function, so the common path makes no call that decides anything twice.
+
+ 1. Bytes are forwarded in the turn of the loop in which they were read, or kept by the one write that could not take them (≤ 64 KiB), and then the
+    side they came from is paused.
+ 2. What the scanner did not accept is never forwarded. A message that was cut is never ended cleanly: the client's connection is reset.
+ 3. The link is kept only if both messages ended exactly where their framing said; everything else discards it.
+ 4. Exactly one row per exchange is appended to the log, in `_record`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mcpproxy.clock import clock, monotonic
+from mcpproxy.edge import tunnel
+from mcpproxy.edge.plan import CHUNKED_LENGTH, INTERIM_LENGTH, UNTIL_CLOSE_LENGTH, Plan, ResponsePlan
+from mcpproxy.errors import ProxyError, Side
+from mcpproxy.http import replies, sse
+from mcpproxy.http.framing import RESPONSE, ChunkedScanner, LengthScanner, UntilClose
+from mcpproxy.http.head import bad_start
+from mcpproxy.net.link import WOULD_BLOCK
+from mcpproxy.upstream.pool import Cancellable, UpstreamLink
+from mcpproxy.upstream.retry import may_retry
+
+if TYPE_CHECKING:
+    from mcpproxy.edge.downstream import Downstream
+
+HEAD_END = b"\r\n\r\n"
+RESPONSE_HEAD_LIMIT = 64 * 1024  # bytes; the common servers cap what they send well below, and it is one read
+INTERIM_LIMIT = 16  # 1xx heads before the final one; a server that sends more is broken
+NO_UPSTREAM = b"null"
+CLIENT_LEFT = 499  # logged when the client left before a status went out (nginx's number, which log tools know)
+
+
+class Exchange:
+    """One request and its response. An HTTP/1.1 connection has one of these and uses it again and again."""
+
+    __slots__ = (
+        "accepted",
+        "attempts",
+        "began",
+        "boundary",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "commented",
+        "first",
+        "held",
+        "interims",
+        "link",
+        "plan",
+        "receive",
+        "request_ended",
+        "request_id",
+        "rest",
+        "reused",
+        "rplan",
+        "scanner",
+        "server_done",
+        "spoiled",
+        "touched",
+        "upstream",
+        "waiting",
+    )
+
+    def __init__(self, client: Downstream) -> None:
+        self.client = client
+        self.plan: Plan
+        self.link: UpstreamLink | None = None
+        self.receive: Any = response_head
+        self.rplan: ResponsePlan | None = None
+        self.waiting: Cancellable | None = None
+        self.scanner: ChunkedScanner | LengthScanner | UntilClose
+        self.boundary: sse.EventBoundary | None = None
+        self.began = self.first = self.touched = self.commented = 0.0
+        self.bytes_in = self.bytes_out = self.attempts = self.reused = self.interims = 0
+        self.held = b""  # a response head that has not all arrived, or bytes that wait for the client to take an interim response
+        self.rest: bytes | None = None  # the request's body as far as it came with the head, kept for a second attempt
+        self.request_id = b""
+        self.upstream = NO_UPSTREAM  # the endpoint, as the log line shows it
+        self.request_ended = self.accepted = self.spoiled = self.server_done = False
+
+    # -- step 4: lease -----------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """`plan`, `began`, `request_id`, `rest`, `request_ended` and `bytes_in` are set: lease a link and forward."""
+        link = self.plan.pool.take(self.began)
+        if link is not None:
+            self.leased(link)
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
+        """No warm link: dial or queue. The client is not read meanwhile unless its request is complete (then a hang-up must be noticed)."""
+        if not self.request_ended:
+            self.client.pause()
+        try:
+            self.waiting = self.plan.pool.acquire(self, clock.now)
+        except ProxyError as error:
+            self.fail(error)
+
+    def not_leased(self, error: ProxyError) -> None:
+        """No endpoint could be reached, or the queue took too long."""
+        self.waiting = None
+        self.fail(error)
+
+    # -- step 5: forward ---------------------------------------------------------------------------------------------------------------
+
+    def leased(self, link: UpstreamLink) -> None:
+        """Send what there is of the request."""
+        client, plan = self.client, self.plan
+        link.lessee = self
+        self.link = link
+        self.reused = link.uses
+        self.upstream = link.endpoint.quoted
+        self.receive = response_head
+        message = b"".join((plan.heads[link.endpoint.index], client.forwarded, self.request_id, HEAD_END, self.rest or b""))
+        try:
+            sent = link.send(message)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError as error:
+            self.accepted = False
+            self.upstream_ended(error)
+            return
+        if sent == len(message):
+            self.accepted = True
+            if self.waiting is not None:
+                self.waiting = None
+                client.resume()
+        else:
+            self.accepted = sent > 0
+            self.waiting = None
+            link.hold(message[sent:])
+            client.pause_upload()
+
+    def upload(self, data: bytes) -> None:
+        """More of the request's body (judged by the client's scanner)."""
+        self.rest = None  # part of the body is gone: no second attempt
+        link = self.link
+        if self.spoiled or link is None:
+            return
+        try:
+            if not link.write(data):
+                self.client.pause_upload()
+        except OSError:
+            self.spoiled = True  # the server stopped listening; its answer may still be on the way (RFC 9112 §9.5)
+
+    def upstream_drained(self) -> None:
+        """The server took what was pending."""
+        if self.receive is tunnel.from_server:
+            tunnel.server_drained(self)
+        elif not self.request_ended:
+            self.client.resume()
+
+    # -- step 6: the response head -------------------------------------------------------------------------------------------------------
+
+    def judge_response(self, data: bytes, end: int) -> ResponsePlan | None:
+        """The slow way to a response plan; None when the exchange is over because the head is no good or not complete."""
+        try:
+            if end >= len(HEAD_END):
+                return self.plan.responses.judge(data[:end])
+            bad = bad_start(data, response=True)
+            if bad is not None:
+                raise bad
+            if len(data) > RESPONSE_HEAD_LIMIT:
+                raise ProxyError("response-head-too-large", Side.UPSTREAM, 502)
+        except ProxyError as error:
+            self.fail(error)
+            return None
+        self.held = data
+        return None
+
+    def respond(self, plan: ResponsePlan, data: bytes, end: int) -> None:
+        """A response head that is not a whole small response in one read: interim, upgrade, stream, large or early."""
+        if plan.length == INTERIM_LENGTH:
+            if plan.status == 101:
+                tunnel.open_tunnel(self, plan, data, end)
+            else:
+                self._interim(plan, data, end)
+            return
+        client = self.client
+        self.first = monotonic()
+        self.rplan = plan
+        keep = self.goes_on() and self.request_ended and plan.client_can_go_on
+        client.keep = keep
+        head = plan.head if keep else plan.head_close
+        if plan.length >= 0:
+            self.scanner = LengthScanner(plan.length)
+        elif plan.length == CHUNKED_LENGTH:
+            self.scanner = ChunkedScanner(RESPONSE)
+        else:
+            self.scanner = UntilClose()
+        route = self.plan.route
+        if plan.dechunk:
+            self.receive = response_body_dechunked
+        elif plan.events and route is not None and route.sse_keepalive and plan.length < 0:
+            self.boundary = sse.EventBoundary()
+            self.receive = response_body_watched
+            client.wheel.at_most(client, self.first + route.sse_keepalive)
+        else:
+            self.receive = response_body
+        self.commented = self.touched = clock.now
+        self.rest = None
+        self.bytes_out += len(head)
+        self.receive(self, data[end:], head)
+
+    def broken_body(self, error: ProxyError, head: bytes) -> None:
+        """The body broke its framing. Before our head went out that is a plain 502."""
+        if head:
+            self.rplan = None
+            self.bytes_out = 0
+        self.fail(error)
+
+    def _interim(self, plan: ResponsePlan, data: bytes, end: int) -> None:
+        """100, 103 and their kin go to an HTTP/1.1 client as they come (RFC 9110 §15.2)."""
+        self.interims += 1
+        if self.interims > INTERIM_LIMIT:
+            self.fail(ProxyError("too-many-interim-responses", Side.UPSTREAM, 502))
+            return
+        self.held = data[end:]
+        if self.plan.version == 11:
+            self.bytes_out += len(plan.head)
+            try:
+                taken = self.client.write(plan.head)
+            except OSError as error:
+                self.client.lost(error)
+                return
+            if not taken:
+                assert self.link is not None
+                self.link.pause()
+                return  # client_drained goes on with what is held
+        if self.held:
+            data, self.held = self.held, b""
+            response_head(self, data)
+
+    def goes_on(self) -> bool:
+        """May the client's connection be used for another request?"""
+        return self.plan.keep and not self.client.draining.is_set
+
+    def client_drained(self) -> None:
+        """The client took what was pending: read the server again."""
+        if self.receive is tunnel.from_server:
+            tunnel.client_drained(self)
+            return
+        link = self.link
+        if link is not None:
+            if self.rplan is None and self.held:
+                data, self.held = self.held, b""
+                response_head(self, data)
+            if self.link is link:
+                link.resume()
+
+    def due(self, now: float) -> float:
+        """The wheel asks: is anything overdue? Returns the next deadline."""
+        route = self.plan.route
+        assert route is not None
+        if self.rplan is None:
+            deadline = self.began + self.plan.pool.limits.response_timeout
+            if deadline <= now:
+                self.fail(ProxyError("response-timeout", Side.UPSTREAM, 504))
+            return deadline
+        deadline = self.touched + route.idle_timeout
+        if deadline <= now:
+            self.cut(b"timeout")
+            return deadline
+        if self.boundary is not None and route.sse_keepalive:
+            comment = max(self.touched, self.commented) + route.sse_keepalive
+            if comment <= now:
+                self._comment(now)
+                comment = now + route.sse_keepalive
+            return min(deadline, comment)
+        return deadline
+
+    def _comment(self, now: float) -> None:
+        """Fill the silence of an event stream, but only between two events (and, chunked, between two chunks)."""
+        self.commented = now
+        assert self.boundary is not None
+        if not self.boundary.between or not self.scanner.between or self.client.pending is not None:
+            return
+        comment = sse.COMMENT_CHUNK if isinstance(self.scanner, ChunkedScanner) else sse.COMMENT
+        self.bytes_out += len(comment)
+        try:
+            if not self.client.write(comment) and self.link is not None:
+                self.link.pause()
+        except OSError as error:
+            self.client.lost(error)
+
+    # -- ends ----------------------------------------------------------------------------------------------------------------------------
+
+    def upstream_ended(self, error: OSError | None) -> None:
+        """The server closed or reset the link."""
+        link = self.link
+        assert link is not None
+        if self.receive is tunnel.from_server:
+            tunnel.server_ended(self, error)
+            return
+        if self.rplan is not None:
+            if error is None and self.rplan.length == UNTIL_CLOSE_LENGTH:
+                self._settle(keep=False)
+                self._over(b"done")
+            else:
+                self.cut(b"upstream-gone")
+            return
+        started = bool(self.held) or self.interims > 0
+        if not started and may_retry(
+            reused=self.reused > 0,
+            attempts=self.attempts + 1,
+            accepted=self.accepted,
+            method=self.plan.method,
+            whole=self.request_ended and self.rest is not None,
+        ):
+            self.attempts += 1
+            self._settle(keep=False)
+            self._dial_again()
+            return
+        kind = "upstream-cut-head" if started else "upstream-closed"
+        self.fail(ProxyError(kind, Side.UPSTREAM, 502))
+
+    def _dial_again(self) -> None:
+        """Attempt two goes over a fresh link, never another idle one."""
+        try:
+            self.waiting = self.plan.pool.acquire(self, clock.now)
+        except ProxyError as error:
+            self.fail(error)
+
+    def fail(self, error: ProxyError, end: bytes = b"") -> None:
+        """The exchange failed by `error`: tell the client if it has not been told anything, else cut it."""
+        if self.rplan is not None:
+            self.cut(end or (b"upstream-error" if error.side is Side.UPSTREAM else b"refused"))
+            return
+        self._settle(keep=False)
+        route = self.plan.route
+        keep = self.goes_on() and self.request_ended
+        answer = replies.reply(
+            error.status,
+            error.kind,
+            jsonrpc=route is None or route.mcp,
+            close=not keep,
+            retry_after=1 if error.status == 503 else None,
+            head_only=self.plan.method == b"HEAD",
+        )
+        self.bytes_out += len(answer)
+        ends = end or {Side.UPSTREAM: b"upstream-error", Side.DOWNSTREAM: b"refused"}.get(error.side, b"failed")
+        if error.status == 504:
+            ends = b"timeout"
+        self._record(ends, error.status, b',"reason":"%b"' % error.kind.encode())
+        self.client.exchange_over(keep, answer)
+
+    def cut(self, end: bytes) -> None:
+        """The response cannot be finished: the client sees a reset, never a clean end."""
+        self._settle(keep=False)
+        self._record(end, self._status(), b"")
+        self.client.cut_off()
+
+    def client_left(self, end: bytes = b"client-gone") -> None:
+        """The client hung up: stop the server's work at once. If its message had just ended, that is no failure at all."""
+        if self.link is not None and self.rplan is not None and self.receive is not tunnel.from_server:
+            if self._ended_meanwhile():
+                return
+        self._settle(keep=False)
+        self._record(end, self._status() or CLIENT_LEFT, b"")
+
+    def _ended_meanwhile(self) -> bool:
+        """Read once: SDK clients reset right after the event they waited for, when the last chunk may lie unread here."""
+        link = self.link
+        assert link is not None
+        try:
+            data = link.recv(65536)
+            ended = bool(data) and self.scanner.feed(data) == len(data) and self.scanner.done
+        except (OSError, ProxyError):
+            return False
+        if ended:
+            self._settle(keep=self.request_ended)
+            self._record(b"done", self._status(), b"")
+        return ended
+
+    def finished(self) -> None:
+        """The response's last byte went to the client (or is pending there)."""
+        link, plan = self.link, self.rplan
+        assert link is not None and plan is not None
+        if plan.idle_hint is not None:
+            link.hint(plan.idle_hint)
+        self._settle(keep=plan.keep_link and self.request_ended and not self.spoiled and link.pending is None)
+        self._over(b"done")
+
+    def tunnel_over(self, end: bytes) -> None:
+        """Both directions of a tunnel ended."""
+        self._settle(keep=False)
+        self._record(end, 101, b"")
+        self.client.close()
+
+    def _over(self, end: bytes) -> None:
+        self._record(end, self._status(), self.rplan.extra if self.rplan is not None else b"")
+        self.client.exchange_over(self.client.keep and self.request_ended)
+
+    def _settle(self, *, keep: bool) -> None:
+        """Step 8: the link goes back, or goes. Also ends a lease in the making."""
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.cancel()
+        link, self.link = self.link, None
+        if link is not None:
+            if keep:
+                link.pool.keep(link, monotonic())
+            else:
+                link.pool.discard(link)
+        self.receive = response_head
+
+    def _status(self) -> int:
+        return self.rplan.status if self.rplan is not None else 0
+
+    def _record(self, end: bytes, status: int, extra: bytes) -> None:
+        """Step 9: one row, whatever happened."""
+        client = self.client
+        client.log.rows.append(
+            (
+                self.plan.about,
+                client.about,
+                self.request_id,
+                self.began,
+                self.first,
+                monotonic(),
+                status,
+                self.bytes_in,
+                self.bytes_out,
+                self.upstream,
+                self.reused,
+                end,
+                extra,
+            )
+        )
+        self.forget()
+
+    def forget(self) -> None:
+        """Ready for the next request of this connection."""
+        self.rplan = None
+        self.boundary = None
+        self.rest = None
+        self.held = b""
+        self.first = 0.0
+        self.bytes_out = self.attempts = self.interims = self.reused = 0
+        self.upstream = NO_UPSTREAM
+        self.spoiled = self.server_done = False
+
+
+# -- the states of `receive` -----------------------------------------------------------------------------------------------------------------
+
+
+def response_head(x: Exchange, data: bytes) -> None:
+    """Waiting for a response head. The whole of a small answer passes here, in one read and one write."""
+    if x.held:
+        data, x.held = x.held + data, b""
+    end = data.find(HEAD_END) + 4
+    plan = x.plan.responses.get(data[:end])
+    if plan is None:
+        plan = x.judge_response(data, end)
+        if plan is None:
+            return
+    if plan.length != len(data) - end or not x.request_ended:
+        x.respond(plan, data, end)
+        return
+    client = x.client
+    keep = plan.client_can_go_on and x.plan.keep and not client.draining.is_set
+    if not keep:
+        out = plan.head_close + data[end:]
+    elif plan.verbatim:
+        out = data
+    else:
+        out = plan.head + data[end:]
+    size = len(out)
+    try:
+        sent = client.send(out)
+    except WOULD_BLOCK:
+        sent = 0
+    except OSError:
+        sent = size  # it left with its answer on the way: the exchange is done, the next read finds the hang-up
+    now = monotonic()
+    link = x.link
+    client.log.rows.append(
+        (
+            x.plan.about,
+            client.about,
+            x.request_id,
+            x.began,
+            now,
+            now,
+            plan.status,
+            x.bytes_in,
+            x.bytes_out + size,
+            x.upstream,
+            x.reused,
+            b"done",
+            plan.extra,
+        )
+    )
+    x.link = x.rest = None
+    if plan.idle_hint is not None:
+        link.hint(plan.idle_hint)
+    if plan.keep_link and link.pending is None:
+        link.pool.keep(link, now)
+    else:
+        link.pool.discard(link)
+    if x.attempts or x.bytes_out:
+        x.forget()
+    if sent != size:
+        client.hold(memoryview(out)[sent:])
+        client.exchange_over(keep)
+    elif keep and client.reading and not client.ahead:
+        client.since = now
+        client.input = client.next_head
+    else:
+        client.exchange_over(keep)
+
+
+def response_body(x: Exchange, data: bytes, head: bytes = b"") -> None:
+    """Splice: bytes pass as they are while the scanner agrees with every one of them."""
+    try:
+        used = x.scanner.feed(data)
+    except ProxyError as error:
+        x.broken_body(error, head)
+        return
+    if used != len(data):
+        x.spoiled = True  # bytes after the end: they go nowhere and the link goes with them
+        data = data[:used]
+    pass_on(x, head + data if head else data)
+
+
+def response_body_watched(x: Exchange, data: bytes, head: bytes = b"") -> None:
+    """As response_body, for an event stream whose silence is filled with comments: somebody must know where an event ends."""
+    pieces: list[Any] = []
+    try:
+        used = x.scanner.feed(data, pieces)
+    except ProxyError as error:
+        x.broken_body(error, head)
+        return
+    boundary = x.boundary
+    assert boundary is not None
+    for piece in pieces:
+        boundary.feed(piece)
+    if used != len(data):
+        x.spoiled = True
+        data = data[:used]
+    pass_on(x, head + data if head else data)
+
+
+def response_body_dechunked(x: Exchange, data: bytes, head: bytes = b"") -> None:
+    """Relay: an HTTP/1.0 client gets the payload without its chunk framing, ended by the connection (RFC 9112 §7.1)."""
+    pieces: list[Any] = []
+    try:
+        used = x.scanner.feed(data, pieces)
+    except ProxyError as error:
+        x.broken_body(error, head)
+        return
+    if used != len(data):
+        x.spoiled = True
+    pass_on(x, b"".join([head, *pieces]))
+
+
+def pass_on(x: Exchange, out: bytes) -> None:
+    """To the client, now; what it does not take stops the server."""
+    x.touched = clock.now
+    client = x.client
+    size = len(out)
+    x.bytes_out += size
+    if size:
+        try:
+            sent = client.send(out)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError as error:
+            client.lost(error)
+            return
+        if sent != size:
+            client.hold(memoryview(out)[sent:])
+            x.link.pause()  # type: ignore[union-attr]
+    if x.scanner.done:
+        x.finished()

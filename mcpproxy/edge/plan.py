@@ -1,0 +1,327 @@
+"""A head is judged once.
+
+`Judge.request(head)` and `judge_response(head)` are the careful, slow half: h11 parses, we refuse, the router picks, the next hop's head is rendered.
+The result is an immutable Plan; the fast half is one dictionary look-up (edge/store). Pure and sans-io: a plan depends on the head's bytes, the
+listener and the configuration, never on a body, a clock or a connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field
+
+from mcpproxy.config.model import Route
+from mcpproxy.edge.cut import RESPONSE_CUTS, Cut, Template, cut, template
+from mcpproxy.edge.router import Router
+from mcpproxy.edge.store import Store
+from mcpproxy.errors import ProxyError, Side
+from mcpproxy.http import replies
+from mcpproxy.http.forward import render_request, render_response
+from mcpproxy.http.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE
+from mcpproxy.http.head import HeadError, HeadLimits, RequestHead, parse_request, parse_response
+from mcpproxy.upstream.pool import Pool
+
+CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = -1, -2, -3, -4  # Plan.length when it is no number: never equal to a count of bytes
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # a client's own id is taken only when it cannot break a log line or a header
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRoute:
+    """A route of the configuration with what it needs at run time."""
+
+    config: Route
+    pool: Pool
+    host_policy: str  # upstream.host: "upstream", "keep" or a name
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """What to do with every request that has this head. Nobody changes it after it was compiled."""
+
+    heads: tuple[bytes, ...]  # for the upstream, one per distinct authority (endpoint.index), up to the per-connection fields
+    length: int  # of the body; CHUNKED_LENGTH when chunked, LOCAL_LENGTH when answered here
+    method: bytes
+    version: int  # 10 or 11
+    keep: bool  # may the client's connection go on afterwards
+    pool: Pool
+    route: Route | None
+    responses: Responses
+    about: bytes  # the log line's members for this head
+    request_id: bytes | None = None  # the client's own
+    upgrade: bytes | None = None
+    answer: bytes | None = None  # answered here, nothing goes upstream
+    answer_close: bytes = b""
+    status: int = 0
+    has_body: bool = False  # of a request that is answered here: its connection ends
+
+
+@dataclass(slots=True, eq=False)
+class ResponsePlan:
+    """What to do with every response that has this head."""
+
+    head: bytes  # for a client whose connection goes on
+    head_close: bytes  # for one whose connection ends with this response
+    verbatim: bool  # `head` equals what the upstream sent: pass its bytes on as they are
+    length: int  # of the body; CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH (1xx)
+    sized: bool  # `length` came from Content-Length
+    status: int
+    keep_link: bool
+    idle_hint: int | None  # Keep-Alive: timeout=, seconds
+    client_can_go_on: bool  # false when only the end of the connection ends this body
+    dechunk: bool
+    events: bool  # text/event-stream
+    upgrade: bytes | None
+    extra: bytes  # log members: the session a server just opened
+
+
+class Responses:
+    """Response plans for one kind of request (HEAD or not, HTTP/1.0 or 1.1): a bounded store with templates."""
+
+    def __init__(self, method: bytes, version: int, keep_alive_1_0: bool, entries: int, total: int) -> None:
+        self.method, self.version, self.keep_alive_1_0 = method, version, keep_alive_1_0
+        self.store: Store[ResponsePlan] = Store(entries, total)
+        self.templates: Store[tuple[ResponsePlan, Template, Template, int]] = Store(entries, total)
+        self.get = self.store.fresh.get  # HOT: bytes → ResponsePlan | None
+
+    def judge(self, head: bytes) -> ResponsePlan:
+        """The plan for a head the fast look-up did not know. Raises HeadError (502)."""
+        plan = self.store.older(head)
+        if plan is not None:
+            return plan
+        found = cut(RESPONSE_CUTS, head)
+        if found is not None:
+            made = self.templates.find(found.key)
+            if made is not None:
+                plan = self._fill(head, found, *made)
+                self.store.put(head, plan)
+                return plan
+        plan = self.compile(head)
+        self.store.put(head, plan)
+        if found is not None and plan.length != INTERIM_LENGTH:
+            self._remember(found, plan)
+        return plan
+
+    def compile(self, head: bytes) -> ResponsePlan:
+        """The slow half."""
+        parsed = parse_response(head, self.method)
+        old = self.version == 10
+        interim = 100 <= parsed.status < 200
+        dechunk = old and parsed.framing == CHUNKED
+        ends_by_close = dechunk or parsed.framing == UNTIL_CLOSE or (old and not self.keep_alive_1_0)
+        length = {
+            NO_BODY: 0,
+            LENGTH: parsed.length,
+            CHUNKED: CHUNKED_LENGTH,
+            UNTIL_CLOSE: UNTIL_CLOSE_LENGTH,
+        }[parsed.framing]
+        go_on = render_response(parsed, close=False, client_version=self.version, dechunk=dechunk)
+        session = parsed.first(b"mcp-session-id")
+        return ResponsePlan(
+            head=go_on,
+            head_close=render_response(parsed, close=True, client_version=self.version, dechunk=dechunk),
+            verbatim=go_on == head,
+            length=INTERIM_LENGTH if interim else length,
+            sized=parsed.framing == LENGTH,
+            status=parsed.status,
+            keep_link=parsed.keep_alive and parsed.framing != UNTIL_CLOSE,
+            idle_hint=parsed.keep_alive_timeout,
+            client_can_go_on=not ends_by_close,
+            dechunk=dechunk,
+            events=(parsed.first(b"content-type") or b"").lower().startswith(b"text/event-stream"),
+            upgrade=parsed.upgrade,
+            extra=b',"new_session":"%b"' % short_hash(session) if session and not interim else b"",
+        )
+
+    def _remember(self, found: Cut, plan: ResponsePlan) -> None:
+        go_on, close = template(plan.head, found), template(plan.head_close, found)
+        if go_on is not None and close is not None:
+            names = [name.lower() for name in found.names]
+            length_at = names.index(b"content-length") if b"content-length" in names else -1
+            self.templates.put(found.key, (plan, go_on, close, length_at))
+
+    @staticmethod
+    def _fill(head: bytes, found: Cut, like: ResponsePlan, go_on: Template, close: Template, length_at: int) -> ResponsePlan:
+        plan = copy(like)
+        plan.head, plan.head_close = go_on.fill(found.values), close.fill(found.values)
+        plan.verbatim = plan.head == head
+        if plan.sized and length_at >= 0:
+            plan.length = int(found.values[length_at])
+        if plan.extra:
+            names = [name.lower() for name in found.names]
+            if b"mcp-session-id" in names:
+                plan.extra = b',"new_session":"%b"' % short_hash(found.values[names.index(b"mcp-session-id")])
+        return plan
+
+
+@dataclass(slots=True)
+class Judge:
+    """Compiles request plans for one listener."""
+
+    router: Router
+    routes: tuple[LiveRoute, ...]
+    limits: HeadLimits
+    scheme: bytes  # b"https" or b"http": X-Forwarded-Proto
+    variants: dict[tuple[bool, int, bool], Responses]
+    nowhere: Pool  # the pool of plans that are answered here
+    health: bytes | None = None
+    redirect: bool = False
+    redirect_port: int = 443
+    draining: bool = False
+    compiled: int = field(default=0)
+
+    def request(self, head: bytes) -> Plan:
+        """The slow half for requests. Raises HeadError for what must be refused (400, 405, 414, 431, …), ProxyError 413, 404, 421."""
+        self.compiled += 1
+        parsed = parse_request(head, self.limits)
+        about = describe(parsed)
+        if self.health is not None and parsed.path == self.health:
+            return self._local(parsed, about, 200, lambda close: replies.health(close=close))
+        if self.redirect:
+            location = self._location(parsed)
+            return self._local(parsed, about, 308, lambda close: replies.redirect(location, close=close))
+        index = self.router.find(parsed.host, parsed.path)
+        if index is None:
+            kind, status = ("no-route", 404) if self.router.knows_host(parsed.host) else ("unknown-host", 421)
+            return self._local(parsed, about, status, lambda close: replies.reply(status, kind, jsonrpc=False, close=close))
+        live = self.routes[index]
+        route = live.config
+        if parsed.framing == LENGTH and parsed.length > route.max_body:
+            raise HeadError(413, "body-too-large")
+        upgrade = parsed.upgrade if route.upgrade else None
+        target = strip(parsed.target, route.path.encode()) if route.strip_prefix else parsed.target
+        own = parsed.first(b"x-request-id")
+        return Plan(
+            heads=tuple(
+                render_request(parsed, target=target, host=host, proto=self.scheme, upgrade=upgrade is not None)
+                for host in self._hosts(live, parsed)
+            ),
+            length=CHUNKED_LENGTH if parsed.framing == CHUNKED else parsed.length if parsed.framing == LENGTH else 0,
+            method=parsed.method,
+            version=parsed.version,
+            keep=parsed.keep_alive and not self.draining,
+            pool=live.pool,
+            route=route,
+            responses=self._responses(parsed),
+            about=about,
+            request_id=own if own is not None and REQUEST_ID.fullmatch(own) else None,
+            upgrade=upgrade,
+        )
+
+    def _hosts(self, live: LiveRoute, head: RequestHead) -> list[bytes]:
+        """The Host for each of the upstream's authorities, in the order of endpoint.index."""
+        authorities = live.pool.authorities
+        if live.host_policy == "upstream":
+            return authorities
+        return [head.authority if live.host_policy == "keep" else live.host_policy.encode()] * len(authorities)
+
+    def _responses(self, head: RequestHead) -> Responses:
+        return self.variants[head.method == b"HEAD", head.version, head.keep_alive and head.version == 10]
+
+    def _location(self, head: RequestHead) -> bytes:
+        port = b"" if self.redirect_port == 443 else b":%d" % self.redirect_port
+        return b"https://%b%b%b" % (head.host, port, head.target)
+
+    def _local(self, head: RequestHead, about: bytes, status: int, make: Callable[[bool], bytes]) -> Plan:
+        no_body = head.framing == NO_BODY or (head.framing == LENGTH and head.length == 0)
+        answer, answer_close = make(False), make(True)
+        if head.method == b"HEAD":
+            answer, answer_close = only_head(answer), only_head(answer_close)
+        return Plan(
+            heads=(),
+            length=LOCAL_LENGTH,
+            method=head.method,
+            version=head.version,
+            keep=head.keep_alive and head.version == 11 and no_body and not self.draining,
+            pool=self.nowhere,
+            route=None,
+            responses=self._responses(head),
+            about=about,
+            answer=answer,
+            answer_close=answer_close,
+            status=status,
+            has_body=not no_body,
+        )
+
+
+@dataclass(slots=True)
+class RequestTemplate:
+    """A plan for all heads that differ only in cut values (edge/cut)."""
+
+    plan: Plan
+    heads: tuple[Template, ...]
+    length_at: int
+    id_at: int
+    worth_storing: bool  # the values differ little (lengths): the filled plan may well be met again
+
+    @classmethod
+    def of(cls, plan: Plan, found: Cut) -> RequestTemplate | None:
+        """The template behind a compiled plan, or None when its heads do not show the cut values one to one."""
+        heads: list[Template] = []
+        for head in plan.heads:
+            made = template(head, found)
+            if made is None:
+                return None
+            heads.append(made)
+        names = [name.lower() for name in found.names]
+        length_at = names.index(b"content-length") if b"content-length" in names else -1
+        id_at = names.index(b"x-request-id") if b"x-request-id" in names else -1
+        return cls(plan, tuple(heads), length_at, id_at, names == [b"content-length"])
+
+    def plan_for(self, found: Cut, limits: HeadLimits) -> Plan:
+        """The plan for these values. Raises what compiling would raise for them: 413, 431."""
+        plan = copy(self.plan)
+        values = found.values
+        if len(found.key) + sum(map(len, values)) > limits.head:
+            raise HeadError(431, "head-too-large")
+        if self.length_at >= 0:
+            plan.length = int(values[self.length_at])
+            if plan.route is not None and plan.length > plan.route.max_body:
+                raise HeadError(413, "body-too-large")
+        if self.id_at >= 0:
+            plan.request_id = values[self.id_at]
+        plan.heads = tuple(head.fill(values) for head in self.heads)
+        return plan
+
+
+def short_hash(secret: bytes) -> bytes:
+    """Enough of a session id to follow it through the log, too little to use it."""
+    return hashlib.sha256(secret).hexdigest()[:12].encode()
+
+
+def strip(target: bytes, prefix: bytes) -> bytes:
+    """The target without the route's prefix: /mcp/a?b → /a?b, /mcp?b → /?b. (A prefix matched through percent-encoding is left alone.)"""
+    if prefix == b"/" or not target.startswith(prefix):
+        return target
+    rest = target[len(prefix) :]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def only_head(answer: bytes) -> bytes:
+    """What HEAD gets of an answer."""
+    return answer[: answer.index(b"\r\n\r\n") + 4]
+
+
+LOGGED_FIELDS = ((b"mcp-method", "mcp_method"), (b"mcp-name", "mcp_name"), (b"mcp-protocol-version", "mcp_version"), (b"user-agent", "agent"))
+LOGGED_LENGTH = 256  # characters of a value that reach the log
+
+
+def describe(head: RequestHead) -> bytes:
+    """The members of the log line that this head decides, JSON-escaped. No query (it may carry secrets), no credential, no session id."""
+    facts: dict[str, object] = {
+        "method": head.method.decode("ascii"),
+        "host": head.host.decode("latin-1"),
+        "path": head.path.decode("latin-1")[:LOGGED_LENGTH],
+        "protocol": "HTTP/1.1" if head.version == 11 else "HTTP/1.0",
+    }
+    for name, label in LOGGED_FIELDS:
+        value = head.first(name)
+        if value is not None:
+            facts[label] = value.decode("utf-8", "backslashreplace")[:LOGGED_LENGTH]
+    session = head.first(b"mcp-session-id")
+    if session:
+        facts["session"] = short_hash(session).decode()
+    return json.dumps(facts, separators=(",", ":"))[1:-1].encode()

@@ -1,0 +1,65 @@
+"""A bounded memory: bytes → what was once worked out for them.
+
+Two generations of dictionaries. New entries go to the fresh one; when it is full it becomes the old one and the old one is forgotten. An entry found in
+the old generation moves up, so what is in use stays and what was seen once (a million distinct heads of an attacker) washes through without growth.
+`fresh` is always the same dictionary object: the hot path may keep its bound `get`.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+LARGEST_KEY = 8192  # bytes: a longer head is judged every time; storing it would cost more memory than it saves time
+ENTRY_BYTES = 1024  # what an entry costs beside twice its key: objects, dictionary slots, rendered fields
+
+
+class Store(Generic[T]):
+    """At most `entries` entries and about `total` bytes over both generations."""
+
+    __slots__ = ("_old", "_room", "_bytes", "_entries", "fresh", "hits_old", "misses")
+
+    def __init__(self, entries: int, total: int) -> None:
+        self.fresh: dict[bytes, T] = {}
+        self._old: dict[bytes, T] = {}
+        self._entries = max(1, entries // 2)
+        self._room = total // 2
+        self._bytes = 0
+        self.hits_old = 0
+        self.misses = 0
+
+    def find(self, key: bytes) -> T | None:
+        """The entry, wherever it is."""
+        found = self.fresh.get(key)
+        return found if found is not None else self.older(key)
+
+    def older(self, key: bytes) -> T | None:
+        """The entry of a key that is not fresh (the caller looked); a find is moved up."""
+        found = self._old.pop(key, None)
+        if found is None:
+            self.misses += 1
+            return None
+        self.hits_old += 1
+        self.put(key, found)
+        return found
+
+    def put(self, key: bytes, value: T) -> None:
+        """Remember, unless the key is too large to be worth it."""
+        if len(key) > LARGEST_KEY:
+            return
+        cost = 2 * len(key) + ENTRY_BYTES
+        if len(self.fresh) >= self._entries or self._bytes + cost > self._room:
+            self._old = self.fresh.copy()
+            self.fresh.clear()
+            self._bytes = 0
+        self.fresh[key] = value
+        self._bytes += cost
+
+    def clear(self) -> None:
+        """Forget everything (reload, drain)."""
+        self.fresh.clear()
+        self._old = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.fresh) + len(self._old)

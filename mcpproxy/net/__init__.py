@@ -1,0 +1,1 @@
+"""Descriptors: sockets, TLS, timers, names. Knows no HTTP."""

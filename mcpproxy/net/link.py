@@ -1,0 +1,195 @@
+"""HOT. One connected socket, plain or TLS, and the rules for moving bytes through it.
+
+Both sides of the proxy are Links: a Downstream (edge/downstream) towards the client, an UpstreamLink (upstream/pool) towards the server.
+
+ 1. Write first. `write` sends at once; only what the kernel refused is kept (`pending`, at most one read's worth). While anything is pending the
+    owner stops reading the *other* side and `drained` tells it when to go on. Nothing else ever queues.
+ 2. One reader callback for the life of the link. Pausing takes it out of the loop, so a stopped peer costs nothing.
+ 3. TLS is OpenSSL directly on the socket: `recv` and `send` are then the SSL object's own `read` and `write`, and a raised SSLWantRead or
+    SSLWantWrite means the same as EAGAIN. Without read-ahead OpenSSL takes exactly one record per read, so nothing hides in its buffers from
+    the (level-triggered) loop.
+ 4. Whoever opened a link closes it: `close` for a clean end (close_notify, FIN), `abort` when the peer must see that the message was cut (RST).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+from mcpproxy.net.timers import NOT_ARMED, Wheel
+
+READ = 65536  # bytes per read, and so the most that is ever kept for a peer that does not take them
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Link:
+    """A connected non-blocking socket in the loop. Subclasses say what readable, drained, lost and due mean."""
+
+    __slots__ = ("fd", "loop", "pending", "reading", "recv", "send", "sock", "tls", "wake", "wheel")
+    secure: ClassVar[bool] = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, sock: socket.socket) -> None:
+        self.loop = loop
+        self.wheel = wheel
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.pending: memoryview | None = None
+        self.reading = False
+        self.wake = NOT_ARMED
+        self.tls: Any = None
+        self.recv: Callable[[int], bytes]
+        self.send: Callable[[Any], int]
+        if isinstance(sock, ssl.SSLSocket):
+            # SSLSocket.read/write are Python wrappers around these two; on the hot path the wrapper costs as much as the dictionary look-up of a plan.
+            self.tls = sock._sslobj  # type: ignore[attr-defined]
+            self.recv, self.send = self.tls.read, self.tls.write
+        else:
+            self.recv, self.send = sock.recv, sock.send
+
+    # -- reading ---------------------------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Read from this link (again)."""
+        if not self.reading and self.fd >= 0:
+            self.reading = True
+            self.loop.add_reader(self.fd, self.readable)
+
+    def pause(self) -> None:
+        """Stop reading from this link."""
+        if self.reading:
+            self.reading = False
+            self.loop.remove_reader(self.fd)
+
+    def read_blocked(self, blocked: Exception) -> None:
+        """A read raised one of WOULD_BLOCK. Only one case needs an act: TLS must write (a key update) before it can read on."""
+        if isinstance(blocked, ssl.SSLWantWriteError) and self.pending is None:
+            self.loop.add_writer(self.fd, self._read_after_write)
+
+    def _read_after_write(self) -> None:
+        self.loop.remove_writer(self.fd)
+        self.readable()
+
+    # -- writing ---------------------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | memoryview) -> bool:
+        """Send `data` now. True: all of it is with the kernel. False: the rest is pending and `drained` will be called.
+
+        Raises OSError when the peer is gone. Nothing may be pending when this is called.
+        """
+        try:
+            sent = self.send(data)
+        except WOULD_BLOCK:
+            sent = 0
+        if sent == len(data):
+            return True
+        self.pending = memoryview(data)[sent:]
+        self.loop.add_writer(self.fd, self._writable)
+        return False
+
+    def hold(self, data: bytes | memoryview) -> None:
+        """Keep what `send` refused when the caller called it itself (the hot path does)."""
+        self.pending = memoryview(data)
+        self.loop.add_writer(self.fd, self._writable)
+
+    def _writable(self) -> None:
+        pending = cast(memoryview, self.pending)
+        try:
+            sent = self.send(pending)
+        except WOULD_BLOCK:
+            return
+        except OSError as error:
+            self.loop.remove_writer(self.fd)
+            self.pending = None
+            self.lost(error)
+            return
+        if sent < len(pending):
+            self.pending = pending[sent:]
+            return
+        self.pending = None
+        self.loop.remove_writer(self.fd)
+        self.drained()
+
+    # -- ends ------------------------------------------------------------------------------------------------------------------------
+
+    def finish_writing(self) -> None:
+        """Tell the peer that no more bytes come (close_notify, FIN) while still reading what it sends."""
+        self._say_goodbye()
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the peer was faster
+
+    def close(self) -> None:
+        """A clean end: close_notify for TLS, then FIN."""
+        if self.fd >= 0:
+            self._say_goodbye()
+            self._release()
+
+    def abort(self) -> None:
+        """A cut: the peer gets a reset and no close_notify, so it cannot take what it has for the whole message."""
+        if self.fd >= 0:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            except OSError:
+                pass  # already reset by the peer
+            self._release()
+
+    def _say_goodbye(self) -> None:
+        if self.tls is not None and self.pending is None:
+            try:
+                self.tls.shutdown()
+            except (OSError, ValueError):
+                pass  # sent (it then wants the peer's answer, which nobody waits for) or the peer is gone
+
+    def _release(self) -> None:
+        if self.reading:
+            self.loop.remove_reader(self.fd)
+            self.reading = False
+        self.loop.remove_writer(self.fd)
+        self.fd = -1
+        if self.wake:
+            self.wheel.disarm(self)
+        self.pending = None
+        self.tls = None
+        self.recv = self.send = _closed
+        self.sock.close()
+
+    # -- what a subclass answers --------------------------------------------------------------------------------------------------------
+
+    def readable(self) -> None:
+        """The loop says: bytes, end or error are there."""
+        raise NotImplementedError
+
+    def drained(self) -> None:
+        """Everything pending is with the kernel: the other side may be read again."""
+        raise NotImplementedError
+
+    def lost(self, error: OSError) -> None:
+        """The peer is gone; found out while writing what was pending."""
+        raise NotImplementedError
+
+    def due(self, now: float) -> float | None:
+        """See timers.Item."""
+        raise NotImplementedError
+
+
+def _closed(_: Any) -> Any:
+    raise ConnectionAbortedError("link is closed")
+
+
+def prepare(sock: socket.socket) -> None:
+    """Socket options every TCP link gets: no Nagle, and probes so that a vanished peer of a silent 24 h stream is found within minutes."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+
+
+PROBE_AFTER, PROBE_EVERY, PROBES = 60, 15, 4  # a dead peer is found after 60 + 4 x 15 s: two minutes, far below any NAT's patience

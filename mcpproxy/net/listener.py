@@ -1,0 +1,159 @@
+"""A listening socket that cannot be lost.
+
+Accepts in batches, so a burst of clients costs one turn of the loop. When descriptors run out (EMFILE, ENFILE) it stops listening to the kernel
+for a moment instead of spinning, and goes on by itself. Beyond the connection limit a client is turned away before any TLS work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mcpproxy.errors import StartError
+
+BACKLOG = 4096  # the kernel caps it at net.core.somaxconn (4096 by default)
+BATCH = 64  # accepts per turn: a storm of connections does not hold up the streams that are already there
+PAUSE = 0.5  # seconds without accepting after the descriptors ran out
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a TCP host and port, or the path of a unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """`0.0.0.0:443`, `[::]:443` or `unix:/run/mcpproxy.sock` (checked by the configuration already)."""
+        if text.startswith("unix:"):
+            return cls("", 0, text[5:])
+        host, _, port = text.rpartition(":")
+        return cls(host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def bind(address: Address) -> socket.socket:
+    """The listening socket. Raises StartError that says in words why it cannot be had."""
+    try:
+        return _bind_unix(address.path) if address.path else _bind_tcp(address)
+    except PermissionError:
+        hint = "ports below 1024 need CAP_NET_BIND_SERVICE (the systemd unit grants it), or choose a higher one"
+        raise StartError(f"no permission to listen on {address}", hint) from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"{address} is in use by another process", "end that process or choose another address (ss -ltnp shows who it is)") from None
+        raise StartError(f"cannot listen on {address}: {error.strerror or error}", "is it an address of this machine?") from None
+
+
+def _bind_tcp(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # "[::]:443" beside "0.0.0.0:443" is two listeners, on every system
+        sock.bind((address.host, address.port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(path) == 0:
+                    raise OSError(errno.EADDRINUSE, "in use")
+            os.unlink(path)  # left behind by a process that was killed
+        sock.bind(path)
+        os.chmod(path, 0o660)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """Hands every accepted socket to `greet`; turns clients away with `full` (bytes or nothing) while `has_room` says no."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        greet: Callable[[socket.socket, object], None],
+        has_room: Callable[[], bool],
+        full: bytes,
+    ) -> None:
+        self._loop, self._sock, self._greet, self._has_room, self._full = loop, sock, greet, has_room, full
+        self._again: asyncio.TimerHandle | None = None
+        self._path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+        self.address = Address("", 0, self._path) if self._path else Address(*sock.getsockname()[:2])
+        self.turned_away = 0
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._again = None
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def stop(self) -> None:
+        """Accept no more and give the address back."""
+        if self._sock.fileno() < 0:
+            return
+        if self._again is not None:
+            self._again.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        if self._path:
+            try:
+                os.unlink(self._path)
+            except OSError:
+                pass  # somebody tidied up already
+
+    def _accept(self) -> None:
+        for _ in range(BATCH):
+            try:
+                sock, peer = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._loop.remove_reader(self._sock.fileno())
+                    self._again = self._loop.call_later(PAUSE, self.start)
+                    return
+                continue  # ECONNABORTED and its kin: that client left, the next may be fine
+            if not self._has_room():
+                self._turn_away(sock)
+                continue
+            sock.setblocking(False)
+            try:
+                self._greet(sock, peer)
+            except OSError:  # the client left between accept and greeting
+                sock.close()
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        self.turned_away += 1
+        try:
+            if self._full:
+                sock.setblocking(False)
+                sock.send(self._full)
+                sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it was to be closed anyway
+        finally:
+            sock.close()

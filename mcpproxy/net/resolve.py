@@ -1,0 +1,59 @@
+"""Names to addresses, off the hot path.
+
+Literal addresses and unix paths are known at once. A name is looked up in the loop's resolver threads and believed for a while; while a newer
+answer is on its way, or when the resolver fails, the older answer still serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from mcpproxy.clock import monotonic
+
+BELIEVED_S = 30.0  # getaddrinfo hides the record's TTL; half a minute follows a moved service quickly and asks rarely
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something `connect` takes: family and socket address."""
+
+    family: int
+    address: Any
+
+
+def literal(host: str, port: int) -> Target | None:
+    """The target of an IP literal, or None for a name."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return Target(socket.AF_INET if ip.version == 4 else socket.AF_INET6, (host, port))
+
+
+class Name:
+    """A host name and port with the addresses last heard."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self.targets: tuple[Target, ...] = ()
+        self.heard = float("-inf")
+
+    def fresh(self, now: float) -> bool:
+        """Is the last answer young enough to be believed without asking again?"""
+        return bool(self.targets) and now - self.heard < BELIEVED_S
+
+    async def ask(self, loop: asyncio.AbstractEventLoop) -> tuple[Target, ...]:
+        """Ask the resolver. Raises OSError (socket.gaierror) when it does not know the name and never did."""
+        try:
+            rows = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except OSError:
+            if self.targets:
+                return self.targets
+            raise
+        self.targets = tuple(dict.fromkeys(Target(row[0], row[4]) for row in rows))
+        self.heard = monotonic()
+        return self.targets

@@ -1,0 +1,107 @@
+"""TLS contexts: one per certificate, chosen by SNI, made once and shared by every connection.
+
+TLS 1.2 and 1.3 only; for 1.2 forward-secret AEAD suites; no renegotiation, no compression; session tickets on (OpenSSL's default). The first
+certificate answers a client that names no host or an unknown one: the HTTP layer answers 421 then, which a person can read.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from mcpproxy.errors import StartError
+
+CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"  # TLS 1.2: Mozilla's "intermediate" list without DHE; TLS 1.3 suites are OpenSSL's own three
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate chain file and its private key file."""
+
+    cert: str
+    key: str
+
+
+def server_context(identities: Sequence[Identity], minimum: str, protocols: Sequence[str]) -> ssl.SSLContext:
+    """The context of a listener. Raises StartError naming the file that is missing, unreadable, broken or does not match."""
+    contexts = [_one_context(identity, minimum, protocols) for identity in identities]
+    first = contexts[0]
+    if len(contexts) > 1:
+        exact: dict[str, ssl.SSLContext] = {}
+        for identity, context in zip(identities, contexts, strict=True):
+            for name in certificate_names(identity.cert):
+                exact.setdefault(name, context)
+
+        def choose(sock: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
+            name = (name or "").lower()
+            found = exact.get(name) or exact.get("*." + name.partition(".")[2])
+            if found is not None:
+                sock.context = found
+
+        first.sni_callback = choose
+    return first
+
+
+def client_context(ca: str | None, verify: bool) -> ssl.SSLContext:
+    """The context for https upstreams: system roots or the given CA file; `verify = false` turns all checks off."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"CA file {ca}: {error}", "give a PEM file with the certificates of the authority") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def certificate_names(cert: str) -> list[str]:
+    """The DNS names and addresses a certificate file's leaf is good for, lower-case."""
+    leaf = x509.load_pem_x509_certificates(Path(cert).read_bytes())[0]
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    found = names.get_values_for_type(x509.DNSName) + [str(a) for a in names.get_values_for_type(x509.IPAddress)]
+    return [name.lower() for name in found]
+
+
+def _one_context(identity: Identity, minimum: str, protocols: Sequence[str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = VERSIONS[minimum]
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_ciphers(CIPHERS_12)
+    context.set_alpn_protocols(list(protocols))
+    for file in (identity.cert, identity.key):
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            raise StartError(f"{file}: {error.strerror}", "the daemon must be able to read its certificate and key") from None
+    try:
+        context.load_cert_chain(identity.cert, identity.key, password=_no_password)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise _explain(identity, error) from None
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is protected by a passphrase")
+
+
+def _explain(identity: Identity, error: Exception) -> StartError:
+    reason = getattr(error, "reason", None) or str(error)
+    if "passphrase" in reason:
+        return StartError(f"{identity.key}: the key is protected by a passphrase", "store the key without one, readable only by the daemon")
+    if reason == "KEY_VALUES_MISMATCH":
+        return StartError(f"{identity.key} is not the key of {identity.cert}", "certificate and key must come from the same request")
+    try:
+        certificate_names(identity.cert)
+    except ValueError:
+        return StartError(f"{identity.cert}: not a PEM certificate", "give the full chain, leaf first")
+    return StartError(f"{identity.key}: not a PEM private key ({reason})", "give the unencrypted PEM key that belongs to the certificate")

@@ -1,0 +1,1 @@
+"""What happened, told once: the access log and where it is written."""

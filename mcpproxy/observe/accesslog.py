@@ -1,0 +1,87 @@
+"""HOT. One JSON line per exchange.
+
+An exchange leaves its facts as one tuple in `rows`; whole batches are rendered together, a few microseconds' work per hundred tuples saved by warm
+caches. What does not change between exchanges is rendered once: by the plan (method, host, path, MCP fields) and by the connection (client, TLS).
+Values that come from a peer are JSON-escaped there; no credential is ever put in.
+"""
+
+from __future__ import annotations
+
+from time import gmtime, strftime
+from typing import NamedTuple
+
+from mcpproxy.clock import wall_offset
+from mcpproxy.observe.sinks import Sink
+
+BATCH = 256  # rows rendered together; a busy proxy fills them in milliseconds, a quiet one is written every tick
+
+
+class Row(NamedTuple):
+    """The facts of one exchange. The hot path appends a plain tuple in this order."""
+
+    about: bytes  # from the plan: '"method":"POST","host":…' without braces
+    client: bytes  # from the connection: '"client":"192.0.2.1",…'
+    request_id: bytes
+    began: float  # monotonic seconds
+    first: float  # monotonic seconds of the first byte of the response head from upstream, 0.0 when none came
+    ended: float
+    status: int
+    bytes_in: int
+    bytes_out: int
+    upstream: bytes  # '"127.0.0.1:8000"' or 'null'
+    reused: int  # earlier uses of the link
+    end: bytes  # how it ended: done, refused, client-gone, …
+    extra: bytes  # further members, each with its leading comma
+
+
+LINE = (
+    b'{"time":"%b.%03dZ","id":"%b",%b,%b,"status":%d,"bytes_in":%d,"bytes_out":%d,"ms":%.3f,"ttfb_ms":%b,"upstream":%b,"reused":%b,"end":"%b"%b}\n'
+)
+
+
+class AccessLog:
+    """Collects rows, renders them in batches, hands the lines to a sink."""
+
+    def __init__(self, sink: Sink | None) -> None:
+        self.rows: list[tuple[bytes, bytes, bytes, float, float, float, int, int, int, bytes, int, bytes, bytes]] = []
+        self._sink = sink
+
+    def tick(self, _: float = 0.0) -> None:
+        """Write what has gathered."""
+        rows = self.rows
+        if rows:
+            lines = render(rows, wall_offset())
+            rows.clear()
+            if self._sink is not None:
+                self._sink.put(lines)
+
+
+def render(rows: list[tuple[bytes, bytes, bytes, float, float, float, int, int, int, bytes, int, bytes, bytes]], offset: float) -> bytes:
+    """Rows → lines. `offset` turns monotonic seconds into Unix time."""
+    lines: list[bytes] = []
+    second, stamp = -1, b""
+    for about, client, request_id, began, first, ended, status, bytes_in, bytes_out, upstream, reused, end, extra in rows:
+        moment = began + offset
+        whole = int(moment)
+        if whole != second:
+            second, stamp = whole, strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole)).encode()
+        lines.append(
+            LINE
+            % (
+                stamp,
+                (moment - whole) * 1000,
+                request_id,
+                client,
+                about,
+                status,
+                bytes_in,
+                bytes_out,
+                (ended - began) * 1000,
+                b"%.3f" % ((first - began) * 1000) if first else b"null",
+                upstream,
+                b"true" if reused else b"false",
+                end,
+                extra,
+            )
+        )
+    return b"".join(lines)

@@ -1,0 +1,1 @@
+"""Running it: start, signals, drain, stop."""

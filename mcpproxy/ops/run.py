@@ -1,0 +1,114 @@
+"""Start, serve, drain, stop: the life of one edge process.
+
+    SIGTERM, SIGINT   drain: accept no more, close idle connections, let exchanges and streams run to their end, at most `drain` seconds
+    the second one    end now
+    SIGUSR1           reopen the log files (log rotation)
+
+Exit status: 0 after a clean stop (drained, or told twice), 1 when the start failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+
+from mcpproxy.assemble import Runtime, assemble
+from mcpproxy.config.model import Config
+from mcpproxy.errors import StartError
+from mcpproxy.net.loop import new_loop, settle_memory
+
+IDLE_GRACE = 0.1  # seconds an idle connection may still put a request in that was on its way when the drain began
+LOG_PATIENCE = 5.0  # seconds for the last log lines to reach a slow disk or pipe
+
+
+def run(config: Config, *, drain: float | None = None, ready: Callable[[list[str]], None] | None = None) -> int:
+    """Serve `config` until told to stop. `drain` overrides the configured drain time; `ready` hears the URLs once they accept."""
+    loop = new_loop()
+    try:
+        runtime = assemble(config, loop)
+    except StartError as error:
+        print(f"mcpproxy: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        loop.close()
+        return error.code
+    life = Life(runtime, config.drain if drain is None else drain)
+    life.watch_signals()
+    runtime.ticker.start()
+    for listener in runtime.listeners:
+        listener.start()
+    settle_memory()
+    if ready is not None:
+        ready(runtime.urls)
+    try:
+        loop.run_forever()
+    finally:
+        life.stop()
+        loop.close()
+    return 0
+
+
+class Life:
+    """From the first signal to the last line."""
+
+    def __init__(self, runtime: Runtime, drain_s: float) -> None:
+        self._runtime = runtime
+        self._loop = runtime.loop
+        self._drain_s = drain_s
+        self._watch: asyncio.TimerHandle | None = None
+
+    def watch_signals(self) -> None:
+        """Signals become callbacks of the loop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.told_to_stop)
+        if self._runtime.sink is not None:
+            self._loop.add_signal_handler(signal.SIGUSR1, self.reopen)
+
+    def reopen(self) -> None:
+        """Log rotation: what happened until now goes to the old file."""
+        self._runtime.log.tick()
+        assert self._runtime.sink is not None
+        self._runtime.sink.reopen()
+
+    def told_to_stop(self) -> None:
+        """First: drain. Second: end."""
+        if self._runtime.draining.is_set:
+            self._loop.stop()
+            return
+        runtime = self._runtime
+        runtime.draining.is_set = True
+        for listener in runtime.listeners:
+            listener.stop()
+        for front in runtime.fronts:
+            front.judge.draining = True
+            front.plans.clear()
+            front.templates.clear()
+        self._loop.call_later(IDLE_GRACE, self._close_idle)
+        self._loop.call_later(self._drain_s, self._loop.stop)
+
+    def _close_idle(self) -> None:
+        for link in tuple(self._runtime.links):
+            link.drain()
+        self._see_whether_empty()
+
+    def _see_whether_empty(self) -> None:
+        if not self._runtime.links:
+            self._loop.stop()
+        else:
+            self._watch = self._loop.call_later(IDLE_GRACE, self._see_whether_empty)
+
+    def stop(self) -> None:
+        """End everything that is still there, each with its log line, and write the log to its end."""
+        runtime = self._runtime
+        for listener in runtime.listeners:
+            listener.stop()
+        for link in tuple(runtime.links):
+            link.end_now()
+        for pool in runtime.pools.values():
+            pool.close_idle()
+        runtime.ticker.stop()
+        runtime.log.tick()
+        if runtime.sink is not None and not runtime.sink.close(LOG_PATIENCE):
+            print("mcpproxy: the last log lines could not be written in time", file=sys.stderr)

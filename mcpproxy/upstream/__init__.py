@@ -1,0 +1,1 @@
+"""Which server answers, over which link: endpoints, the pool of warm links, dialling, the retry rule."""

@@ -1,0 +1,195 @@
+"""A new link: name → addresses → connect → TLS, endpoint after endpoint, each with its deadline.
+
+A connect that fails sent nothing, so the next address, then the next endpoint is tried; an endpoint where nobody answered is skipped by the
+balancer for a while. The lessee hears of the outcome once, from the loop, never from inside the call that started the dial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+
+from mcpproxy.clock import clock, monotonic
+from mcpproxy.errors import ProxyError, Retry, Side
+from mcpproxy.net.link import prepare
+from mcpproxy.net.resolve import Target
+from mcpproxy.net.timers import NOT_ARMED
+from mcpproxy.upstream.endpoint import Endpoint
+from mcpproxy.upstream.pool import Lessee, Pool, UpstreamLink
+
+IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EAGAIN})
+LOCAL_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})  # ours, not the endpoint's
+
+
+class Dial:
+    """One attempt to reach one of a pool's endpoints. Ends in lessee.leased or lessee.not_leased unless cancelled."""
+
+    __slots__ = ("_endpoints", "_error", "_sock", "_targets", "_task", "endpoint", "lessee", "pool", "wake")
+
+    def __init__(self, pool: Pool, endpoint: Endpoint, lessee: Lessee) -> None:
+        self.pool = pool
+        self.lessee: Lessee | None = lessee
+        self.wake = NOT_ARMED
+        self._endpoints = pool.turns.order(endpoint, clock.now)
+        self._targets: list[Target] = []
+        self._sock: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._error = ProxyError("connect-refused", Side.UPSTREAM, 502, Retry.SAFE)
+        self.endpoint = endpoint
+        self._next_endpoint()
+
+    def cancel(self) -> None:
+        """The lessee left."""
+        if self.lessee is not None:
+            self._end()
+            self.pool.lease_ended()
+
+    # -- one endpoint after the other ---------------------------------------------------------------------------------------------------
+
+    def _next_endpoint(self) -> None:
+        if not self._endpoints:
+            self.pool.loop.call_soon(self._give_up)
+            return
+        self.endpoint = endpoint = self._endpoints.pop(0)
+        self.pool.wheel.arm(self, monotonic() + self.pool.limits.connect_timeout)
+        name = endpoint.name
+        if name is None:
+            self._targets = list(endpoint.targets)
+        elif name.fresh(monotonic()):
+            self._targets = list(name.targets)
+        else:
+            self._task = self.pool.loop.create_task(self._look_up())
+            return
+        self._next_target()
+
+    async def _look_up(self) -> None:
+        assert self.endpoint.name is not None
+        try:
+            self._targets = list(await self.endpoint.name.ask(self.pool.loop))
+        except OSError:
+            self._failed(ProxyError("name-unknown", Side.UPSTREAM, 502, Retry.SAFE))
+            return
+        self._task = None
+        self._next_target()
+
+    def _failed(self, error: ProxyError, *, blame: bool = True) -> None:
+        self._drop_socket()
+        self._error = error
+        if self._targets:
+            self._next_target()
+            return
+        if blame:
+            self.endpoint.dead_until = monotonic() + self.pool.limits.retry_after
+        self._next_endpoint()
+
+    def _give_up(self) -> None:
+        lessee = self.lessee
+        if lessee is not None:
+            self._end()
+            self.pool.lease_ended()
+            lessee.not_leased(self._error)
+
+    def due(self, now: float) -> float | None:
+        """The connect (or TLS, or name) deadline of this endpoint has passed."""
+        self._targets = []
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._failed(ProxyError("connect-timeout", Side.UPSTREAM, 504, Retry.SAFE))
+        return None
+
+    # -- one address --------------------------------------------------------------------------------------------------------------------
+
+    def _next_target(self) -> None:
+        target = self._targets.pop(0)
+        try:
+            self._sock = sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._refused(error.errno or 0)
+            return
+        prepare(sock)
+        try:
+            code = sock.connect_ex(target.address)
+        except OSError as error:  # a unix path that is too long, an address that is none
+            code = error.errno or errno.EINVAL
+        if code == 0 or code in IN_PROGRESS and target.family != socket.AF_UNIX:
+            self.pool.loop.add_writer(sock.fileno(), self._connected)
+        else:
+            self._refused(code)
+
+    def _refused(self, code: int) -> None:
+        if code in LOCAL_TROUBLE:
+            self._targets = []
+            self._failed(ProxyError("out-of-descriptors", Side.INTERNAL, 503, Retry.NEVER), blame=False)
+        else:
+            kind = "connect-refused" if code == errno.ECONNREFUSED else "connect-failed"
+            self._failed(ProxyError(kind, Side.UPSTREAM, 502, Retry.SAFE))
+
+    def _connected(self) -> None:
+        sock = self._sock
+        assert sock is not None
+        self.pool.loop.remove_writer(sock.fileno())
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._refused(code)
+            return
+        context = self.endpoint.tls
+        if context is None:
+            self._succeed(sock)
+            return
+        try:
+            self._sock = context.wrap_socket(sock, server_hostname=self.endpoint.hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+        except (OSError, ValueError):
+            self._failed(ProxyError("upstream-tls", Side.UPSTREAM, 502, Retry.SAFE))
+            return
+        self._shake()
+
+    def _shake(self) -> None:
+        sock = self._sock
+        assert isinstance(sock, ssl.SSLSocket)
+        loop, fd = self.pool.loop, sock.fileno()
+        loop.remove_reader(fd)
+        loop.remove_writer(fd)
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            loop.add_reader(fd, self._shake)
+        except ssl.SSLWantWriteError:
+            loop.add_writer(fd, self._shake)
+        except (OSError, ValueError):
+            self._failed(ProxyError("upstream-tls", Side.UPSTREAM, 502, Retry.SAFE))
+        else:
+            self._succeed(sock)
+
+    def _succeed(self, sock: socket.socket) -> None:
+        lessee = self.lessee
+        assert lessee is not None
+        self._sock = None
+        endpoint = self.endpoint
+        self._end()
+        endpoint.dead_until = float("-inf")
+        link = UpstreamLink(self.pool, endpoint, sock)
+        link.resume()
+        lessee.leased(link)
+
+    # -- ends ----------------------------------------------------------------------------------------------------------------------------
+
+    def _drop_socket(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None and (fd := sock.fileno()) >= 0:
+            self.pool.loop.remove_reader(fd)
+            self.pool.loop.remove_writer(fd)
+            sock.close()
+
+    def _end(self) -> None:
+        self.lessee = None
+        self._endpoints = []
+        self._targets = []
+        self._drop_socket()
+        if self.wake:
+            self.pool.wheel.disarm(self)
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None

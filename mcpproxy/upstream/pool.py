@@ -1,0 +1,266 @@
+"""HOT. The warm links of one upstream, and who may use one.
+
+ 1. A link is leased to exactly one exchange, or idle, or gone. `in_use` counts leases, dials included; idle links are counted by their list.
+ 2. Idle links are bounded (`keepalive`), and a stream that keeps its link for a day takes no idle place: leases have their own bound
+    (`max_connections`), and beyond it exchanges wait in a queue that is bounded in length and time.
+ 3. An idle link stays in the loop for reading: readable means the server closed it (or talks out of turn), and it is gone before it is leased.
+ 4. An idle link is not reused past the server's own keep-alive time. One that rested for more than a moment is asked for news first, which
+    leaves only a close that is still on the wire as a race; upstream/retry answers that.
+ 5. A lease ends by `keep` (both messages ended cleanly) or `discard` (anything else). There is no third way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mcpproxy.clock import clock
+from mcpproxy.errors import ProxyError, Retry, Side
+from mcpproxy.net.link import READ, WOULD_BLOCK, Link
+from mcpproxy.net.timers import Wheel
+from mcpproxy.upstream.balance import RoundRobin
+from mcpproxy.upstream.endpoint import Endpoint
+
+RESTED = 0.2  # seconds: a link idle for longer is asked for news before it is leased; under load links rest for less and it costs nothing
+HINT_MARGIN = 1.0  # seconds taken off a server's `Keep-Alive: timeout=`: its clock starts earlier than ours
+
+
+class Lessee(Protocol):
+    """Who leases links (edge/exchange)."""
+
+    receive: Callable[[Any, bytes], None]  # the present state; called as receive(lessee, data)
+
+    def leased(self, link: UpstreamLink) -> None:
+        """Here is the link that was waited for."""
+
+    def not_leased(self, error: ProxyError) -> None:
+        """There is no link."""
+
+    def upstream_ended(self, error: OSError | None) -> None:
+        """The server closed (None) or reset the leased link."""
+
+    def upstream_drained(self) -> None:
+        """What was pending towards the server is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """The bounds of one upstream (configuration: upstream.*)."""
+
+    keepalive: int
+    keepalive_idle: float
+    max_connections: int
+    queue: int
+    queue_timeout: float
+    connect_timeout: float
+    response_timeout: float
+    retry_after: float
+
+
+class UpstreamLink(Link):
+    """A connection to an endpoint."""
+
+    __slots__ = ("endpoint", "idle_s", "lessee", "pool", "rested", "uses")
+
+    def __init__(self, pool: Pool, endpoint: Endpoint, sock: socket.socket) -> None:
+        super().__init__(pool.loop, pool.wheel, sock)
+        self.pool = pool
+        self.endpoint = endpoint
+        self.lessee: Lessee | None = None
+        self.rested = 0.0
+        self.idle_s = pool.limits.keepalive_idle
+        self.uses = 0
+
+    def readable(self) -> None:
+        try:
+            data = self.recv(READ)
+        except WOULD_BLOCK as blocked:
+            self.read_blocked(blocked)
+            return
+        except OSError as error:
+            self.lost(error)
+            return
+        lessee = self.lessee
+        if lessee is None:
+            self.pool.forget(self)  # closed while idle, or bytes nobody asked for
+        elif data:
+            lessee.receive(lessee, data)
+        else:
+            self.pause()  # an end is said once
+            lessee.upstream_ended(None)
+
+    def lost(self, error: OSError) -> None:
+        self.pause()
+        if self.lessee is None:
+            self.pool.forget(self)
+        else:
+            self.lessee.upstream_ended(error)
+
+    def drained(self) -> None:
+        if self.lessee is not None:
+            self.lessee.upstream_drained()
+
+    def due(self, now: float) -> float | None:
+        return None  # a leased link is timed by its exchange, an idle one by its pool
+
+    def quiet(self) -> bool:
+        """No end and no bytes are waiting to be read: what an idle link must look like."""
+        try:
+            self.recv(1)
+        except WOULD_BLOCK:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def hint(self, timeout: int) -> None:
+        """The server said how long it keeps an idle connection (`Keep-Alive: timeout=`, seconds)."""
+        self.idle_s = min(self.pool.limits.keepalive_idle, max(0.0, timeout - HINT_MARGIN))
+
+
+class Cancellable(Protocol):
+    """A lease in the making."""
+
+    def cancel(self) -> None:
+        """The lessee does not want it any more."""
+
+
+Dialler = Callable[["Pool", Endpoint, Lessee], Cancellable]  # upstream/dial.Dial; calls back from the loop, never at once
+
+
+class Pool:
+    """The endpoints of one upstream and their links."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, wheel: Wheel, endpoints: tuple[Endpoint, ...], limits: PoolLimits, dial: Dialler
+    ) -> None:
+        self.loop = loop
+        self.wheel = wheel
+        self.endpoints = endpoints
+        self.limits = limits
+        self.turns = RoundRobin(endpoints)
+        labels = list(dict.fromkeys(endpoint.authority for endpoint in endpoints))
+        for endpoint in endpoints:
+            endpoint.index = labels.index(endpoint.authority)
+        self.authorities = [label.encode() for label in labels]
+        self.only = endpoints[0] if len(endpoints) == 1 else None
+        self.idle_each = -(-limits.keepalive // len(endpoints))
+        self.max_in_use = limits.max_connections
+        self.in_use = 0
+        self.waiting: deque[Ticket] = deque()
+        self.dial = dial
+
+    # -- a lease begins ----------------------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> UpstreamLink | None:
+        """A warm link at once, or None: then `acquire`."""
+        if self.in_use >= self.max_in_use:
+            return None
+        endpoint = self.only or self.turns.next(now)
+        idle = endpoint.idle
+        while idle:
+            link = idle.pop()
+            rest = now - link.rested
+            if rest < RESTED or (rest < link.idle_s and link.quiet()):
+                self.in_use += 1
+                link.uses += 1
+                return link
+            link.close()
+        return None
+
+    def acquire(self, lessee: Lessee, now: float) -> Cancellable:
+        """Dial, or wait for a place in the queue. Ends in lessee.leased or lessee.not_leased, later; cancel the returned object to withdraw.
+
+        Raises ProxyError(503) when the queue is full.
+        """
+        if self.in_use < self.max_in_use:
+            return self._dial(lessee, now)
+        if len(self.waiting) >= self.limits.queue:
+            raise ProxyError("queue-full", Side.UPSTREAM, 503, Retry.SAFE)
+        ticket = Ticket(self, lessee, now + self.limits.queue_timeout)
+        self.waiting.append(ticket)
+        return ticket
+
+    def _dial(self, lessee: Lessee, now: float) -> Cancellable:
+        self.in_use += 1
+        endpoint = self.only or self.turns.next(now)
+        return self.dial(self, endpoint, lessee)
+
+    # -- a lease ends ------------------------------------------------------------------------------------------------------------------
+
+    def keep(self, link: UpstreamLink, now: float) -> None:
+        """Both messages ended cleanly: the link rests until the next lease."""
+        link.lessee = None
+        link.rested = now
+        self.in_use -= 1
+        if not link.reading:
+            link.resume()
+        if self.waiting:
+            self.in_use += 1
+            link.uses += 1
+            self.waiting.popleft().lessee.leased(link)
+            return
+        idle = link.endpoint.idle
+        if len(idle) < self.idle_each:
+            idle.append(link)
+        else:
+            link.close()
+
+    def discard(self, link: UpstreamLink) -> None:
+        """The link is of no more use."""
+        link.lessee = None
+        link.close()
+        self.lease_ended()
+
+    def lease_ended(self) -> None:
+        """A lease or dial ended without a link to keep: the next in the queue may dial."""
+        self.in_use -= 1
+        if self.waiting:
+            ticket = self.waiting.popleft()
+            ticket.dial = self._dial(ticket.lessee, clock.now)
+
+    # -- idle links --------------------------------------------------------------------------------------------------------------------
+
+    def forget(self, link: UpstreamLink) -> None:
+        """An idle link ended by itself."""
+        idle = link.endpoint.idle
+        if link in idle:
+            idle.remove(link)
+        link.close()
+
+    def tick(self, now: float) -> None:
+        """Close idle links that are too old, and refuse those who waited too long."""
+        for endpoint in self.endpoints:
+            idle = endpoint.idle
+            old = [link for link in idle if now - link.rested >= link.idle_s]
+            for link in old:
+                idle.remove(link)
+                link.close()
+        while self.waiting and self.waiting[0].deadline <= now:
+            self.waiting.popleft().lessee.not_leased(ProxyError("queue-timeout", Side.UPSTREAM, 503, Retry.SAFE))
+
+    def close_idle(self) -> None:
+        """The process ends."""
+        for endpoint in self.endpoints:
+            while endpoint.idle:
+                endpoint.idle.pop().close()
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A place in the queue; once a lease ended elsewhere, a dial."""
+
+    pool: Pool
+    lessee: Lessee
+    deadline: float
+    dial: Cancellable | None = None
+
+    def cancel(self) -> None:
+        if self.dial is not None:
+            self.dial.cancel()
+        elif self in self.pool.waiting:
+            self.pool.waiting.remove(self)
