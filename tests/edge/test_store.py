@@ -1,0 +1,51 @@
+"""The store is bounded whatever is put in, and keeps what is used."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpproxy.edge.store import ENTRY_BYTES, LARGEST_KEY, Store
+
+
+def test_what_is_used_survives_a_flood_of_heads_seen_once():
+    store = Store(100, 10_000_000)
+    store.put(b"hot", 1)
+    for number in range(10_000):
+        store.put(b"cold %d" % number, 0)
+        if number % 20 == 0:
+            assert 1 == store.find(b"hot")
+    assert len(store) <= 100
+
+
+def test_fresh_is_always_the_same_dictionary():
+    store = Store(4, 10_000_000)
+    get = store.fresh.get
+    for number in range(20):
+        store.put(b"%d" % number, number)
+    assert 19 == get(b"19")
+    store.clear()
+    assert get(b"19") is None
+    assert store.find(b"19") is None
+
+
+def test_long_keys_are_not_stored():
+    store = Store(10, 10_000_000)
+    store.put(b"x" * (LARGEST_KEY + 1), 1)
+    assert 0 == len(store)
+
+
+@given(st.lists(st.integers(1, LARGEST_KEY), max_size=300))
+def test_bytes_are_bounded(sizes):
+    store = Store(1_000_000, 100_000)
+    for number, size in enumerate(sizes):
+        store.put(b"%08d" % number + b"x" * size, number)
+        held = sum(2 * len(key) + ENTRY_BYTES for key in (*store.fresh, *store._old))
+        assert held <= 100_000 + 2 * (2 * LARGEST_KEY + ENTRY_BYTES + 32)
+
+
+def test_clear_forgets_both_generations():
+    store = Store(4, 10_000_000)
+    for number in range(6):
+        store.put(b"%d" % number, number)
+    store.clear()
+    assert 0 == len(store)
+    assert [None] * 6 == [store.find(b"%d" % number) for number in range(6)]
