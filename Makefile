@@ -1,0 +1,40 @@
+# Needs python3 (3.11 or newer) with venv (Debian: python3-venv), make, and nothing else; every target makes what it needs.
+#
+#   make demo    an embedded MCP server behind https://127.0.0.1:8443/mcp; prints lines to try
+#   make test    the tests; those that need software this machine lacks are left out and named
+#   make check   formatting, lint, types, tests: what CI runs
+#   make bench   speed and size beside nginx and haproxy (says what is missing)
+
+PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/requirements.txt
+PYTEST ?= $(BIN)/python -m pytest
+
+.PHONY: demo test check bench
+.DELETE_ON_ERROR:
+
+demo: .venv/.demo
+	@exec $(BIN)/mcpproxy demo --state-dir certs
+
+test: .venv/.test
+	$(PYTEST) $(TESTS)
+
+check: .venv/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict mcpproxy
+	$(MAKE) --no-print-directory test
+
+bench: .venv/.test
+	$(BIN)/python -m benchmarks $(WORKS)
+
+# A stamp says for which pyproject.toml the environment was filled; a newer one fills it again.
+.venv/.demo .venv/.test: .venv/.%: pyproject.toml .ci/requirements.txt | .venv/bin/python
+	@echo "installing mcpproxy[$*] into .venv"
+	@$(PIP_INSTALL) -e '.[$*]'
+	@touch $@
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "mcpproxy needs Python 3.11 or newer with venv: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv

@@ -1,0 +1,72 @@
+"""What several commands share: the configuration file, the state directory, the line that says we are ready."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mcpproxy.errors import StartError
+
+if TYPE_CHECKING:
+    from mcpproxy.config.model import Config
+
+DEFAULT_CONFIG = Path("/etc/mcpproxy/mcpproxy.toml")
+
+config_option = click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    envvar="MCPPROXY_CONFIG",
+    show_envvar=True,
+    help="The configuration file.",
+)
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False),
+    default=None,
+    help="Where certificates and keys are kept, instead of the configured place.",
+)
+
+
+def EXAMPLE(*lines: str) -> str:  # noqa: N802 - reads as a heading where it is used
+    """The end of a --help page."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def configured(file: Path, state_dir: str | None = None) -> Config:
+    """The configuration in `file`; its mistakes become one error that names them all."""
+    from mcpproxy.config.load import ConfigErrors, load
+
+    try:
+        config = load(file)
+    except ConfigErrors as errors:
+        raise StartError(f"{file}: {count(len(errors.mistakes), 'mistake')}", "\n".join(map(str, errors.mistakes))) from None
+    except FileNotFoundError:
+        raise StartError(
+            f"{file}: there is no such file", "mcpproxy run -c FILE reads another one; mcpproxy serve URL needs none"
+        ) from None
+    except OSError as error:
+        raise StartError(f"{file}: {error.strerror or error}") from None
+    return with_state_dir(config, state_dir)
+
+
+def with_state_dir(config: Config, state_dir: str | None) -> Config:
+    """`config`, keeping its state where the command line says."""
+    import msgspec
+
+    return config if state_dir is None else msgspec.structs.replace(config, state_dir=state_dir)
+
+
+def count(number: int, thing: str) -> str:
+    """`1 mistake`, `2 mistakes`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def announce(urls: list[str]) -> None:
+    """One line on stderr once the listeners accept."""
+    print(f"mcpproxy: serving {', '.join(urls)}", file=sys.stderr, flush=True)

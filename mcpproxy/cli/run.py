@@ -1,0 +1,23 @@
+"""mcpproxy run: the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mcpproxy.cli.options import EXAMPLE, announce, config_option, configured, state_dir_option
+
+
+@click.command(epilog=EXAMPLE("mcpproxy run -c mcpproxy.toml"))
+@config_option
+@state_dir_option
+def command(config: Path, state_dir: str | None) -> int:
+    """Serve what a configuration file says, until told to stop.
+
+    SIGTERM or Ctrl-C: accept no more, let open exchanges and streams end (at most `drain`). The second one: end now.
+    SIGUSR1: reopen the log files.
+    """
+    from mcpproxy.ops.run import run
+
+    return run(configured(config, state_dir), ready=announce)
