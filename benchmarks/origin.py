@@ -26,6 +26,7 @@ from benchmarks.dechunk import Dechunker
 BLOCK = random.Random(1).randbytes(64 * 1024)
 EVENT = b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":%08d,"total":100000000}}\n\n'
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
+BULK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 TICK_S = 0.002  # how finely the events of one second are spread
 
 
@@ -140,13 +141,12 @@ class Origin:
 def send_bulk(link: socket.socket, path: str, rest: bytes) -> None:
     left, whole = int(path.rpartition("/")[2]), chunk(BLOCK)
     with link:
-        link.sendall(STREAM_HEAD.replace(b"text/event-stream", b"application/octet-stream"))
+        link.sendall(BULK_HEAD)
         while left:
             size = min(left, len(BLOCK))
             link.sendall(whole if size == len(BLOCK) else chunk(BLOCK[:size]))
             left -= size
         link.sendall(b"0\r\n\r\n")
-        link.recv(1)
 
 
 def take_bulk(link: socket.socket, path: str, rest: bytes) -> None:

@@ -6,7 +6,7 @@ A work is asked once to `prepare`, then to `measure` each contender in each roun
 
 from __future__ import annotations
 
-from benchmarks.works import post
+from benchmarks.works import bodies, handshakes, latency, post, streams
 from benchmarks.works.base import Work
 
 ALL: dict[str, Work] = {
@@ -14,6 +14,12 @@ ALL: dict[str, Work] = {
     for work in (
         post.Post("post_tls", "POST tools/call, TLS 1.3, keep-alive, 64 connections", tls=True),
         post.Post("post_plain", "the same without TLS", tls=False),
+        streams.Idle(),
+        streams.Events(),
+        latency.Latency(),
+        streams.Neighbours(),
+        bodies.Bodies(),
         post.Misses(),
+        handshakes.Handshakes(),
     )
 }

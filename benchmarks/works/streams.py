@@ -1,0 +1,109 @@
+"""Event streams: what one costs while silent, what an event costs, and whether the silent ones make their neighbours dearer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+import time
+
+from benchmarks import load
+from benchmarks.lab import Lab, Proxy
+from benchmarks.load import BadRun
+from benchmarks.streams import held
+from benchmarks.works.base import Figures, Scale, Target
+
+STREAMS = 2000
+RATE = 5  # events a second on each stream
+NEIGHBOURS = 5000
+SETTLE_S = 1.0  # lets the last handshakes' allocations come to rest
+
+
+def events_sent(lab: Lab) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", lab.origin, timeout=10)
+    connection.request("GET", "/count")
+    sent = json.loads(connection.getresponse().read())
+    connection.close()
+    return int(sent)
+
+
+def warm(lab: Lab, proxy: Proxy) -> None:
+    """Code and pools are in place before memory is counted."""
+    with held(proxy.tls, 8, "/sse"):
+        pass
+    load.calls(lab, proxy, tls=True, seconds=1)
+
+
+class Idle:
+    name = "sse_idle"
+    title = f"{STREAMS:,} idle TLS SSE streams"
+    shown = {"rss_kib": "RSS KiB/stream", "cpu_ms_s": "idle CPU ms/s", "rss_mib": "RSS MiB with all"}
+    targets = (Target("rss_kib", 0.6),)
+    note = "RSS of all the proxy's processes with the streams open, less RSS before they were opened"
+
+    def prepare(self, lab: Lab, contenders: list[str], scale: Scale) -> None:
+        pass
+
+    def measure(self, lab: Lab, proxy: Proxy, scale: Scale, round_number: int) -> Figures:
+        warm(lab, proxy)
+        before = proxy.rss_kib()
+        with held(proxy.tls, STREAMS, "/sse") as client:
+            time.sleep(SETTLE_S)
+            after, cpu, began = proxy.rss_kib(), proxy.cpu_ns(), time.monotonic()
+            time.sleep(scale.pick(5, 2))
+            idle = (proxy.cpu_ns() - cpu) / 1e6 / (time.monotonic() - began)
+            client.events()
+        return {"rss_kib": (after - before) / STREAMS, "cpu_ms_s": idle, "rss_mib": after / 1024}
+
+    def command(self) -> str:
+        return f"python -m benchmarks.streams PORT {STREAMS} /sse"
+
+
+class Events:
+    name = "sse_events"
+    title = f"{STREAMS:,} TLS SSE streams, {RATE} events/s each"
+    shown = {"cpu_us": "CPU µs/event", "events_s": "events/s", "proxy_core": "proxy core"}
+    targets = (Target("cpu_us", 1.0),)
+    note = "events are spread evenly over the second; received must equal sent within 1 %"
+
+    def prepare(self, lab: Lab, contenders: list[str], scale: Scale) -> None:
+        pass
+
+    def measure(self, lab: Lab, proxy: Proxy, scale: Scale, round_number: int) -> Figures:
+        with held(proxy.tls, STREAMS, f"/sse?rate={RATE}") as client:
+            time.sleep(SETTLE_S)
+            seen, sent, cpu, began = client.events(), events_sent(lab), proxy.cpu_ns(), time.monotonic()
+            time.sleep(scale.pick(8, 3))
+            seen, sent, cpu, took = client.events() - seen, events_sent(lab) - sent, proxy.cpu_ns() - cpu, time.monotonic() - began
+        if abs(seen - sent) > sent / 100:
+            raise BadRun(f"{proxy.name}: {sent} events were sent, {seen} arrived")
+        return {"cpu_us": cpu / 1000 / seen, "events_s": seen / took, "proxy_core": cpu / 1e9 / took}
+
+    def command(self) -> str:
+        return f"python -m benchmarks.streams PORT {STREAMS} '/sse?rate={RATE}'"
+
+
+class Neighbours:
+    name = "idle_neighbours"
+    title = f"calls (as post_tls) with {NEIGHBOURS:,} idle TLS streams open beside them"
+    shown = {"ratio": "with / without", "cpu_us": "CPU µs/request with", "cpu_alone_us": "without"}
+    targets = (Target("ratio", 1.05, None),)
+    note = "without, with, without again, all in one process; 'without' is the mean of both"
+
+    def prepare(self, lab: Lab, contenders: list[str], scale: Scale) -> None:
+        pass
+
+    def measure(self, lab: Lab, proxy: Proxy, scale: Scale, round_number: int) -> Figures:
+        seconds = scale.pick(5, 2)
+        load.calls(lab, proxy, tls=True, seconds=1)
+        first = load.calls(lab, proxy, tls=True, seconds=seconds).cpu_us
+        with held(proxy.tls, NEIGHBOURS, "/sse") as client:
+            time.sleep(SETTLE_S)
+            beside = load.calls(lab, proxy, tls=True, seconds=seconds).cpu_us
+            client.events()
+        time.sleep(SETTLE_S)
+        alone = statistics.mean((first, load.calls(lab, proxy, tls=True, seconds=seconds).cpu_us))
+        return {"ratio": beside / alone, "cpu_us": beside, "cpu_alone_us": alone}
+
+    def command(self) -> str:
+        return f"python -m benchmarks.streams PORT {NEIGHBOURS} /sse; wrk as in post_tls"

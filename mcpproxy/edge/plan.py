@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
+from typing import cast
 
 from mcpproxy.config.model import Route
 from mcpproxy.edge.cut import RESPONSE_CUTS, Cut, Template, cut, template
@@ -27,6 +28,8 @@ from mcpproxy.upstream.pool import Pool
 
 CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = -1, -2, -3, -4  # Plan.length when it is no number: never equal to a count of bytes
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # a client's own id is taken only when it cannot break a log line or a header
+
+NOWHERE = cast(Pool, None)  # the pool of a plan that is answered here: nobody asks it for a link
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,6 @@ class Judge:
     limits: HeadLimits
     scheme: bytes  # b"https" or b"http": X-Forwarded-Proto
     variants: dict[tuple[bool, int, bool], Responses]
-    nowhere: Pool  # the pool of plans that are answered here
     health: bytes | None = None
     redirect: bool = False
     redirect_port: int = 443
@@ -236,7 +238,7 @@ class Judge:
             method=head.method,
             version=head.version,
             keep=head.keep_alive and head.version == 11 and no_body and not self.draining,
-            pool=self.nowhere,
+            pool=NOWHERE,
             route=None,
             responses=self._responses(head),
             about=about,

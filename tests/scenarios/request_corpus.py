@@ -4,6 +4,8 @@ A row says which statuses may come, in order, and how the connection may go on. 
 the upstream may have seen: exactly one complete request per 200 that came back, not one byte of a refused head, never a complete request
 out of a broken body, and never the word "smuggled". Where RFC 9110/9112 leave a choice the row accepts every sane one.
 
+The file is long because it is a table.
+
 REFUSED   400 and close          CUT  a body that broke: 400 or a closed connection (0), no complete request upstream
 """
 
@@ -379,10 +381,14 @@ def hosts() -> Iterator[Row]:
     yield refused("two Hosts, other case", request(b"GET / HTTP/1.1", b"HOST: evil.example"))
     yield refused("two Hosts, one empty", request(b"GET / HTTP/1.1", b"Host:"))
     for host in (
-        b"local host", b"localhost/", b"localhost/a", b"user@localhost", b"localhost@evil", b"localhost,evil", b"localhost, evil", b"localhost:x",
-        b"localhost:-1", b"localhost:+80", b"localhost:80:80", b"localhost:8 0", b"localhost:80/", b"[::1", b"::1]", b"[::1]x", b"[]", b"[x]", b"[::1]:x",
-        b"local\thost", b"localhost#", b"localhost?", b"local\\host", b'"localhost"', b"<localhost>", b"http://localhost", b"localhost;", b"local{host}",
-        b"localhost|", b"local^host", b"local`host", b"%", b"%zz", b"local%00host", b"*", b"localh\xc3\xb6st", b"local\xa0host", b"@", b":", b":80", b"/",
+        b"local host", b"localhost/", b"localhost/a", b"user@localhost", b"localhost@evil", b"localhost,evil", b"localhost, evil",
+        b"localhost:x",
+        b"localhost:-1", b"localhost:+80", b"localhost:80:80", b"localhost:8 0", b"localhost:80/", b"[::1", b"::1]", b"[::1]x", b"[]",
+        b"[x]", b"[::1]:x",
+        b"local\thost", b"localhost#", b"localhost?", b"local\\host", b'"localhost"', b"<localhost>", b"http://localhost", b"localhost;",
+        b"local{host}",
+        b"localhost|", b"local^host", b"local`host", b"%", b"%zz", b"local%00host", b"*", b"localh\xc3\xb6st", b"local\xa0host", b"@",
+        b":", b":80", b"/",
     ):  # fmt: skip
         yield refused(f"Host {host!r}", request(host=host), HOST)
     for host in (
@@ -423,8 +429,10 @@ def lengths() -> Iterator[Row]:
     yield accepted("length with blanks around", post(b"Content-Length: \t5 \t", body=b"hello"))
     yield refused("length with zeros before", post(b"Content-Length: 0005", body=b"hello"), LENIENT)
     for value in (
-        b"+5", b"-5", b"5_0", b"5 0", b"5\t5", b"0x5", b"5.0", b"5e0", b"5,5", b"5, 5", b"5,", b",5", b"5;", b"", b"five", b"5h", b"h5", b"'5'", b'"5"',
-        b"\xd9\xa5", b"\xc2\xb2", b"\xef\xbc\x95", b"5\xa0", b"\xa05", b"\x0b5", b"5\x00", b"\x005", b"-0", b"+0", b"--5", b"0b1", b"0o5", b"inf", b"NaN",
+        b"+5", b"-5", b"5_0", b"5 0", b"5\t5", b"0x5", b"5.0", b"5e0", b"5,5", b"5, 5", b"5,", b",5", b"5;", b"", b"five", b"5h", b"h5",
+        b"'5'", b'"5"',
+        b"\xd9\xa5", b"\xc2\xb2", b"\xef\xbc\x95", b"5\xa0", b"\xa05", b"\x0b5", b"5\x00", b"\x005", b"-0", b"+0", b"--5", b"0b1", b"0o5",
+        b"inf", b"NaN",
         b"5L", b"5 bytes", b"5\x0c", b"(5)", b"*",
     ):  # fmt: skip
         yield refused(f"length {value!r}", post(b"Content-Length: " + value, body=b"hello"))
@@ -459,10 +467,14 @@ def codings() -> Iterator[Row]:
     for value in (b"chunked", b"Chunked", b"CHUNKED", b" \tchunked \t"):
         yield accepted(f"coding {value!r}", post(b"Transfer-Encoding: " + value, body=end))
     for value in (
-        b"xchunked", b"chunkedx", b"chunke", b"chunked, identity", b"identity, chunked", b"identity", b"chunked, chunked", b"chunked,chunked", b"gzip, chunked",
-        b"gzip", b"deflate", b"compress", b"br, chunked", b"chunked, gzip", b"chunked;", b"chunked;q=1", b"chunked; x=y", b"chunked ; x", b'"chunked"',
-        b"'chunked'", b",chunked", b"chunked,", b", chunked", b"chunked ,", b",", b"", b"ch unked", b"chunked chunked", b"chunked\tx", b"x chunked",
-        b"[chunked]", b"\x0bchunked", b"chunked\x0b", b"\x00chunked", b"chunked\x00", b"chunked\x0c", b"\xa0chunked", b"chunked\xa0", b"\xe2\x84\xaaunked",
+        b"xchunked", b"chunkedx", b"chunke", b"chunked, identity", b"identity, chunked", b"identity", b"chunked, chunked",
+        b"chunked,chunked", b"gzip, chunked",
+        b"gzip", b"deflate", b"compress", b"br, chunked", b"chunked, gzip", b"chunked;", b"chunked;q=1", b"chunked; x=y", b"chunked ; x",
+        b'"chunked"',
+        b"'chunked'", b",chunked", b"chunked,", b", chunked", b"chunked ,", b",", b"", b"ch unked", b"chunked chunked", b"chunked\tx",
+        b"x chunked",
+        b"[chunked]", b"\x0bchunked", b"chunked\x0b", b"\x00chunked", b"chunked\x00", b"chunked\x0c", b"\xa0chunked", b"chunked\xa0",
+        b"\xe2\x84\xaaunked",
         b"chun\xc4\xb7ed", b"chunk\xe9d", b"chunked:", b"chunked=1", b"none", b"null", b"*", b"trailers", b"chunked\x7f", b"chun\x08ked",
     ):  # fmt: skip
         yield refused(f"coding {value!r}", post(b"Transfer-Encoding: " + value, body=end + SMUGGLED), CODING)
@@ -514,9 +526,12 @@ def chunks() -> Iterator[Row]:
     }.items():
         yield accepted(f"chunks: {name}", chunked(body))
     for size in (
-        b"+5", b"-5", b" 5", b"5 ", b"\t5", b"5\t", b"0x5", b"0X5", b"5_0", b"0_5", b"5h", b"h", b"g", b"", b"5,", b"5.0", b"5L", b"'5'", b'"5"', b"5\x00", b"\x005",
-        b"\x0b5", b"5\x0b", b"\xd9\xa5", b"\xef\xbc\x95", b"5\xa0", b"\xa05", b"5 5", b"--5", b"5-", b"5+", b"00000000000000005", b"0" * 17 + b"5",
-        b"10000000000000005", b"100000000000000005", b"5\r", b"\r5", b"5:5", b"5=5", b"(5)", b"*", b"x5", b"\\x35", b"%35", b"5%", b"5/", b"\x7f5", b"5\x08",
+        b"+5", b"-5", b" 5", b"5 ", b"\t5", b"5\t", b"0x5", b"0X5", b"5_0", b"0_5", b"5h", b"h", b"g", b"", b"5,", b"5.0", b"5L", b"'5'",
+        b'"5"', b"5\x00", b"\x005",
+        b"\x0b5", b"5\x0b", b"\xd9\xa5", b"\xef\xbc\x95", b"5\xa0", b"\xa05", b"5 5", b"--5", b"5-", b"5+", b"00000000000000005",
+        b"0" * 17 + b"5",
+        b"10000000000000005", b"100000000000000005", b"5\r", b"\r5", b"5:5", b"5=5", b"(5)", b"*", b"x5", b"\\x35", b"%35", b"5%", b"5/",
+        b"\x7f5", b"5\x08",
     ):  # fmt: skip
         yield cut(f"chunk size {size!r}", chunked(size + b"\r\nhello\r\n" + end + SMUGGLED))
     for size in (
@@ -531,7 +546,8 @@ def chunks() -> Iterator[Row]:
     ):
         yield cut(f"chunk size {size!r}", chunked(size + b"\r\nhello\r\n" + end), BODY | {408})
     for ext in (
-        b";", b";a", b";a=b", b';a="b"', b" ;a", b"; a=b", b";a=b;c=d", b';a="\r\n"', b';a="', b";a\x00", b";a\xff", b";a=\x01", b";\r", b";a\n", b";a=b\n5", b";\n", b";\nx",
+        b";", b";a", b";a=b", b';a="b"', b" ;a", b"; a=b", b";a=b;c=d", b';a="\r\n"', b';a="', b";a\x00", b";a\xff", b";a=\x01", b";\r",
+        b";a\n", b";a=b\n5", b";\n", b";\nx",
         b";" + b"a" * 5000,
     ):  # fmt: skip
         yield cut(f"chunk extension {ext[:12]!r} of {len(ext)}", chunked(b"5" + ext + b"\r\nhello\r\n" + end + SMUGGLED), BODY | {431})
@@ -656,7 +672,8 @@ def hop_by_hop() -> Iterator[Row]:
         "upgrade without Connection": (b"Upgrade: websocket",),
         "upgrade to nothing known": (b"Connection: Upgrade", b"Upgrade: banana/9"),
         "Proxy fields": (b"Proxy-Connection: keep-alive", b"Proxy-Authorization: Basic YQ==", b"Proxy: http://evil.example"),
-        "forwarded by the client": (b"X-Forwarded-For: 6.6.6.6", b"Forwarded: for=6.6.6.6", b"X-Real-IP: 6.6.6.6", b"X-Forwarded-Host: evil", b"X-Forwarded-Proto: gopher"),
+        "forwarded by the client": (b"X-Forwarded-For: 6.6.6.6", b"Forwarded: for=6.6.6.6", b"X-Real-IP: 6.6.6.6",
+        b"X-Forwarded-Host: evil", b"X-Forwarded-Proto: gopher"),
         "underscores": (b"X_Forwarded_For: 6.6.6.6", b"Content_Length: 7", b"Mcp_Session_Id: z"),
     }.items():  # fmt: skip
         yield accepted(f"hop by hop: {name}", request(b"GET / HTTP/1.1", *fields))

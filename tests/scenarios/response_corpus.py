@@ -67,11 +67,16 @@ def status_lines() -> Iterator[Row]:
             f"status {status}", answer(b"Content-Length: 5", body=b"hello", line=b"HTTP/1.1 %d x" % status), STRICT, b"hello", status=status
         )
     for line in (
-        b"HTTP/2.0 200 OK", b"HTTP/2 200 OK", b"HTTP/0.9 200 OK", b"HTTP/3.0 200 OK", b"HTTP/1.10 200 OK", b"http/1.1 200 OK", b"HTTP/1 200 OK", b"ICY 200 OK",
-        b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 2x0 OK", b"HTTP/1.1 -20 OK", b"HTTP/1.1 +200 OK", b"HTTP/1.1 000 OK", b"HTTP/1.1 099 OK",
-        b"HTTP/1.1  200 OK", b" HTTP/1.1 200 OK", b"HTTP/1.1\t200 OK", b"HTTP/1.1 200\tOK", b"HTTP/1.1 0x1 OK", b"HTTP/1.1 two OK", b"HTTP/1.1 OK", b"HTTP/1.1",
-        b"HTTP/1.1 200 \x00", b"HTTP/1.1 200 \x1b[31m", b"HTTP/1.1 200 a\x7f", b"HTTP/1.1 200 a\rb", b"HTTP/1.1 200 OK\x0b", b"HTTP /1.1 200 OK", b"200 OK",
-        b"GET / HTTP/1.1", b"<html>", b"SSH-2.0-OpenSSH_9.2p1", b"\x15\x03\x01\x00\x02\x02\x0a", b'{"jsonrpc":"2.0"}', b"HTTP/1.1 \xd9\xa2\xd9\xa0\xd9\xa0 OK",
+        b"HTTP/2.0 200 OK", b"HTTP/2 200 OK", b"HTTP/0.9 200 OK", b"HTTP/3.0 200 OK", b"HTTP/1.10 200 OK", b"http/1.1 200 OK",
+        b"HTTP/1 200 OK", b"ICY 200 OK",
+        b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 2x0 OK", b"HTTP/1.1 -20 OK", b"HTTP/1.1 +200 OK", b"HTTP/1.1 000 OK",
+        b"HTTP/1.1 099 OK",
+        b"HTTP/1.1  200 OK", b" HTTP/1.1 200 OK", b"HTTP/1.1\t200 OK", b"HTTP/1.1 200\tOK", b"HTTP/1.1 0x1 OK", b"HTTP/1.1 two OK",
+        b"HTTP/1.1 OK", b"HTTP/1.1",
+        b"HTTP/1.1 200 \x00", b"HTTP/1.1 200 \x1b[31m", b"HTTP/1.1 200 a\x7f", b"HTTP/1.1 200 a\rb", b"HTTP/1.1 200 OK\x0b",
+        b"HTTP /1.1 200 OK", b"200 OK",
+        b"GET / HTTP/1.1", b"<html>", b"SSH-2.0-OpenSSH_9.2p1", b"\x15\x03\x01\x00\x02\x02\x0a", b'{"jsonrpc":"2.0"}',
+        b"HTTP/1.1 \xd9\xa2\xd9\xa0\xd9\xa0 OK",
         b"\x00", b"HTTP/1.1 2_0 OK", b"HTTP/1.1 200.0 OK", b"HTTP/1.1 200OK",
     ):  # fmt: skip
         yield Row(f"bad line {line!r}", answer(b"Content-Length: 5", body=b"hello", line=line), GATEWAY)
@@ -84,7 +89,8 @@ def fields() -> Iterator[Row]:
     for byte in b'(),/;<=>?@[\\]{}"\x80\xff':
         yield Row(f"name with byte {byte:#04x}", plain(b"X%cY: a" % byte), GATEWAY)
     for name, line in {
-        "no colon": b"X", "empty name": b": v", "space in name": b"X y: v", "CR in value": b"X: a\rb", "CR in name": b"X\ry: v", "NUL in name": b"\x00X: a",
+        "no colon": b"X", "empty name": b": v", "space in name": b"X y: v", "CR in value": b"X: a\rb", "CR in name": b"X\ry: v",
+        "NUL in name": b"\x00X: a",
         "space before first name": b" X: v\r\nY: z", "split by bare CR": b"X: a\rSet-Cookie: evil=1", "CR CR LF": b"X: a\r",
     }.items():  # fmt: skip
         first = line.startswith(b" ")
@@ -92,7 +98,8 @@ def fields() -> Iterator[Row]:
             f"field: {name}", (b"HTTP/1.1 200 OK\r\n" + line + b"\r\nContent-Length: 5\r\n\r\nhello") if first else plain(line), GATEWAY
         )
     for name, line in {
-        "space before colon": b"X : v", "tab before colon": b"X\t: v", "folded": b"X: a\r\n b", "folded with tab": b"X: a\r\n\tb", "LF after it": b"X: a\nY: b",
+        "space before colon": b"X : v", "tab before colon": b"X\t: v", "folded": b"X: a\r\n b", "folded with tab": b"X: a\r\n\tb",
+        "LF after it": b"X: a\nY: b",
         "space before Content-Length's colon": b"Content-Length : 5", "obs-text": b"X: \xfc", "split by LF": b"X: a\nSet-Cookie: evil=1",
     }.items():  # fmt: skip
         data = answer(line, body=b"hello") if b"Length" in line else plain(line)
@@ -125,7 +132,8 @@ def fields() -> Iterator[Row]:
 
 def lengths() -> Iterator[Row]:
     for value in (
-        b"+5", b"-5", b"5_0", b"5 0", b"0x5", b"5.0", b"5e0", b"5,6", b"5,", b"", b"five", b"5h", b'"5"', b"\xd9\xa5", b"5\xa0", b"5;", b"-0", b"9" * 30, b"\xef\xbc\x95",
+        b"+5", b"-5", b"5_0", b"5 0", b"0x5", b"5.0", b"5e0", b"5,6", b"5,", b"", b"five", b"5h", b'"5"', b"\xd9\xa5", b"5\xa0", b"5;",
+        b"-0", b"9" * 30, b"\xef\xbc\x95",
         b"18446744073709551621", b"5\x0b", b"5\x00",
     ):  # fmt: skip
         yield Row(f"length {value!r}", answer(b"Content-Length: " + value, body=b"hello"), GATEWAY)
@@ -139,7 +147,8 @@ def lengths() -> Iterator[Row]:
 
 def codings() -> Iterator[Row]:
     for value in (
-        b"xchunked", b"identity", b"chunked, identity", b"identity, chunked", b"gzip, chunked", b"chunked, gzip", b"gzip", b"chunked, chunked", b"chunked;a=b", b"",
+        b"xchunked", b"identity", b"chunked, identity", b"identity, chunked", b"gzip, chunked", b"chunked, gzip", b"gzip",
+        b"chunked, chunked", b"chunked;a=b", b"",
         b"chunked,", b",chunked", b'"chunked"', b"ch unked", b"chunked\xa0",
     ):  # fmt: skip
         yield Row(f"coding {value!r}", answer(b"Transfer-Encoding: " + value, body=b"5\r\nhello\r\n" + END), GATEWAY)
@@ -159,7 +168,8 @@ def codings() -> Iterator[Row]:
 
 def chunks() -> Iterator[Row]:
     for name, body in {
-        "one": b"5\r\nhello\r\n", "five": b"1\r\nh\r\n1\r\ne\r\n1\r\nl\r\n1\r\nl\r\n1\r\no\r\n", "zeros before": b"0005\r\nhello\r\n", "16 digits": b"0000000000000005\r\nhello\r\n",
+        "one": b"5\r\nhello\r\n", "five": b"1\r\nh\r\n1\r\ne\r\n1\r\nl\r\n1\r\nl\r\n1\r\no\r\n", "zeros before": b"0005\r\nhello\r\n",
+        "16 digits": b"0000000000000005\r\nhello\r\n",
     }.items():  # fmt: skip
         yield Row(f"chunks: {name}", chunked(body + END), PASS, b"hello")
     yield Row("chunks: none", chunked(END), PASS)
@@ -169,14 +179,17 @@ def chunks() -> Iterator[Row]:
     for ext in (b";a\n", b";\n", b";a=b\rc", b';a="', b';a="\r\n"', b";a\x00", b";a=\x01", b"; \x7f", b";" + b"a" * 100_000):
         yield Row(f"chunk extension {ext[:12]!r} of {len(ext)}", chunked(b"5" + ext + b"\r\nhello\r\n" + END), CUT)
     for size in (
-        b"+5", b"-5", b" 5", b"\t5", b"0x5", b"5_0", b"5h", b"g", b"", b"5.0", b"00000000000000005", b"10000000000000005", b"5\x00", b"\xd9\xa5", b"5 5", b"5\xa0", b"5\r", b"x",
+        b"+5", b"-5", b" 5", b"\t5", b"0x5", b"5_0", b"5h", b"g", b"", b"5.0", b"00000000000000005", b"10000000000000005", b"5\x00",
+        b"\xd9\xa5", b"5 5", b"5\xa0", b"5\r", b"x",
         b"\x0b5", b"-", b"0x", b"5,",
     ):  # fmt: skip
         yield Row(f"chunk size {size!r}", chunked(size + b"\r\nhello\r\n" + END), CUT)
     yield Row("chunk size with a blank after", chunked(b"5 \r\nhello\r\n" + END), CUT)
     for name, body in {
-        "LF after the size": b"5\nhello\r\n", "CR after the size": b"5\rhello\r\n", "LF after the data": b"5\r\nhello\n", "CR after the data": b"5\r\nhello\rX", "nothing after the data":
-        b"5\r\nhello", "more data": b"5\r\nhello!\r\n", "less data": b"5\r\nhell\r\n", "two line ends": b"5\r\nhello\r\n\r\n", "text": b"hello", "NUL": b"\x00",
+        "LF after the size": b"5\nhello\r\n", "CR after the size": b"5\rhello\r\n", "LF after the data": b"5\r\nhello\n",
+        "CR after the data": b"5\r\nhello\rX", "nothing after the data":
+        b"5\r\nhello", "more data": b"5\r\nhello!\r\n", "less data": b"5\r\nhell\r\n", "two line ends": b"5\r\nhello\r\n\r\n",
+        "text": b"hello", "NUL": b"\x00",
     }.items():  # fmt: skip
         yield Row(f"chunks: {name}", chunked(body + END), CUT)
     yield Row("chunks: LF after the last", chunked(b"5\r\nhello\r\n0\n\r\n"), CUT)
@@ -188,8 +201,10 @@ def trailers() -> Iterator[Row]:
     yield Row("trailers: one", chunked(b"5\r\nhello\r\n0\r\nX: y\r\n\r\n"), PASS, b"hello")
     yield Row("trailers: two", chunked(b"5\r\nhello\r\n0\r\nX: y\r\nDigest: a=b\r\n\r\n"), PASS, b"hello")
     for name, lines in {
-        "no colon": b"X\r\n", "space before colon": b"X : y\r\n", "folded": b"X: y\r\n z\r\n", "LF": b"X: y\n", "CR": b"X: y\rZ: a\r\n", "NUL": b"X: \x00\r\n",
-        "control": b"X: \x01\r\n", "Content-Length": b"Content-Length: 9\r\n", "Transfer-Encoding": b"Transfer-Encoding: chunked\r\n", "empty name": b": y\r\n",
+        "no colon": b"X\r\n", "space before colon": b"X : y\r\n", "folded": b"X: y\r\n z\r\n", "LF": b"X: y\n", "CR": b"X: y\rZ: a\r\n",
+        "NUL": b"X: \x00\r\n",
+        "control": b"X: \x01\r\n", "Content-Length": b"Content-Length: 9\r\n", "Transfer-Encoding": b"Transfer-Encoding: chunked\r\n",
+        "empty name": b": y\r\n",
         "many": b"X: y\r\n" * 5000, "long": b"X: " + b"y" * 100_000 + b"\r\n",
     }.items():  # fmt: skip
         yield Row(f"bad trailers: {name}", chunked(b"5\r\nhello\r\n0\r\n" + lines + b"\r\n"), CUT)

@@ -31,7 +31,7 @@ START_S = 20.0  # an import of everything on a busy machine
 
 
 def simple_config(*urls: str, port: int = 0, **changes: Any) -> dict[str, Any]:
-    """One plain listener, one upstream "u" of `urls`, one route. `changes` are merged: listen= upstream= route= limits= log= or top-level keys."""
+    """One plain listener, one upstream "u", one route; `changes` go into listen=, upstream=, route=, or are top-level tables and keys."""
     config: dict[str, Any] = {
         "listen": [{"address": f"127.0.0.1:{port or free_port()}"} | changes.pop("listen", {})],
         "upstream": {"u": {"urls": list(urls)} | changes.pop("upstream", {})},

@@ -1,7 +1,7 @@
 """An independent judge of HTTP/1.1 bytes: what did one side really send?
 
 Deliberately not built from mcpproxy or h11. Strict where a proxy must be strict: whatever an upstream or a client receives from mcpproxy
-has to pass here, so a smuggled byte shows as BadMessage, a cut body as `ended == False`.
+has to pass here, so a smuggled byte shows as MessageError, a cut body as `ended == False`.
 """
 
 import re
@@ -14,13 +14,13 @@ STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) [\t\x20-\x7e\x80-\xff]*\Z")
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
 
 
-class BadMessage(Exception):
+class MessageError(Exception):
     """These bytes are no well-formed HTTP/1.1 message."""
 
 
 @dataclass
 class Message:
-    """One request or response as read; `wire` is its body with framing, `body` without, `ended` False when the bytes stopped before its end."""
+    """One request or response as read; `wire` is its body with framing, `body` without; `ended` False: cut."""
 
     start: bytes
     fields: list[tuple[bytes, bytes]]
@@ -110,7 +110,7 @@ def read_response(data: bytes, *, method: bytes = b"GET", eof: bool = False) -> 
 def _head(head: bytes, start_line: re.Pattern[bytes]) -> Message:
     lines = head[:-4].split(b"\r\n")
     if not start_line.match(lines[0]):
-        raise BadMessage(f"start line {lines[0]!r}")
+        raise MessageError(f"start line {lines[0]!r}")
     return Message(lines[0], _fields(lines[1:]))
 
 
@@ -120,7 +120,7 @@ def _fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
         name, colon, value = line.partition(b":")
         value = value.strip(b" \t")
         if not colon or not TOKEN.match(name) or not VALUE.match(value):
-            raise BadMessage(f"field line {line!r}")
+            raise MessageError(f"field line {line!r}")
         fields.append((name, value))
     return fields
 
@@ -128,14 +128,14 @@ def _fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
 def _framing(message: Message) -> int | str | None:
     lengths, codings = message.all(b"content-length"), message.all(b"transfer-encoding")
     if len(lengths) > 1 or len(codings) > 1 or (lengths and codings):
-        raise BadMessage(f"ambiguous framing {lengths} {codings}")
+        raise MessageError(f"ambiguous framing {lengths} {codings}")
     if codings:
         if codings[0].lower() != b"chunked":
-            raise BadMessage(f"transfer coding {codings[0]!r}")
+            raise MessageError(f"transfer coding {codings[0]!r}")
         return "chunked"
     if lengths:
         if not re.fullmatch(rb"[0-9]+", lengths[0]):
-            raise BadMessage(f"content-length {lengths[0]!r}")
+            raise MessageError(f"content-length {lengths[0]!r}")
         return int(lengths[0])
     return None
 
@@ -154,7 +154,7 @@ def _chunked(message: Message, data: bytes) -> bytes:
         if line is None:
             tail = data[at:]
             if b"\n" in tail[:300] or len(tail) > 300 or not re.match(rb"[0-9A-Fa-f]{0,16}(;[^\r\n]*)?\r?\Z", tail):
-                raise BadMessage(f"chunk line {tail[:60]!r}")
+                raise MessageError(f"chunk line {tail[:60]!r}")
             break
         size = int(line[1], 16)
         at = line.end()
@@ -163,7 +163,7 @@ def _chunked(message: Message, data: bytes) -> bytes:
         body.append(data[at : at + size])
         end = data[at + size : at + size + 2]
         if not b"\r\n".startswith(end):
-            raise BadMessage(f"chunk of {size} ends with {end!r}")
+            raise MessageError(f"chunk of {size} ends with {end!r}")
         at += size + 2
         if at > len(data) or len(end) < 2:
             break

@@ -1,10 +1,10 @@
 """An upstream that answers 200 to everything and remembers exactly what reached it.
 
 `complete`: every whole request, strictly judged. `partial`: what links had received of a request when they ended. `bad`: bytes that were no
-strict HTTP/1.1; there must never be any, whatever the client sent. Bodies of links are forgotten as they go, so it lasts for 100 000 exchanges.
+strict HTTP/1.1; there must never be any, whatever the client sent. What was consumed is forgotten, so it lasts for 100 000 exchanges.
 """
 
-from tests.support.message import BadMessage, Message
+from tests.support.message import Message, MessageError
 from tests.support.upstream import Link, ScriptedUpstream, ScriptEnd, response
 
 
@@ -22,7 +22,7 @@ class Recorder(ScriptedUpstream):
                 self.complete.append(request)
                 reply = response(b'{"seen":"%b"}' % request.target[:100].replace(b'"', b"'"))
                 link.send(reply if request.method != b"HEAD" else reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
-        except BadMessage as error:
+        except MessageError as error:
             self.bad.append(str(error))
         except ScriptEnd:
             if link.unread:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.certs import Certificate
 from tests.support.client import RawClient, get, post
-from tests.support.message import BadMessage, read_requests, read_response
+from tests.support.message import MessageError, read_requests, read_response
 from tests.support.toml import write_toml
 from tests.support.upstream import Link, ScriptedUpstream, answer, once, response
 
@@ -33,7 +33,7 @@ def test_pipelined_requests_are_told_apart() -> None:
     ],
 )
 def test_the_judge_refuses_what_is_not_strict_http(wire: bytes) -> None:
-    with pytest.raises(BadMessage):
+    with pytest.raises(MessageError):
         read_requests(wire)
 
 

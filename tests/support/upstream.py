@@ -12,6 +12,7 @@ link is closed when it returns, ScriptEnd (the peer hung up, the test is over) e
 Tests meet scripts at events: `link.wait(event)`, `upstream.wait_for(n)`; nothing sleeps. Everything received is kept in `link.received`.
 """
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -26,7 +27,7 @@ from tests.support.waiting import DEADLINE, until
 OK_JSON = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 
 
-class ScriptEnd(Exception):
+class ScriptEnd(Exception):  # noqa: N818 - an ending, not an error
     """The peer closed while the script wanted more, or the upstream is shutting down."""
 
 
@@ -176,7 +177,7 @@ class ScriptedUpstream:
             self.scripts[min(link.number, len(self.scripts) - 1)](link)
         except ScriptEnd:
             pass
-        except Exception as error:  # noqa: BLE001 - told to the test when the upstream is closed
+        except Exception as error:
             if not self.closing.is_set():
                 self.errors.append(error)
         finally:
@@ -192,7 +193,7 @@ class ScriptedUpstream:
         return self.links[count - 1]
 
     def requests(self) -> list[Message]:
-        """Every request that arrived completely, over all links; BadMessage if any link carried anything that is not strict HTTP."""
+        """Every request that arrived completely, over all links; MessageError if any link carried anything that is not strict HTTP."""
         return [request for link in self.links for request in read_requests(link.received)[0] if request.ended]
 
     def heads(self) -> list[Message]:
@@ -203,10 +204,8 @@ class ScriptedUpstream:
         self.closing.set()
         self.listener.close()
         for link in self.links:
-            try:
+            with contextlib.suppress(OSError):
                 link.raw.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def __enter__(self) -> Self:
         return self
