@@ -2,7 +2,7 @@
 
     pytestmark = pytest.mark.needs("node", "npm")
 
-A marked test runs where all its programs are installed. Elsewhere it is deselected, and the summary says how many tests wait for which program,
+A marked test runs where all its programs are installed. Elsewhere it is deselected, and the summary says how many wait for which program,
 so a bare machine passes `make test` without pretending. Under MCPPROXY_TESTS=all (CI) nothing is left out: a missing program fails the run.
 tests/conftest.py takes the hooks from here.
 """

@@ -1,0 +1,1 @@
+"""Keys and certificates on disk: the state directory, and the development root."""
