@@ -141,17 +141,16 @@ Script = Callable[[Link], None]
 
 
 class ScriptedUpstream:
-    def __init__(
-        self, *scripts: Script, path: str = "", tls: ssl.SSLContext | None = None, keep_bytes: bool = True, backlog: int = 512
-    ) -> None:
+    def __init__(self, *scripts: Script, path: str = "", tls: ssl.SSLContext | None = None, keep_bytes: bool = True, port: int = 0) -> None:
         """`path`: a unix socket instead of a port. `keep_bytes=False` forgets what scripts have consumed (for long runs)."""
         self.scripts, self.tls, self.keep_bytes = scripts, tls, keep_bytes
         self.links: list[Link] = []
         self.errors: list[Exception] = []
         self.closing = threading.Event()
         self.listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
-        self.listener.bind(path or ("127.0.0.1", 0))
-        self.listener.listen(backlog)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(path or ("127.0.0.1", port))
+        self.listener.listen(512)
         self.port: int = 0 if path else self.listener.getsockname()[1]
         self.url = f"unix:{path}" if path else f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
