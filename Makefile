@@ -9,13 +9,14 @@ PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 p
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/requirements.txt
+LISTEN ?= 127.0.0.1:8443
 PYTEST ?= $(BIN)/python -m pytest
 
 .PHONY: demo test check bench
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
-	@exec $(BIN)/mcpproxy demo --state-dir certs
+	@exec $(BIN)/mcpproxy demo --listen $(LISTEN) --state-dir certs
 
 test: .venv/.test
 	$(PYTEST) $(TESTS)

@@ -18,6 +18,7 @@ from benchmarks import machine
 from benchmarks.lab import HERE, Lab, Proxy, environment
 
 CONNECTIONS = 64
+STAGGER_MS = 11  # between the openings of paced connections; no multiple of their interval
 HEADERS = {
     "Content-Type": "application/json",
     "Accept": "application/json, text/event-stream",
@@ -99,28 +100,33 @@ class Paced:
 
 
 def paced(lab: Lab, url: str, rate: float, seconds: float) -> Paced:
-    """h2load at a fixed rate over 64 connections; the first fifth warms up and is not counted."""
+    """h2load at a fixed rate over 64 connections.
+
+    The connections are opened one by one, so that their moments lie spread over the interval; opened together they would fire together, and the
+    figure would be that of a burst of 64.
+    """
     log, body = lab.directory / "paced.tsv", lab.directory / "body.json"
     log.unlink(missing_ok=True)
     body.write_text(BODY)
     each = max(1, round(rate / CONNECTIONS))
-    command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"--rps={each}", f"-D{max(2, round(seconds))}", f"--log-file={log}", f"-d{body}"]
-    command += [f"-H{name}: {value}" for name, value in HEADERS.items()] + [url]
-    pinned(command)
-    return _read(log, each * CONNECTIONS, " ".join(command[:6] + [url]))
+    command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"--rps={each}", f"-n{round(each * seconds) * CONNECTIONS}", "-r1", f"--rate-period={STAGGER_MS}ms"]
+    output, _, _ = pinned([*command, f"--log-file={log}", f"-d{body}", *(f"-H{name}: {value}" for name, value in HEADERS.items()), url])
+    if " 0 failed, 0 errored, 0 timeout" not in output:
+        raise BadRun(f"{url}: {output}")
+    return _read(log, each * CONNECTIONS, " ".join([*command, "-d", "CALL", url]))
 
 
 def _read(log: Path, rate: float, command: str) -> Paced:
+    """Only the time in which all connections were at work counts."""
     rows = [(int(start), status, int(took)) for start, status, took in (line.split("\t")[:3] for line in log.read_text().splitlines())]
-    if not rows:
-        raise BadRun(f"{command}: no request was logged")
     wrong = sum(status != "200" for _, status, _ in rows)
-    if wrong:
+    if wrong or not rows:
         raise BadRun(f"{command}: {wrong} of {len(rows)} requests failed")
-    first, last = min(start for start, _, _ in rows), max(start for start, _, _ in rows)
-    counted = sorted(took for start, _, took in rows if start > first + (last - first) / 5)
-    reached = len(rows) / ((last - first) / 1e6)
-    if reached < 0.9 * rate:
+    ramp = CONNECTIONS * STAGGER_MS * 1000
+    first, last = min(start for start, _, _ in rows) + ramp, max(start for start, _, _ in rows) - ramp
+    counted = [took for start, _, took in rows if first < start < last]
+    reached = len(counted) / ((last - first) / 1e6)
+    if reached < 0.95 * rate:
         raise BadRun(f"{command}: only {reached:.0f} of {rate:.0f} requests/s were started, the load generator is too slow")
     cut = statistics.quantiles(counted, n=1000)
-    return Paced(len(rows), reached, cut[499], cut[989], cut[998], command)
+    return Paced(len(counted), reached, cut[499], cut[989], cut[998], command)

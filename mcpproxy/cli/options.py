@@ -39,20 +39,14 @@ def EXAMPLE(*lines: str) -> str:  # noqa: N802 - reads as a heading where it is 
 
 
 def configured(file: Path, state_dir: str | None = None) -> Config:
-    """The configuration in `file`; its mistakes become one error that names them all."""
-    from mcpproxy.config.load import ConfigErrors, load
+    """The configuration in `file`. Raises StartError with every mistake in it."""
+    from mcpproxy.config.load import load
 
     try:
-        config = load(file)
-    except ConfigErrors as errors:
-        raise StartError(f"{file}: {count(len(errors.mistakes), 'mistake')}", "\n".join(map(str, errors.mistakes))) from None
-    except FileNotFoundError:
-        raise StartError(
-            f"{file}: there is no such file", "mcpproxy run -c FILE reads another one; mcpproxy serve URL needs none"
-        ) from None
+        return with_state_dir(load(file), state_dir)
     except OSError as error:
-        raise StartError(f"{file}: {error.strerror or error}") from None
-    return with_state_dir(config, state_dir)
+        hint = "mcpproxy run -c FILE reads another one; mcpproxy serve URL needs none"
+        raise StartError(f"{file}: {error.strerror or error}", hint) from None
 
 
 def with_state_dir(config: Config, state_dir: str | None) -> Config:
@@ -60,11 +54,6 @@ def with_state_dir(config: Config, state_dir: str | None) -> Config:
     import msgspec
 
     return config if state_dir is None else msgspec.structs.replace(config, state_dir=state_dir)
-
-
-def count(number: int, thing: str) -> str:
-    """`1 mistake`, `2 mistakes`."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def announce(urls: list[str]) -> None:

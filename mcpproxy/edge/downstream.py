@@ -240,7 +240,7 @@ class Downstream(Link):
         """A head that is not to be served: one answer, one line, and the connection ends (what follows cannot be told apart)."""
         answer = replies.reply(error.status, error.kind, jsonrpc=False, close=True)
         self.held = b""
-        self.log.rows.append(
+        self.log.add(
             (
                 local.describe_refused(head),
                 self.about,
@@ -405,7 +405,7 @@ class Downstream(Link):
                 self.exchange.client_left()
         elif state is next_head and self.held:
             now = monotonic()
-            self.log.rows.append(
+            self.log.add(
                 (
                     local.describe_refused(self.held),
                     self.about,

@@ -421,7 +421,7 @@ class Exchange:
     def _record(self, end: bytes, status: int, extra: bytes) -> None:
         """Step 9: one row, whatever happened."""
         client = self.client
-        client.log.rows.append(
+        client.log.add(
             (
                 self.plan.about,
                 client.about,
@@ -485,7 +485,7 @@ def response_head(x: Exchange, data: bytes) -> None:
         sent = size  # it left with its answer on the way: the exchange is done, the next read finds the hang-up
     now = monotonic()
     link = x.link
-    client.log.rows.append(
+    client.log.add(
         (
             x.plan.about,
             client.about,

@@ -22,7 +22,7 @@ def answer(client: Downstream, plan: Plan, data: bytes, end: int) -> None:
     reply = plan.answer if keep else plan.answer_close
     assert reply is not None
     x = client.exchange
-    client.log.rows.append(
+    client.log.add(
         (
             plan.about,
             client.about,

@@ -24,21 +24,23 @@ class Sink:
     def __init__(self, target: str) -> None:
         self._target = target
         self._fd = _open(target)
-        self._queue: SimpleQueue[bytes | Callable[[], None] | None] = SimpleQueue()
-        self._waiting = 0
+        self._queue: SimpleQueue[list[bytes] | Callable[[], None] | None] = SimpleQueue()
+        self._taken = 0  # bytes handed over; only the loop's thread changes it
+        self._written = 0  # bytes dealt with; only the sink's thread changes it
         self.dropped = 0
         self._thread = threading.Thread(target=self._write_on, name=f"log {target}", daemon=True)
         self._thread.start()
 
-    def put(self, batch: bytes) -> None:
-        """Hand over whole lines."""
-        if self._waiting + len(batch) > WAITING_BYTES:
-            self.dropped += batch.count(b"\n")
+    def put(self, batch: list[bytes]) -> None:
+        """Hand over pieces of whole lines; the list is the sink's from now on."""
+        size = sum(map(len, batch))
+        if self._taken - self._written + size > WAITING_BYTES:
+            self.dropped += sum(piece.count(b"\n") for piece in batch)
             return
         if self.dropped:
-            batch = b'{"dropped_lines":%d}\n' % self.dropped + batch
+            batch.insert(0, b'{"dropped_lines":%d}\n' % self.dropped)
             self.dropped = 0
-        self._waiting += len(batch)
+        self._taken += sum(map(len, batch))
         self._queue.put(batch)
 
     def reopen(self) -> None:
@@ -65,16 +67,19 @@ class Sink:
             if callable(item):
                 item()
                 continue
-            rest = memoryview(item)
-            while rest:
-                try:
-                    rest = rest[os.write(self._fd, rest) :]
-                except BlockingIOError:  # somebody made our stdout non-blocking
-                    _wait_writable(self._fd)
-                except OSError:  # disk full, reader gone: these lines are lost and counted
-                    self.dropped += bytes(rest).count(b"\n")
-                    break
-            self._waiting -= len(item)
+            for piece in item:
+                self._write(memoryview(piece))
+            self._written += sum(map(len, item))
+
+    def _write(self, rest: memoryview) -> None:
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:  # somebody made our stdout non-blocking
+                _wait_writable(self._fd)
+            except OSError:  # disk full, reader gone: these lines are lost and counted
+                self.dropped += bytes(rest).count(b"\n")
+                return
 
 
 def _open(target: str) -> int:

@@ -27,7 +27,7 @@ from tests.support.waiting import DEADLINE, until
 OK_JSON = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 
 
-class ScriptEnd(Exception):  # noqa: N818 - an ending, not an error
+class ScriptEnd(Exception):
     """The peer closed while the script wanted more, or the upstream is shutting down."""
 
 
