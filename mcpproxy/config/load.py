@@ -1,0 +1,218 @@
+"""TOML → Config, or every mistake at once.
+
+The reader walks the data beside the model: where the model has a table it looks for a table, and every key it does not know, cannot read or misses becomes
+a finding while the walk goes on with the default (or a blank) in its place. So there is always a whole Config for `check` to look at, and one run names
+everything; what check says about a place that was already found wrong is dropped. A Config with findings never leaves this file.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+from mcpproxy.config import check
+from mcpproxy.config.kinds import Kind, Named, Table, Tables, Words
+from mcpproxy.config.mistakes import ConfigErrors, Finding, Mistake, Wrong, nearest, show_value
+from mcpproxy.config.mistakes import Path as Place
+from mcpproxy.config.model import LATER, Config, Key
+from mcpproxy.config.names import upstream_name
+from mcpproxy.config.places import places
+
+__all__ = ["ConfigErrors", "Loaded", "Mistake", "load", "read", "serve_config"]
+
+LARGEST_FILE = 4 << 20  # bytes; thousands of routes fit, and a mistaken path to a log or an image is refused before it is read
+POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and what `mcpproxy check` has to say beside it."""
+
+    config: Config
+    warnings: tuple[Mistake, ...]
+    lines: Mapping[Place, int]
+
+    def check_files(self) -> list[Mistake]:
+        """check.check_files with the lines of this file."""
+        return [finding.located(self.lines) for finding in check.file_findings(self.config)]
+
+
+def load(source: str | Path) -> Config:
+    """The configuration in a file, or in a text (a str with a line break or a "="). Raises ConfigErrors; OSError when the file cannot be read."""
+    return read(source).config
+
+
+def read(source: str | Path) -> Loaded:
+    """As load(), with warnings and the means to check the files it names."""
+    if isinstance(source, Path) or not ("\n" in source or "=" in source or not source):
+        file = Path(source)
+        return _load_text(_text_of(file), os.path.abspath(file.parent), str(file))
+    return _load_text(source, "", "the configuration")
+
+
+def serve_config(url: str, *, listen: str | None = None, no_tls: bool = False, state_dir: str | None = None) -> Config:
+    """Quick mode: one listener (127.0.0.1:8443 with a development certificate, or 127.0.0.1:8080 without TLS) before one server."""
+    listener: dict[str, object] = {"address": listen or ("127.0.0.1:8080" if no_tls else "127.0.0.1:8443")}
+    if not no_tls:
+        listener["tls"] = "dev"
+    data: dict[str, object] = {"listen": [listener], "upstream": {"server": {"urls": [url]}}, "route": [{"upstream": "server"}]}
+    if state_dir is not None:
+        data["state_dir"] = state_dir
+    config, findings = _read_data(data, os.getcwd())
+    if findings:
+        given = {("listen", 0, "address"): "--listen", ("upstream", "server", "urls", 0): "URL", ("state_dir",): "--state-dir"}
+        raise ConfigErrors([Mistake(given.get(f.place, ""), None, f.message, f.choices) for f in findings], "serve")
+    return config
+
+
+def _load_text(text: str, base: str, name: str) -> Loaded:
+    data = _parse(text, name)
+    lines = places(text)
+    config, findings = _read_data(data, base)
+    if findings:
+        raise ConfigErrors([finding.located(lines) for finding in findings], name)
+    return Loaded(config, tuple(finding.located(lines) for finding in check.unwise(config)), lines)
+
+
+def _text_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        raw = stream.read(LARGEST_FILE + 1)
+    if len(raw) > LARGEST_FILE:
+        raise ConfigErrors([Mistake("", None, f"larger than {LARGEST_FILE >> 20} MiB: this is no configuration")], str(file))
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigErrors([Mistake("", line, f"not UTF-8 (byte 0x{raw[error.start]:02x})")], str(file)) from None
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigErrors([Mistake("", None, "nested too deeply")], name) from None
+    except ValueError as error:  # tomllib's own error, or a number of more digits than int() reads
+        message, where = str(error), POSITION.search(str(error))
+        line = int(where[1]) if where and where[1] else text.count("\n") + 1 if where else None
+        column = f"column {where[2]}: " if where and where[2] else ""
+        sentence = POSITION.sub("", message)
+        raise ConfigErrors([Mistake("", line, f"{column}not TOML: {sentence}")], name) from None
+
+
+def _read_data(data: Mapping[str, Any], base: str) -> tuple[Config, list[Finding]]:
+    reader = Reader(base)
+    config = reader.table(Config, data, ())
+    wrong = {finding.place for finding in reader.findings}
+    later = [finding for finding in check.problems(config) if not finding.touches(wrong)]
+    return config, reader.findings + later
+
+
+@functools.cache
+def keys_of(table: type) -> dict[str, Key]:
+    """The keys of a table of the model, with what is known about each."""
+    hints = get_type_hints(table, include_extras=True)
+    return {name: next(note for note in hints[name].__metadata__ if isinstance(note, Key)) for name in table.__struct_fields__}  # type: ignore[attr-defined]
+
+
+class Reader:
+    """Reads one file's data; `findings` collects what is wrong with it."""
+
+    def __init__(self, base: str) -> None:
+        self.findings: list[Finding] = []
+        self._base = base
+
+    def table(self, of: type, data: object, place: Place) -> Any:
+        """A structure of the model from a TOML table."""
+        keys = keys_of(of)
+        if not isinstance(data, Mapping):
+            self._wrong(place, Wrong(f"{show_value(data)}: must be a table with the keys {', '.join(keys)}"))
+            return of(**{field.name: _blank(keys[field.name].kind) for field in msgspec.structs.fields(of) if field.required})
+        values = {}
+        for name, value in data.items():
+            if name in keys:
+                try:
+                    values[name] = self._value(keys[name].kind, value, (*place, name))
+                except Wrong as wrong:
+                    self._wrong((*place, name), wrong)
+            else:
+                self._wrong((*place, name), _unknown(of, name, keys))
+        for field in msgspec.structs.fields(of):
+            if field.required and field.name not in values:
+                values[field.name] = _blank(keys[field.name].kind)
+                if field.name not in data:
+                    self._wrong((*place, field.name), Wrong(f"is missing: {keys[field.name].about}"))
+        return of(**values)
+
+    def _value(self, kind: Kind, value: object, place: Place) -> Any:
+        if isinstance(kind, Table):
+            if kind.word and isinstance(value, str):
+                if value != kind.word:
+                    raise Wrong(f'{show_value(value)}: must be "{kind.word}" or a table{nearest(value, [kind.word])}', _choices(kind))
+                return value
+            return self.table(kind.of, value, place)
+        if isinstance(kind, Tables):
+            if isinstance(value, Mapping):
+                raise Wrong(f"there can be several of these: write [[{place[-1]}]], in double brackets")
+            if not isinstance(value, list):
+                raise Wrong(f"{show_value(value)}: must be a list of tables")
+            return tuple(self.table(kind.of, item, (*place, number)) for number, item in enumerate(value))
+        if isinstance(kind, Named):
+            if not isinstance(value, Mapping):
+                raise Wrong(f"each of these has a name: write [{place[-1]}.NAME], in single brackets")
+            return {name: self._named(kind, name, item, (*place, name)) for name, item in value.items()}
+        if isinstance(kind, Words):
+            return self._words(kind, value, place)
+        return kind.read(value, self._base)
+
+    def _named(self, kind: Named, name: str, value: object, place: Place) -> Any:
+        try:
+            upstream_name(name)
+        except Wrong as wrong:
+            self._wrong(place, wrong)
+        return self.table(kind.of, value, place)
+
+    def _words(self, kind: Words, value: object, place: Place) -> tuple[Any, ...]:
+        if kind.bare and isinstance(value, str):
+            return (kind.item.read(value, self._base),)
+        if not isinstance(value, list):
+            raise Wrong(f"{show_value(value)}: must be a list in brackets" + (f": [{show_value(value)}]" if isinstance(value, str) else ""))
+        if len(value) < kind.least:
+            raise Wrong("the list is empty")
+        found: list[Any] = []
+        for number, item in enumerate(value):
+            try:
+                read = kind.item.read(item, self._base)
+                if read in found:
+                    raise Wrong(f"{show_value(item)}: is there twice")
+                found.append(read)
+            except Wrong as wrong:
+                self._wrong((*place, number), wrong)
+        return tuple(found)
+
+    def _wrong(self, place: Place, wrong: Wrong) -> None:
+        self.findings.append(Finding(place, wrong.message, wrong.choices))
+
+
+def _unknown(of: type, name: str, keys: Mapping[str, Key]) -> Wrong:
+    if name in LATER.get(of, ()):
+        return Wrong(f"is not in this version: {LATER[of][name]}")
+    owners = [check.NAMES[table] for table in check.NAMES if table is not of and name in keys_of(table)]
+    hint = nearest(name, keys) or (f"; it belongs into {' or '.join(owners)}" if owners else "")
+    return Wrong(f"there is no such key here{hint}", sorted(keys))
+
+
+def _blank(kind: Kind) -> Any:
+    """What stands for a needed value that is missing or wrong; check passes over it."""
+    return () if isinstance(kind, Words | Tables) else ""
+
+
+def _choices(kind: Table) -> list[str]:
+    return [f'"{kind.word}"', *(f"{{ {name} = … }}" for name in keys_of(kind.of))]

@@ -1,0 +1,177 @@
+"""The syntax of what a configuration names: listening addresses, upstream URLs, host names, paths, Host policies.
+
+Every function takes the text as written and returns its one normal form, or raises Wrong with a sentence for the operator. No file, socket or
+resolver is asked: what is accepted here is well-formed, not reachable.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from mcpproxy.config.mistakes import Wrong, nearest
+
+SOCKET_PATH_BYTES = 107  # sockaddr_un holds 108 bytes, one of them the final NUL
+HOST_CHARACTERS = 253  # DNS
+PATH_CHARACTERS = 1024  # far above any real prefix, far below the 8 KiB of a whole target
+LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
+UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def address(text: str) -> str:
+    """A listening address: `0.0.0.0:443`, `[::]:443`, `unix:/run/mcpproxy.sock`."""
+    if text.startswith("unix:"):
+        return "unix:" + socket_path(text[5:])
+    if text.startswith(("http://", "https://")):
+        raise Wrong(f'a listener has an address, not a URL: "{text.partition("//")[2].rstrip("/")}" (tls = … makes it https)')
+    host, colon, digits = text.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        raise Wrong('an address is host:port, like "0.0.0.0:443", "[::]:443", or "unix:/run/mcpproxy.sock"')
+    if not host or host == "*":
+        raise Wrong(f'say which addresses: "0.0.0.0:{digits}" is every IPv4 address, "[::]:{digits}" every IPv6 address')
+    number = port(digits)
+    if host == "localhost":
+        raise Wrong(f'listen on an address, not a name: "127.0.0.1:{number}" or "[::1]:{number}"')
+    try:
+        ip = ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    except ValueError:
+        raise Wrong(f'"{host}" is not an IP address (a listener takes no names)') from None
+    if (ip.version == 6) != host.startswith("[") or (ip.version == 6 and "%" in host):
+        raise Wrong(f'an IPv6 address stands in brackets, without a zone: "[::1]:{number}"')
+    return f"[{ip}]:{number}" if ip.version == 6 else f"{ip}:{number}"
+
+
+def url(text: str) -> str:
+    """An upstream URL: `http://host[:port]`, `https://host[:port]`, `unix:/path/to.sock`."""
+    if not text:
+        raise Wrong('the URL is empty; give something like "http://127.0.0.1:8000"')
+    if text.startswith("unix:"):
+        return "unix:" + socket_path(text[5:].removeprefix("//") if text.startswith("unix:///") else text[5:])
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        raise Wrong(f'the scheme is missing: "http://{text.lstrip("/")}"?', ("http://", "https://", "unix:"))
+    if scheme.lower() not in ("http", "https"):
+        raise Wrong(f'"{scheme}://" is not a scheme for upstreams{nearest(scheme, ("http", "https"))}', ("http://", "https://", "unix:"))
+    try:
+        parts = urlsplit(text)
+        given = parts.port
+    except ValueError as error:
+        raise Wrong(f"not a URL: {error}") from None
+    if not text.isascii() or any(character <= " " or character == "\x7f" for character in text):
+        raise Wrong("a URL has no spaces, control characters or letters beyond ASCII (write an international name in its xn-- form)")
+    if parts.username is not None or parts.password is not None:
+        raise Wrong("user and password do not belong into an upstream URL")
+    if parts.path not in ("", "/") or "?" in text or "#" in text:
+        raise Wrong(
+            f'an upstream URL ends after the port: "{scheme}://{parts.netloc}"; the path of a request is passed on as the client sent it, '
+            "and a route's `path` (with `strip_prefix`) says which paths go there"
+        )
+    if given == 0 or parts.netloc.endswith(":"):
+        raise Wrong("the port is a number from 1 to 65535")
+    name = host(parts.hostname or "", wildcard=False)
+    return f"{scheme.lower()}://{name}" + (f":{given}" if given is not None else "")
+
+
+def host(text: str, *, wildcard: bool = True) -> str:
+    """A host name in lower case: `mcp.example.com`, `*.example.com`, `192.0.2.1`, `[2001:db8::1]`."""
+    name = text.lower()
+    if not name:
+        raise Wrong("the host name is empty")
+    if name == "*":
+        raise Wrong("any host is what a route without `host` takes: leave it out")
+    if "/" in name:
+        raise Wrong("a host is a name without scheme and path")
+    if not name.isascii():
+        raise Wrong(f"write an international name in its xn-- form{_punycode(name)}")
+    try:
+        ip = ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+        return f"[{ip}]" if ip.version == 6 else str(ip)
+    except ValueError:
+        pass
+    if ":" in name:
+        raise Wrong(f'a host has no port here (requests to any port are meant): "{name.partition(":")[0]}"')
+    if name.endswith(".") and name != ".":
+        raise Wrong(f'write it without the final dot: "{name[:-1]}"')
+    plain = name.removeprefix("*.") if wildcard else name
+    if "*" in plain:
+        raise Wrong('a wildcard is one "*." at the left: "*.example.com"' if wildcard else "no wildcard can stand here")
+    if len(plain) > HOST_CHARACTERS or not all(LABEL.fullmatch(label) for label in plain.split(".")):
+        raise Wrong("not a host name (letters, digits, hyphens; labels of at most 63 characters joined by dots)")
+    if plain.rpartition(".")[2].isdigit():
+        raise Wrong(f'"{plain}" looks like an IPv4 address but is none')
+    return name
+
+
+def host_policy(text: str) -> str:
+    """The Host an upstream gets: `upstream`, `keep`, or a name with an optional port."""
+    if text in ("upstream", "keep"):
+        return text
+    ours, colon, digits = text.rpartition(":")
+    if colon and not text.endswith("]"):
+        return f"{host(ours, wildcard=False)}:{port(digits)}"
+    return host(text, wildcard=False)
+
+
+def path(text: str) -> str:
+    """A path prefix: `/` or `/mcp/search`."""
+    if not text.startswith("/"):
+        raise Wrong(f'a path starts with "/": "/{text}"')
+    if text == "/":
+        return text
+    if "?" in text or "#" in text:
+        raise Wrong("a path has no query and no fragment")
+    if text.endswith("/"):
+        raise Wrong(f'write it without the final slash: "{text.rstrip("/") or "/"}" also takes everything below it')
+    if "*" in text:
+        raise Wrong(f'a path is a prefix and takes everything below it; leave the "*" out: "{text.partition("*")[0].rstrip("/") or "/"}"')
+    if len(text) > PATH_CHARACTERS or not PATH.fullmatch(text):
+        raise Wrong("not a path as it stands in a request: no empty segments, no spaces; other characters percent-encoded in UTF-8")
+    if any(segment in (b".", b"..") for segment in plain_path(text.encode()).split(b"/")):
+        raise Wrong('a path has no "." and ".." segments')
+    return text
+
+
+def plain_path(raw: bytes) -> bytes:
+    """The path with percent-encoded unreserved characters decoded: the same resource by RFC 3986 §6.2.2.2. For comparing only."""
+    if b"%" not in raw:
+        return raw
+    return ESCAPE.sub(_decode_unreserved, raw)
+
+
+def _decode_unreserved(found: re.Match[bytes]) -> bytes:
+    value = int(found[1], 16)
+    return bytes((value,)) if value in UNRESERVED else found[0].upper()
+
+
+def port(digits: str) -> int:
+    """A listening port, 0 (the kernel chooses) to 65535."""
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= 65535):
+        raise Wrong(f'"{digits}" is not a port: a number from 1 to 65535')
+    return int(digits)
+
+
+def socket_path(text: str) -> str:
+    """The path of a unix socket: absolute, so that it means the same wherever the daemon is started."""
+    if not text.startswith("/") or text.endswith("/") or "\0" in text:
+        raise Wrong('a unix socket is given by its absolute path: "unix:/run/mcpproxy.sock"')
+    if len(text.encode()) > SOCKET_PATH_BYTES:
+        raise Wrong(f"the path of a unix socket has at most {SOCKET_PATH_BYTES} bytes")
+    return text
+
+
+def upstream_name(text: str) -> str:
+    """The name of an upstream, as logs and routes use it."""
+    if not UPSTREAM_NAME.fullmatch(text):
+        raise Wrong("a name has 1 to 64 letters, digits, dots, hyphens or underscores and begins with a letter or digit")
+    return text
+
+
+def _punycode(name: str) -> str:
+    try:
+        return f': "{name.encode("idna").decode()}"'
+    except UnicodeError:
+        return ""
