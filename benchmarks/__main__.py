@@ -7,7 +7,7 @@ import sys
 import time
 
 from benchmarks import chart, machine, profile, report, verify
-from benchmarks.lab import CONTENDERS, Lab, open_lab
+from benchmarks.lab import CONTENDERS, HERE, Lab, open_lab
 from benchmarks.load import BadRun
 from benchmarks.works import ALL
 from benchmarks.works.base import Figures, Scale, Work
@@ -15,13 +15,22 @@ from benchmarks.works.base import Figures, Scale, Work
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog="works: " + ", ".join(ALL))
-    parser.add_argument("works", nargs="*", metavar="WORK", help="default: all of them; `profile WORK` looks into our process instead")
+    parser.add_argument(
+        "works",
+        nargs="*",
+        metavar="WORK",
+        help="default: all of them; `profile WORK` looks into our process instead, `publish` renews chart and README from the results",
+    )
     parser.add_argument("--rounds", type=int, help="how often each contender is measured (5, quick: 2)")
     parser.add_argument("--quick", action="store_true", help="short runs, small numbers: a first look, kept apart from the results")
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, comma separated (default: all)")
-    parser.add_argument("--ours", default="", metavar="COMMAND", help="another way to start our daemon; {config} in it becomes the configuration file")
+    parser.add_argument(
+        "--ours", default="", metavar="COMMAND", help="another way to start our daemon; {config} in it becomes the configuration file"
+    )
     parser.add_argument("--dry", action="store_true", help="print, but write no result files")
     chosen = parser.parse_args()
+    if chosen.works == ["publish"]:
+        return chosen
     profiling = chosen.works[:1] == ["profile"]
     if unknown := [name for name in chosen.works[profiling:] if name not in ALL]:
         parser.error(f"no such work: {', '.join(unknown)} (choose from {', '.join(ALL)})")
@@ -34,6 +43,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     chosen = arguments()
+    if chosen.works == ["publish"]:
+        return chart.publish()
     if packages := machine.missing():
         print(f"missing: {' '.join(packages)}\n  apt-get install {' '.join(packages)}", file=sys.stderr)
         return 2
@@ -42,7 +53,7 @@ def main() -> int:
         print("mcpproxy itself cannot be imported here; measuring the peers only", file=sys.stderr)
         contenders.remove("mcpproxy")
     if chosen.works[:1] == ["profile"]:
-        return profile.run(chosen.works[1])
+        return profile.run(chosen.works[1], chosen.ours, contenders[0])
     scale = Scale(chosen.quick, chosen.rounds or (2 if chosen.quick else 5))
     works = [ALL[name] for name in chosen.works] or list(ALL.values())
     bad = False
@@ -56,7 +67,7 @@ def main() -> int:
                 continue
             report.show(work, rounds)
             if not chosen.dry:
-                print(f"  -> {report.save(work, rounds, scale).relative_to(report.HERE.parent)}")
+                print(f"  -> {report.save(work, rounds, scale).relative_to(HERE.parent)}")
             bad |= any(not row["met"] for row in report.judge(work, rounds))
     if not chosen.dry:
         chart.write()
@@ -77,7 +88,10 @@ def measure(lab: Lab, work: Work, contenders: list[str], scale: Scale) -> dict[s
                 figures = work.measure(lab, proxy, scale, number)
             rounds[name].append(figures)
             first = next(iter(work.shown))
-            print(f"{work.name} round {number + 1}/{scale.rounds} {name}: {first} {figures[first]:.2f} ({time.monotonic() - began:.0f} s)", file=sys.stderr)
+            print(
+                f"{work.name} round {number + 1}/{scale.rounds} {name}: {first} {figures[first]:.2f} ({time.monotonic() - began:.0f} s)",
+                file=sys.stderr,
+            )
     return rounds
 
 

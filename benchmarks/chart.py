@@ -1,1 +1,120 @@
-def write() -> None: ...
+"""Draw the newest results as one SVG, and put them as a table between the README's figure markers.
+
+Small multiples: one panel per work, one bar per contender, all starting at zero, shorter is better. Colours are chosen to stand on white and
+on black; text takes the reader's scheme where the viewer tells it.
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import RESULTS
+
+README = RESULTS.parent.parent / "README.md"
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+ORDER = ("mcpproxy", "nginx", "haproxy")
+COLOURS = {"mcpproxy": "#2f81f7", "nginx": "#3fa45b", "haproxy": "#b08030"}
+PANELS = (  # work, figure, title, unit
+    ("post_tls", "cpu_us", "tools/call over TLS: CPU per request", "µs"),
+    ("post_plain", "cpu_us", "tools/call without TLS: CPU per request", "µs"),
+    ("sse_idle", "rss_kib", "an idle TLS event stream: memory", "KiB"),
+    ("sse_events", "cpu_us", "an event on one of 2 000 streams: CPU", "µs"),
+    ("latency", "added_p99_us", "added latency, p99 at half load", "µs"),
+    ("idle_neighbours", "cpu_us", "CPU per request beside 5 000 idle streams", "µs"),
+    ("big_bodies", "down_us_mib", "1 GiB download over TLS: CPU per MiB", "µs"),
+    ("big_bodies", "up_us_mib", "1 GiB upload over TLS: CPU per MiB", "µs"),
+    ("misses", "cpu_us", "every head new: CPU per request", "µs"),
+    ("handshakes", "full_us", "new TLS connection with one call: CPU", "µs"),
+)
+WIDTH, COLUMNS, PANEL_HEIGHT, BAR, TOP = 860, 2, 104, 16, 34
+NAMES, NUMBERS = 74, 66  # room left of the bars for names, right of them for numbers
+STYLE = (
+    "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#57606a}.t{font-weight:600;fill:#24292f}"
+    "@media(prefers-color-scheme:dark){text{fill:#9aa4ae}.t{fill:#e6edf3}}"
+)
+
+
+def newest() -> dict[str, dict[str, Any]]:
+    """The latest full result of each work."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        report = json.loads(path.read_text())
+        if not report["quick"]:
+            found[report["work"]] = report
+    return found
+
+
+def svg(reports: dict[str, dict[str, Any]]) -> str:
+    panels = [panel for panel in PANELS if panel[0] in reports]
+    rows = (len(panels) + COLUMNS - 1) // COLUMNS
+    height = TOP + rows * PANEL_HEIGHT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
+        f"<title>mcpproxy beside nginx and HAProxy</title><style>{STYLE}</style>",
+        '<text class="t" x="8" y="18">mcpproxy beside nginx and HAProxy on one core: shorter is better</text>',
+    ]
+    for number, (work, figure, title, unit) in enumerate(panels):
+        left, top = number % COLUMNS * (WIDTH // COLUMNS) + 8, TOP + number // COLUMNS * PANEL_HEIGHT
+        parts += _panel(
+            left, top, WIDTH // COLUMNS - 24, f"{title} ({unit})", {name: one[figure] for name, one in reports[work]["medians"].items()}
+        )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(left: int, top: int, width: int, title: str, values: dict[str, float]) -> list[str]:
+    longest = max([*values.values(), 1e-9])
+    parts = [f'<text class="t" x="{left}" y="{top + 14}">{escape(title)}</text>']
+    for line, name in enumerate(name for name in ORDER if name in values):
+        y = top + 24 + line * (BAR + 6)
+        length = max(1.0, (width - NAMES - NUMBERS) * max(values[name], 0) / longest)
+        parts.append(f'<text x="{left}" y="{y + 12}">{name}</text>')
+        parts.append(f'<rect x="{left + NAMES}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2" fill="{COLOURS[name]}"/>')
+        parts.append(f'<text x="{left + NAMES + length + 6:.1f}" y="{y + 12}">{readable(values[name])}</text>')
+    return parts
+
+
+def readable(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
+def table(reports: dict[str, dict[str, Any]]) -> str:
+    lines = ["| what | mcpproxy | nginx | HAProxy |", "|---|--:|--:|--:|"]
+    for work, figure, title, unit in PANELS:
+        if work in reports:
+            values = reports[work]["medians"]
+            lines.append(
+                f"| {title} ({unit}) | " + " | ".join(readable(values[name][figure]) if name in values else "–" for name in ORDER) + " |"
+            )
+    return "\n".join(lines)
+
+
+def write() -> Path:
+    """benchmarks/results/chart.svg from the newest results."""
+    target = RESULTS / "chart.svg"
+    if reports := newest():
+        target.write_text(svg(reports))
+    return target
+
+
+def publish() -> int:
+    """Chart, and the README's table between its markers."""
+    reports = newest()
+    write()
+    machine = next(iter(reports.values()))["machine"]
+    where = (
+        f"Medians of interleaved rounds, {machine['cpu']}, Linux {machine['kernel']}, Python {machine['python']}, "
+        f"nginx {machine['nginx']}, HAProxy {machine['haproxy']}; method and more in [docs/performance.md](docs/performance.md)."
+    )
+    picture = "![mcpproxy beside nginx and HAProxy](benchmarks/results/chart.svg)"
+    block = f"{BEGIN}\n{picture}\n\n{table(reports)}\n\n{where}\n{END}"
+    text = README.read_text()
+    before, marker, rest = text.partition(BEGIN)
+    if not marker:
+        print(f"README.md has no {BEGIN} marker; this would stand there:\n{block}")
+        return 1
+    after = rest.partition(END)[2] if END in rest else rest
+    README.write_text(before + block + after)
+    return 0

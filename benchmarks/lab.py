@@ -70,7 +70,11 @@ class Lab:
         log.unlink(missing_ok=True)
         command = self._command(name, tls, plain)
         with ExitStack() as stack:
-            output = stack.enter_context(log.open("wb")) if name == "haproxy" else stack.enter_context((self.directory / f"{name}.out").open("wb"))
+            output = (
+                stack.enter_context(log.open("wb"))
+                if name == "haproxy"
+                else stack.enter_context((self.directory / f"{name}.out").open("wb"))
+            )
             process = stack.enter_context(running(command, machine.cores()[0], output.fileno()))
             for port in (tls, plain):
                 wait_for_port(port, process, self.directory / f"{name}.out")
@@ -88,7 +92,14 @@ class Lab:
         """conf/NAME with its @WORDS@ filled in."""
         text = (HERE / "conf" / name).read_text()
         user = "user root;" if os.geteuid() == 0 else ""  # a master that is root would otherwise drop to a user who cannot write here
-        for word, value in {"DIR": self.directory, "FIXED": self.fixed, "ORIGIN": self.origin, "ANSWER": ANSWER, "USER": user, **values}.items():
+        for word, value in {
+            "DIR": self.directory,
+            "FIXED": self.fixed,
+            "ORIGIN": self.origin,
+            "ANSWER": ANSWER,
+            "USER": user,
+            **values,
+        }.items():
             text = text.replace(f"@{word}@", str(value))
         target = self.directory / name
         target.write_text(text)
@@ -127,7 +138,15 @@ def nginx_command(conf: Path, directory: Path) -> list[str]:
 
 @contextmanager
 def running(command: list[str], core: int, output: int) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=HERE.parent, env=environment(), preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd=HERE.parent,
+        env=environment(),
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
     try:
         yield process
     finally:
@@ -176,7 +195,9 @@ def make_certificate(directory: Path) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=7))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     cert = certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,7 +1,7 @@
 """Drive a contender from the load generator's core and say honestly what came of it.
 
-`calls` is wrk: closed loop, as fast as 64 connections go. `paced` is h2load: each connection starts a call at fixed moments whether or not the
-proxy is quick, which is what a latency figure needs. Both refuse to return a result with a failed request in it.
+`calls` is wrk: closed loop, as fast as 64 connections go. `paced` is h2load: each connection starts a call at fixed moments whether or not
+the proxy is quick, which is what a latency figure needs. Both refuse to return a result with a failed request in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ HEADERS = {
     "Authorization": "Bearer sk-agent-alpha-0123456789abcdef0123456789abcdef",
     "User-Agent": "python-httpx/0.28.1",
 }
-BODY = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"hello hello hello hello hello hello hello hello"}}}'
+BODY = (
+    '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo",'
+    '"arguments":{"message":"hello hello hello hello hello hello hello hello"}}}'
+)
 
 
 class BadRun(Exception):
@@ -47,14 +50,25 @@ class Calls:
     command: str
 
     def figures(self) -> dict[str, float]:
-        return {"cpu_us": self.cpu_us, "requests_s": self.requests / self.seconds, "proxy_core": self.proxy_core, "load_core": self.load_core}
+        return {
+            "cpu_us": self.cpu_us,
+            "requests_s": self.requests / self.seconds,
+            "proxy_core": self.proxy_core,
+            "load_core": self.load_core,
+        }
 
 
 def pinned(command: list[str], extra: dict[str, str] | None = None) -> tuple[str, int, float]:
     """Run on the load core; (output, its CPU in ns, wall seconds)."""
     core = machine.cores()[1]
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**environment(), **(extra or {})}, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**environment(), **(extra or {})},
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
     assert process.stdout is not None
     output = process.stdout.read().decode(errors="replace")
     _, status, usage = os.wait4(process.pid, 0)
@@ -102,14 +116,23 @@ class Paced:
 def paced(lab: Lab, url: str, rate: float, seconds: float) -> Paced:
     """h2load at a fixed rate over 64 connections.
 
-    The connections are opened one by one, so that their moments lie spread over the interval; opened together they would fire together, and the
-    figure would be that of a burst of 64.
+    The connections are opened one by one, so that their moments lie spread over the interval; opened together they would fire together, and
+    the figure would be that of a burst of 64.
     """
     log, body = lab.directory / "paced.tsv", lab.directory / "body.json"
     log.unlink(missing_ok=True)
     body.write_text(BODY)
     each = max(1, round(rate / CONNECTIONS))
-    command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"--rps={each}", f"-n{round(each * seconds) * CONNECTIONS}", "-r1", f"--rate-period={STAGGER_MS}ms"]
+    command = [
+        "h2load",
+        "--h1",
+        "-t1",
+        f"-c{CONNECTIONS}",
+        f"--rps={each}",
+        f"-n{round(each * seconds) * CONNECTIONS}",
+        "-r1",
+        f"--rate-period={STAGGER_MS}ms",
+    ]
     output, _, _ = pinned([*command, f"--log-file={log}", f"-d{body}", *(f"-H{name}: {value}" for name, value in HEADERS.items()), url])
     if " 0 failed, 0 errored, 0 timeout" not in output:
         raise BadRun(f"{url}: {output}")

@@ -89,7 +89,9 @@ def _first_line(*command: str) -> str:
 
 def describe() -> dict[str, str]:
     """The machine and every version that may explain a figure."""
-    cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
+    cpu = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?"
+    )
     root = Path(__file__).resolve().parent.parent
     return {
         "cpu": cpu,

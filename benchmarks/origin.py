@@ -24,7 +24,10 @@ import zlib
 from benchmarks.dechunk import Dechunker
 
 BLOCK = random.Random(1).randbytes(64 * 1024)
-EVENT = b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":%08d,"total":100000000}}\n\n'
+EVENT = (
+    b"event: message\n"
+    b'data: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":%08d,"total":100000000}}\n\n'
+)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
 BULK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 TICK_S = 0.002  # how finely the events of one second are spread

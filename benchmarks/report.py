@@ -38,13 +38,19 @@ def _judge(target: Target, rounds: dict[str, list[Figures]]) -> dict[str, Any] |
 def save(work: Work, rounds: dict[str, list[Figures]], scale: Scale) -> Path:
     """benchmarks/results/<date>-<work>.json, with everything needed to repeat or doubt it."""
     now = datetime.datetime.now(datetime.UTC)
-    medians = {name: {figure: statistics.median(one[figure] for one in figures) for figure in figures[0]} for name, figures in rounds.items() if figures}
+    medians = {
+        name: {figure: statistics.median(one[figure] for one in figures) for figure in figures[0]}
+        for name, figures in rounds.items()
+        if figures
+    }
     peers = [name for name in rounds if name != OURS and rounds[name]]
     ratios = {}
     if rounds.get(OURS):
         for figure in work.shown:
             for peer in peers:
-                pairs = [(mine[figure], theirs[figure]) for mine, theirs in zip(rounds[OURS], rounds[peer], strict=True) if theirs.get(figure)]
+                pairs = [
+                    (mine[figure], theirs[figure]) for mine, theirs in zip(rounds[OURS], rounds[peer], strict=True) if theirs.get(figure)
+                ]
                 if pairs:
                     ratios[f"{figure} / {peer}"] = round(statistics.median(mine / theirs for mine, theirs in pairs), 3)
     report = {
@@ -73,7 +79,10 @@ def show(work: Work, rounds: dict[str, list[Figures]]) -> None:
     print("  " + "".ljust(10) + "".join(heading.rjust(max(14, len(heading) + 2)) for heading in headings))
     for name, figures in rounds.items():
         if figures:
-            cells = [_number(statistics.median(one[figure] for one in figures)).rjust(max(14, len(heading) + 2)) for figure, heading in work.shown.items()]
+            cells = [
+                _number(statistics.median(one[figure] for one in figures)).rjust(max(14, len(heading) + 2))
+                for figure, heading in work.shown.items()
+            ]
             print("  " + name.ljust(10) + "".join(cells))
     for row in judge(work, rounds):
         against = f"{row['against']}'s" if row["against"] else "absolute"

@@ -1,7 +1,7 @@
 """Before a contender is measured it proves that it does the same work as the others.
 
-Its answer to the measured call is the upstream's, byte for byte; the head its upstream saw carries the forwarded fields and a fresh request id;
-its log holds one JSON line with the facts. A contender that skips work would otherwise win.
+Its answer to the measured call is the upstream's, byte for byte; the head its upstream saw carries the forwarded fields and a fresh request
+id; its log holds one JSON line with the facts. A contender that skips work would otherwise win.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def prove(lab: Lab, proxy: Proxy) -> str:
             answer = connection.getresponse()
             got = answer.status, answer.read().decode(), answer.getheader("content-type")
             expect(proxy, "answer", (200, ANSWER, "application/json"), got)
-        spoken = tls.sock.cipher()[0] + " " + tls.sock.version()  # type: ignore[union-attr]
+        assert isinstance(tls.sock, ssl.SSLSocket)
+        spoken = f"{tls.sock.version()} {(tls.sock.cipher() or ('?',))[0]}"
         ids = set()
         for _ in range(2):
             tls.request("GET", "/echo", headers={**HEADERS, "X-Real-IP": "6.6.6.6"})
@@ -67,7 +68,9 @@ def check_log(proxy: Proxy, ids: set[str]) -> None:
     lines: list[bytes] = []
     while time.monotonic() < deadline and len(lines) < 6:
         time.sleep(0.1)
-        lines = [line for line in proxy.log.read_bytes().splitlines() if b'"/mcp"' in line or b'"/echo"' in line] if proxy.log.exists() else []
+        lines = (
+            [line for line in proxy.log.read_bytes().splitlines() if b'"/mcp"' in line or b'"/echo"' in line] if proxy.log.exists() else []
+        )
     expect(proxy, "log lines for six exchanges", 6, len(lines))
     records = [json.loads(line) for line in lines]
     expect(proxy, f"at least {LOG_FIELDS} facts per log line", True, all(len(record) >= LOG_FIELDS for record in records))

@@ -12,7 +12,7 @@ DISTINCT_HEADS_QUICK = 100_000
 
 class Post:
     shown = {"cpu_us": "CPU µs/request", "requests_s": "requests/s", "proxy_core": "proxy core", "load_core": "load core"}
-    targets = (Target("cpu_us", 1.0),)
+    targets: tuple[Target, ...] = (Target("cpu_us", 1.0),)
     note = "closed loop; where 'load core' is near 1 the requests/s are the load generator's, not the proxy's"
 
     def __init__(self, name: str, title: str, *, tls: bool) -> None:
@@ -37,8 +37,11 @@ class Misses:
     name = "misses"
     title = "plan misses only: every head different, TLS"
     shown = {"cpu_us": "CPU µs/request", "growth_mib": "RSS growth MiB", "heads": "distinct heads", "rss_mib": "RSS MiB at the end"}
-    targets = (Target("cpu_us", 100.0, None), Target("growth_mib", 2.0, None))
-    note = "growth: from the end of the first slice (stores are full by then) to the last of the distinct heads; the long run is made in the first round"
+    targets: tuple[Target, ...] = (Target("cpu_us", 100.0, None), Target("growth_mib", 2.0, None))
+    note = (
+        "growth: from the end of the first slice (stores are full by then) to the last of the distinct heads; "
+        "the long run is made in the first round"
+    )
 
     def __init__(self) -> None:
         self._command = ""
@@ -52,10 +55,12 @@ class Misses:
         self._command = first.command
         before, heads, slices = proxy.rss_kib(), first.requests, 0
         wanted = scale.pick(DISTINCT_HEADS, DISTINCT_HEADS_QUICK) if round_number == 0 else 0
-        results = []
+        results: list[load.Calls] = []
         while not results or heads < wanted:
             slices += 1
-            results.append(load.calls(lab, proxy, tls=True, seconds=seconds, script="misses.lua", seed=f"{proxy.name}-{round_number}-{slices}"))
+            results.append(
+                load.calls(lab, proxy, tls=True, seconds=seconds, script="misses.lua", seed=f"{proxy.name}-{round_number}-{slices}")
+            )
             heads += results[-1].requests
         after = proxy.rss_kib()
         done = sum(result.requests for result in results)

@@ -38,7 +38,7 @@ class Idle:
     name = "sse_idle"
     title = f"{STREAMS:,} idle TLS SSE streams"
     shown = {"rss_kib": "RSS KiB/stream", "cpu_ms_s": "idle CPU ms/s", "rss_mib": "RSS MiB with all"}
-    targets = (Target("rss_kib", 0.6),)
+    targets: tuple[Target, ...] = (Target("rss_kib", 0.6),)
     note = "RSS of all the proxy's processes with the streams open, less RSS before they were opened"
 
     def prepare(self, lab: Lab, contenders: list[str], scale: Scale) -> None:
@@ -63,7 +63,7 @@ class Events:
     name = "sse_events"
     title = f"{STREAMS:,} TLS SSE streams, {RATE} events/s each"
     shown = {"cpu_us": "CPU µs/event", "events_s": "events/s", "proxy_core": "proxy core"}
-    targets = (Target("cpu_us", 1.0),)
+    targets: tuple[Target, ...] = (Target("cpu_us", 1.0),)
     note = "events are spread evenly over the second; received must equal sent within 1 %"
 
     def prepare(self, lab: Lab, contenders: list[str], scale: Scale) -> None:
@@ -87,7 +87,7 @@ class Neighbours:
     name = "idle_neighbours"
     title = f"calls (as post_tls) with {NEIGHBOURS:,} idle TLS streams open beside them"
     shown = {"ratio": "with / without", "cpu_us": "CPU µs/request with", "before_us": "without (before)", "after_us": "without (after)"}
-    targets = (Target("ratio", 1.05, None),)
+    targets: tuple[Target, ...] = (Target("ratio", 1.05, None),)
     note = "without, with, without again, all in one process; 'without' is the mean of both"
 
     def prepare(self, lab: Lab, contenders: list[str], scale: Scale) -> None:
