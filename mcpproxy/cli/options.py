@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import structs
 
 from mcpproxy.errors import StartError
 
 if TYPE_CHECKING:
+    from mcpproxy.config.load import Loaded
     from mcpproxy.config.model import Config
 
 DEFAULT_CONFIG = Path("/etc/mcpproxy/mcpproxy.toml")
@@ -38,22 +41,29 @@ def EXAMPLE(*lines: str) -> str:  # noqa: N802 - reads as a heading where it is 
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def configured(file: Path, state_dir: str | None = None) -> Config:
-    """The configuration in `file`. Raises StartError with every mistake in it."""
-    from mcpproxy.config.load import load
+def configured(file: Path, state_dir: str | None = None) -> Loaded:
+    """The configuration in `file`, with the files it names looked at too. Raises StartError with every mistake at once."""
+    from mcpproxy.config.load import ConfigErrors, read
 
     try:
-        return with_state_dir(load(file), state_dir)
+        loaded = read(file)
     except OSError as error:
         hint = "mcpproxy run -c FILE reads another one; mcpproxy serve URL needs none"
         raise StartError(f"{file}: {error.strerror or error}", hint) from None
+    if mistakes := loaded.check_files():
+        raise ConfigErrors(mistakes, str(file))
+    return replace(loaded, config=with_state_dir(loaded.config, state_dir))
 
 
 def with_state_dir(config: Config, state_dir: str | None) -> Config:
     """`config`, keeping its state where the command line says."""
-    import msgspec
+    return config if state_dir is None else structs.replace(config, state_dir=str(Path(state_dir).absolute()))
 
-    return config if state_dir is None else msgspec.structs.replace(config, state_dir=state_dir)
+
+def warn(loaded: Loaded) -> None:
+    """What is legal but unwise, a line each on stderr."""
+    for warning in loaded.warnings:
+        print(f"mcpproxy: warning: {warning}", file=sys.stderr)
 
 
 def announce(urls: list[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, announce, config_option, configured, state_dir_option
+from mcpproxy.cli.options import EXAMPLE, announce, config_option, configured, state_dir_option, warn
 
 
 @click.command(epilog=EXAMPLE("mcpproxy run -c mcpproxy.toml"))
@@ -20,4 +20,6 @@ def command(config: Path, state_dir: str | None) -> int:
     """
     from mcpproxy.ops.run import run
 
-    return run(configured(config, state_dir), ready=announce)
+    loaded = configured(config, state_dir)
+    warn(loaded)
+    return run(loaded.config, ready=announce)

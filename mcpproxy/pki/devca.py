@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mcpproxy.clock import monotonic, wall_offset
 from mcpproxy.errors import StartError
 from mcpproxy.pki.store import Store
 
@@ -65,7 +66,7 @@ class Pair(NamedTuple):
 
 def ensure(state_dir: str | Path, hosts: Iterable[str] = (), *, now: datetime | None = None) -> DevFiles:
     """A leaf for localhost, this machine's name and `hosts`, valid for a while from `now`; makes only what is missing or worn out."""
-    moment = now or datetime.now(UTC)
+    moment = now or datetime.fromtimestamp(monotonic() + wall_offset(), UTC)
     store = Store(state_dir)
     with store.locked():
         root = standing_root(store, moment) or new_root(store, moment)
@@ -73,14 +74,25 @@ def ensure(state_dir: str | Path, hosts: Iterable[str] = (), *, now: datetime | 
         asked = [general_name(host) for host in hosts]
         for name in asked:
             if not permitted(root.certificate, name):
-                raise StartError(
-                    f"{name.value}: the development root vouches only for local names and private addresses",
-                    f"names may end in {', '.join(LOCAL_NAMES)}; for public names give the listener cert and key files",
-                )
+                raise foreign(name)
         wanted = [*(general_name(host) for host in EVERY_LEAF), *machine, *asked]
         if not leaf_stands(store, root, wanted, moment):
             new_leaf(store, root, wanted, moment)
-    return DevFiles(store.path / "cert.pem", store.path / "key.pem", store.path / "ca.pem")
+    return files(store.path)
+
+
+def files(state_dir: str | Path) -> DevFiles:
+    """Where ensure() keeps them."""
+    path = Path(state_dir).expanduser().absolute()
+    return DevFiles(path / "cert.pem", path / "key.pem", path / "ca.pem")
+
+
+def check_hosts(hosts: Iterable[str]) -> None:
+    """Raises what ensure() would raise for a name no root made here can vouch for; touches nothing."""
+    local = subtrees()
+    for name in map(general_name, hosts):
+        if not within(local, name):
+            raise foreign(name)
 
 
 def standing_root(store: Store, now: datetime) -> Pair | None:
@@ -93,14 +105,11 @@ def new_root(store: Store, now: datetime) -> Pair:
     """Make and keep a root for this machine."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"mcpproxy development root ({socket.gethostname()})"[:64])])
-    subtrees: list[x509.GeneralName] = [x509.DNSName(name) for name in LOCAL_NAMES]
-    subtrees += [x509.IPAddress(ipaddress.ip_network(network)) for network in LOCAL_NETWORKS]
-    subtrees += [name for name in machine_names() if not under(name.value, LOCAL_NAMES)]
     certificate = (
         _certificate(name, name, key.public_key(), now, ROOT_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.NameConstraints(permitted_subtrees=subtrees, excluded_subtrees=None), critical=True)
+        .add_extension(x509.NameConstraints(permitted_subtrees=subtrees(), excluded_subtrees=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     store.write_secret("ca-key.pem", key_bytes(key))
@@ -250,18 +259,33 @@ def names_of(certificate: x509.Certificate | None) -> list[x509.GeneralName]:
         return []
 
 
+def subtrees() -> list[x509.GeneralName]:
+    """What a root made here may vouch for."""
+    local: list[x509.GeneralName] = [x509.DNSName(name) for name in LOCAL_NAMES]
+    local += [x509.IPAddress(ipaddress.ip_network(network)) for network in LOCAL_NETWORKS]
+    return local + [name for name in machine_names() if not within(local, name)]
+
+
 def permitted(root: x509.Certificate, name: x509.GeneralName) -> bool:
     """Do the root's name constraints let it vouch for `name`?"""
     try:
-        subtrees = root.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
+        return within(root.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or [], name)
     except (x509.ExtensionNotFound, ValueError):
         return False
+
+
+def within(subtrees: Iterable[x509.GeneralName], name: x509.GeneralName) -> bool:
+    """Is `name` in one of `subtrees`? (RFC 5280 §4.2.1.10: a domain covers itself and what lies below it.)"""
     if isinstance(name, x509.IPAddress):
         networks = [ipaddress.ip_network(subtree.value) for subtree in subtrees if isinstance(subtree, x509.IPAddress)]
         return any(ipaddress.ip_address(str(name.value)) in network for network in networks)
-    return under(name.value, [subtree.value for subtree in subtrees if isinstance(subtree, x509.DNSName)])
+    domains = [subtree.value for subtree in subtrees if isinstance(subtree, x509.DNSName)]
+    return any(name.value == domain or name.value.endswith("." + domain) for domain in domains)
 
 
-def under(name: str, domains: Iterable[str]) -> bool:
-    """Is `name` one of `domains` or a name below one?"""
-    return any(name == domain or name.endswith("." + domain) for domain in domains)
+def foreign(name: x509.GeneralName) -> StartError:
+    """The answer to a name that is not local."""
+    return StartError(
+        f"{name.value}: the development root vouches only for local names and private addresses",
+        f"names may end in {', '.join(LOCAL_NAMES)}; for public names give the listener cert and key files",
+    )

@@ -1,0 +1,55 @@
+"""mcpproxy demo: everything on one machine, in one command."""
+
+from __future__ import annotations
+
+import os
+import signal
+from importlib.util import find_spec
+
+import click
+
+from mcpproxy.cli.options import EXAMPLE, state_dir_option
+from mcpproxy.errors import StartError
+
+DRAIN_S = 10.0  # nobody wants to wait for a demo to end
+
+
+@click.command(epilog=EXAMPLE("mcpproxy demo", "mcpproxy demo --listen 127.0.0.1:9443"))
+@click.option("--listen", default="127.0.0.1:8443", show_default=True, metavar="ADDRESS", help="Where to serve HTTPS.")
+@state_dir_option
+def command(listen: str, state_dir: str | None) -> int:
+    """An embedded MCP server behind HTTPS with a development certificate; prints lines to try.
+
+    Needs the extra `demo`: pip install 'mcpproxy[demo]'.
+    """
+    from mcpproxy.config.load import serve_config
+    from mcpproxy.demo.child import DemoServer
+    from mcpproxy.demo.screen import Scene, show
+    from mcpproxy.ops.run import run
+    from mcpproxy.pki import devca
+
+    if find_spec("mcp") is None or find_spec("uvicorn") is None:
+        raise StartError("the demo needs the MCP SDK, which is not installed", "pip install 'mcpproxy[demo]'")
+    refuse_taken(listen)
+
+    def died(status: int) -> None:
+        click.echo(f"mcpproxy: the demo's MCP server ended by itself (status {status})", err=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with DemoServer(died) as server:
+        config = serve_config(server.url, listen=listen, state_dir=state_dir)
+
+        def ready(urls: list[str]) -> None:
+            show(Scene(url=f"{urls[0]}/mcp", ca=devca.files(config.state_dir).ca, upstream=server.url))
+
+        return run(config, drain=DRAIN_S, ready=ready)
+
+
+def refuse_taken(listen: str) -> None:
+    """Say at once, and with the way out, that the address is taken: the proxy itself would find out only after the server started."""
+    from mcpproxy.net.listener import Address, bind
+
+    try:
+        bind(Address.parse(listen)).close()
+    except StartError as error:
+        raise StartError(error.message, f"{error.hint}\nmcpproxy demo --listen 127.0.0.1:9443 (make demo LISTEN=127.0.0.1:9443)") from None

@@ -1,0 +1,37 @@
+"""mcpproxy serve: one MCP server, no file."""
+
+from __future__ import annotations
+
+import click
+
+from mcpproxy.cli.options import EXAMPLE, announce, state_dir_option
+
+
+@click.command(
+    epilog=EXAMPLE(
+        "mcpproxy serve http://127.0.0.1:8000",
+        "mcpproxy serve unix:/run/server.sock --listen 0.0.0.0:443",
+        "mcpproxy serve http://127.0.0.1:8000 --listen 127.0.0.1:8080 --no-tls",
+    )
+)
+@click.argument("url")
+@click.option("--listen", metavar="ADDRESS", help="HOST:PORT or unix:PATH.  [default: 127.0.0.1:8443; with --no-tls 127.0.0.1:8080]")
+@click.option("--no-tls", is_flag=True, help="Plain HTTP, for a listener that only this machine can reach.")
+@state_dir_option
+def command(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -> int:
+    """Put HTTPS in front of the MCP server at URL, with a development certificate.
+
+    Everything has its default value; `mcpproxy run` with a file can change each of them.
+    """
+    from mcpproxy.config.load import serve_config
+    from mcpproxy.ops.run import run
+    from mcpproxy.pki import devca
+
+    config = serve_config(url, listen=listen, no_tls=no_tls, state_dir=state_dir)
+
+    def ready(urls: list[str]) -> None:
+        announce(urls)
+        if not no_tls:
+            click.echo(f"  clients that should trust it need this root: {devca.files(config.state_dir).ca}", err=True)
+
+    return run(config, ready=ready)

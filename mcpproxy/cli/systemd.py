@@ -1,0 +1,107 @@
+"""mcpproxy systemd: the unit, for this machine.
+
+deploy/mcpproxy.service is what this prints without options; a test holds them together.
+
+ 1. The daemon has a user of its own that exists only while it runs, one capability (ports below 1024), and may write to its state and log
+    directories alone.
+ 2. It may take as long to end as the longest stream it still carries: TimeoutStopSec is the default `drain` and a minute.
+ 3. `systemctl kill -s USR1 mcpproxy` reopens its log files; there is no reload yet.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from mcpproxy.cli.options import DEFAULT_CONFIG, EXAMPLE
+
+DEFAULT_PROGRAM = Path("/opt/mcpproxy/bin/mcpproxy")
+UNIT = """\
+# Install:  python3 -m venv /opt/mcpproxy && /opt/mcpproxy/bin/pip install mcpproxy
+#           mcpproxy systemd > /etc/systemd/system/mcpproxy.service
+#           systemctl daemon-reload && systemctl enable --now mcpproxy
+# Keys:     a key file that only root can read is given to the daemon by LoadCredential=, as below; name it in the configuration as
+#           /run/credentials/mcpproxy.service/key.pem
+# Rotate:   systemctl kill -s USR1 mcpproxy   (reopens the log files)
+
+[Unit]
+Description=mcpproxy, in front of Model Context Protocol servers
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=exec
+ExecStartPre={program} check -c {config}
+ExecStart={program} run -c {config}
+Restart=on-failure
+RestartSec=1s
+# The first SIGTERM drains: idle connections are closed, open exchanges and streams run to their end, at most `drain` (24h by default).
+KillMode=mixed
+TimeoutStopSec=24h 1min
+LimitNOFILE=1048576
+
+# Who it is, and where it may write. `state_dir` is $STATE_DIRECTORY, a log may go to /var/log/mcpproxy.
+DynamicUser=yes
+StateDirectory=mcpproxy
+StateDirectoryMode=0700
+LogsDirectory=mcpproxy
+LogsDirectoryMode=0750
+RuntimeDirectory=mcpproxy
+UMask=0077
+#LoadCredential=key.pem:/etc/ssl/private/mcp.example.com.pem
+
+# What it may do: nothing but this.
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+NoNewPrivileges=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+PrivateDevices=yes
+PrivateTmp=yes
+ProcSubset=pid
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHome=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RemoveIPC=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@click.command(epilog=EXAMPLE("mcpproxy systemd > /etc/systemd/system/mcpproxy.service"))
+@click.option("-c", "--config", type=click.Path(path_type=Path), default=DEFAULT_CONFIG, show_default=True, help="The file it serves.")
+@click.option("--program", type=click.Path(path_type=Path), help="The mcpproxy it starts.  [default: this one]")
+def command(config: Path, program: Path | None) -> int:
+    """Print a hardened systemd unit."""
+    click.echo(unit(program or this_program(), config), nl=False)
+    return 0
+
+
+def unit(program: Path, config: Path) -> str:
+    """The unit's text."""
+    return UNIT.format(program=program, config=config)
+
+
+def this_program() -> Path:
+    """Where the running mcpproxy lives."""
+    found = shutil.which(sys.argv[0]) or shutil.which("mcpproxy")
+    return Path(os.path.abspath(found)) if found else DEFAULT_PROGRAM

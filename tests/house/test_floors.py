@@ -1,0 +1,65 @@
+"""Who may import whom: rooms lie on floors, and imports point down."""
+
+import pytest
+
+from tests.house.tree import MODULES, Module
+
+# From the ground up. Rooms in one row are on one floor and do not know each other; the rows of ground and top are the exception.
+FLOORS = (
+    {"__init__", "__version__", "errors", "units", "clock"},
+    {"config"},
+    {"http", "net", "mcp"},
+    {"upstream", "policy", "pki", "observe"},
+    {"edge"},
+    {"gateway"},
+    {"assemble"},
+    {"ops", "demo"},
+    {"cli"},
+    {"__main__"},
+)
+GROUND = FLOORS[0]
+LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+# What a sans-io room must be given instead of taking it.
+WORLD = {"asyncio", "socket", "ssl", "time", "os", "random", "secrets", "threading", "subprocess", "select", "datetime"}
+SANS_IO = ("http", "mcp")
+
+# Only mcpproxy/clock.py asks what time it is.
+CLOCK_READERS = {"time.time", "time.monotonic", "time.monotonic_ns", "time.time_ns", "time.perf_counter", "time", "time.sleep"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_imports_point_down(module: Module) -> None:
+    assert module.room in LEVEL, f"{module.room} has no floor: give it a row in FLOORS"
+    for room in module.rooms_used():
+        assert room in LEVEL, f"{module.name} imports {room}, which has no floor"
+        if room in GROUND and module.room in GROUND:
+            continue
+        assert LEVEL[room] < LEVEL[module.room], f"{module.name} imports {room}, which is not below {module.room}"
+
+
+def test_sans_io_rooms_take_nothing_from_the_world() -> None:
+    for module in MODULES:
+        taken = {name.partition(".")[0] for name in module.imports()} & WORLD
+        assert module.room not in SANS_IO or not taken, f"{module.name} imports {taken}: time, randomness and bytes come in as arguments"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.name != "clock"], ids=lambda module: module.name)
+def test_only_the_clock_reads_the_clock(module: Module) -> None:
+    read = set(module.imports()) & CLOCK_READERS
+    assert not read, f"{module.name} imports {read}: ask mcpproxy.clock, or take `now` as an argument"
+    assert "datetime.now(" not in module.text
+
+
+def test_the_net_knows_no_http() -> None:
+    for module in MODULES:
+        if module.room == "net":
+            assert not any(name.startswith(("h11", "h2", "hpack")) for name in module.imports()), module.name
+
+
+def test_only_the_command_line_and_the_demo_use_their_libraries() -> None:
+    """`mcpproxy run` starts without rich and without the MCP SDK; the SDK is not even installed on most machines."""
+    for module in MODULES:
+        used = {name.partition(".")[0] for name in module.imports()} & {"click", "rich", "mcp", "uvicorn"}
+        allowed = {"cli": {"click", "rich"}, "demo": {"rich", "mcp", "uvicorn"}}.get(module.room, set())
+        assert used <= allowed, f"{module.name} imports {used - allowed}"
