@@ -20,7 +20,10 @@ WEBSOCKET = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
 
 
 # --- Expect: 100-continue (RFC 9110 §10.1.1)
@@ -252,11 +255,11 @@ def test_trailers_pass_both_ways(run: Run) -> None:
 def test_chunks_pass_verbatim(run: Run) -> None:
     """Framing included: chunk borders, zeros before, capitals."""
     wire = b"003\r\nabc\r\nA\r\n0123456789\r\na\r\n0123456789\r\n000\r\n\r\n"
-    with ScriptedUpstream(answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + wire)) as upstream:
-        with run(upstream.url).client() as client:
-            got = client.exchange(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + wire)
-            assert got.wire == wire
-            assert upstream.requests()[0].wire == wire
+    reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + wire
+    with ScriptedUpstream(answer(reply)) as upstream, run(upstream.url).client() as client:
+        got = client.exchange(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + wire)
+        assert got.wire == wire
+        assert upstream.requests()[0].wire == wire
 
 
 # --- who closes

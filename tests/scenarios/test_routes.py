@@ -105,7 +105,8 @@ def test_health_is_answered_here(run: Run) -> None:
 
 def test_an_upstream_learns_who_asked_and_only_from_us(run: Run) -> None:
     lies = (
-        "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: gopher\r\nX-Forwarded-Host: evil\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n"
+        "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: gopher\r\nX-Forwarded-Host: evil\r\n"
+        "X-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n"
         "X_Forwarded_For: 6.6.6.6\r\nProxy: http://evil\r\nProxy-Authorization: Basic eA==\r\n"
     )
     with ScriptedUpstream(answer()) as upstream:
@@ -132,7 +133,8 @@ def test_the_host_policy_can_be_chosen(policy: str, seen: bytes, run: Run) -> No
 
 def test_mcp_fields_pass_untouched(run: Run) -> None:
     fields = (
-        "Mcp-Session-Id: abc\r\nMCP-Protocol-Version: 2025-11-25\r\nMcp-Method: tools/call\r\nMcp-Name: search\r\nMcp-Param-X: =?base64?YQ==?=\r\n"
+        "Mcp-Session-Id: abc\r\nMCP-Protocol-Version: 2025-11-25\r\nMcp-Method: tools/call\r\nMcp-Name: search\r\n"
+        "Mcp-Param-X: =?base64?YQ==?=\r\n"
         "Last-Event-ID: 7\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nAuthorization: Bearer t\r\nOrigin: https://a\r\n"
     )
     with ScriptedUpstream(answer()) as upstream:
