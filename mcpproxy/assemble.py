@@ -15,7 +15,6 @@ from mcpproxy.edge.downstream import Downstream, Draining, Front
 from mcpproxy.edge.plan import Judge, LiveRoute, Responses
 from mcpproxy.edge.router import Router
 from mcpproxy.edge.store import Store
-from mcpproxy.errors import StartError
 from mcpproxy.http import replies
 from mcpproxy.http.head import HeadLimits
 from mcpproxy.net.listener import Address, Listener, bind
@@ -115,6 +114,7 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         links=runtime.links,
         id_prefix=secrets.token_hex(4).encode() + b"-",
         patience=_patience(config),
+        mcp=all(route.mcp for route in config.route),
     )
     room = connection_room(limits.connections)
     full = b"" if secure else replies.reply(503, "too-many-connections", jsonrpc=False, close=True, retry_after=1)
@@ -136,12 +136,12 @@ def tls_context(listen: Listen, config: Config) -> ssl.SSLContext | None:
     tls = listen.tls
     if tls is None:
         return None
-    if isinstance(tls, str):
-        cert, key, _ = devca.ensure(config.state_dir, ())
-        return server_context([Identity(str(cert), str(key))], "1.2", PROTOCOLS)
-    pairs = [Identity(tls.cert, tls.key)] if tls.cert and tls.key else []
-    pairs += [Identity(pair.cert, pair.key) for pair in tls.certificates]
-    return server_context(pairs, tls.min_version, PROTOCOLS)
+    if isinstance(tls, str) or not tls.files:  # "dev", or names for a certificate of the local development authority
+        made = devca.ensure(config.state_dir, () if isinstance(tls, str) else tls.hosts)
+        pairs = [Identity(str(made[0]), str(made[1]))]
+    else:
+        pairs = [Identity(pair.cert, pair.key) for pair in tls.files]
+    return server_context(pairs, "1.2" if isinstance(tls, str) else tls.min_version, PROTOCOLS)
 
 
 def connection_room(configured: int) -> int:
@@ -170,5 +170,3 @@ def _https_port(config: Config) -> int:
         if listen.tls is not None and not listen.address.startswith("unix:"):
             return Address.parse(listen.address).port
     return 443
-
-

@@ -67,6 +67,8 @@ class Front:
     links: set[Downstream]
     id_prefix: bytes  # random per process, so request ids are unique across restarts
     patience: float  # seconds: a connection is looked at least this often
+    mcp: bool  # every route speaks MCP: refusals have the shape of a JSON-RPC error
+    served: int = field(default=0)  # requests of connections that are gone; those of living ones are in `links`
     greeted: int = field(default=0)
     handshakes_failed: int = field(default=0)
 
@@ -192,7 +194,7 @@ class Downstream(Link):
         else:
             self.ended()
 
-    # -- step 2: an unknown or unfinished head -----------------------------------------------------------------------------------------------
+    # -- step 2: an unknown or unfinished head ---------------------------------------------------------------------------------------------
 
     def unfinished(self, data: bytes) -> None:
         """No end of the head yet: judge the beginning (garbage gets its answer now, not at the deadline), keep it, watch the time."""
@@ -238,7 +240,7 @@ class Downstream(Link):
 
     def refuse(self, error: ProxyError, head: bytes, began: float) -> None:
         """A head that is not to be served: one answer, one line, and the connection ends (what follows cannot be told apart)."""
-        answer = replies.reply(error.status, error.kind, jsonrpc=False, close=True)
+        answer = replies.reply(error.status, error.kind, jsonrpc=self.front.mcp, close=True)
         self.held = b""
         self.log.add(
             (
@@ -264,7 +266,7 @@ class Downstream(Link):
         self.served += 1
         return b"%b%x" % (self.id_prefix, self.served)
 
-    # -- the request's body ------------------------------------------------------------------------------------------------------------------
+    # -- the request's body ----------------------------------------------------------------------------------------------------------------
 
     def take_body(self, plan: Plan, data: bytes, end: int) -> None:
         """What came with the head is not exactly its body: a part, more than it, chunks, or a request that is answered here."""
@@ -272,6 +274,7 @@ class Downstream(Link):
         if plan.answer is not None:
             local.answer(self, plan, data, end)
             return
+        x.bytes_in = len(data)
         self.scanner = scanner = LengthScanner(plan.length) if plan.length >= 0 else ChunkedScanner(REQUEST)
         body = data[end:]
         try:
@@ -306,7 +309,7 @@ class Downstream(Link):
         if not self.exchange.request_ended:
             self.pause()
 
-    # -- what the exchange tells us ------------------------------------------------------------------------------------------------------------
+    # -- what the exchange tells us --------------------------------------------------------------------------------------------------------
 
     def exchange_over(self, keep: bool, answer: bytes = b"") -> None:
         """The exchange is settled and logged. `answer` is our own reply, still to be sent."""
@@ -377,7 +380,7 @@ class Downstream(Link):
         else:
             self.exchange.client_drained()
 
-    # -- ends ------------------------------------------------------------------------------------------------------------------------------------
+    # -- ends ------------------------------------------------------------------------------------------------------------------------------
 
     def ended(self) -> None:
         """The client's direction is over (FIN or close_notify)."""
@@ -428,7 +431,9 @@ class Downstream(Link):
             self.abort()
 
     def _release(self) -> None:
-        self.front.links.discard(self)
+        front = self.front
+        front.links.discard(self)
+        front.served += self.served
         self.ahead = self.held = b""
         super()._release()
 
@@ -485,7 +490,7 @@ class Downstream(Link):
             self.close()
 
 
-# -- the states of `input` ---------------------------------------------------------------------------------------------------------------------
+# -- the states of `input` -----------------------------------------------------------------------------------------------------------------
 
 
 def next_head(self: Downstream, data: bytes) -> None:

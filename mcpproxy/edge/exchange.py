@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 HEAD_END = b"\r\n\r\n"
 RESPONSE_HEAD_LIMIT = 64 * 1024  # bytes; the common servers cap what they send well below, and it is one read
 INTERIM_LIMIT = 16  # 1xx heads before the final one; a server that sends more is broken
+HALF_CLOSED_S = 60.0  # seconds a tunnel may be silent once one side has ended its direction
 NO_UPSTREAM = b"null"
 CLIENT_LEFT = 499  # logged when the client left before a status went out (nginx's number, which log tools know)
 
@@ -268,7 +269,8 @@ class Exchange:
             if deadline <= now:
                 self.fail(ProxyError("response-timeout", Side.UPSTREAM, 504))
             return deadline
-        deadline = self.touched + route.idle_timeout
+        half_closed = self.receive is tunnel.from_server and (self.server_done or self.client.input_ended)
+        deadline = self.touched + (min(HALF_CLOSED_S, route.idle_timeout) if half_closed else route.idle_timeout)
         if deadline <= now:
             self.cut(b"timeout")
             return deadline
@@ -363,9 +365,9 @@ class Exchange:
 
     def client_left(self, end: bytes = b"client-gone") -> None:
         """The client hung up: stop the server's work at once. If its message had just ended, that is no failure at all."""
-        if self.link is not None and self.rplan is not None and self.receive is not tunnel.from_server:
-            if self._ended_meanwhile():
-                return
+        streaming = self.link is not None and self.rplan is not None and self.receive is not tunnel.from_server
+        if streaming and self._ended_meanwhile():
+            return
         self._settle(keep=False)
         self._record(end, self._status() or CLIENT_LEFT, b"")
 
@@ -452,7 +454,7 @@ class Exchange:
         self.spoiled = self.server_done = False
 
 
-# -- the states of `receive` -----------------------------------------------------------------------------------------------------------------
+# -- the states of `receive` ---------------------------------------------------------------------------------------------------------------
 
 
 def response_head(x: Exchange, data: bytes) -> None:

@@ -19,14 +19,18 @@ from mcpproxy.config.model import Route
 from mcpproxy.edge.cut import RESPONSE_CUTS, Cut, Template, cut, template
 from mcpproxy.edge.router import Router
 from mcpproxy.edge.store import Store
-from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http import replies
 from mcpproxy.http.forward import render_request, render_response
 from mcpproxy.http.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE
 from mcpproxy.http.head import HeadError, HeadLimits, RequestHead, parse_request, parse_response
 from mcpproxy.upstream.pool import Pool
 
-CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = -1, -2, -3, -4  # Plan.length when it is no number: never equal to a count of bytes
+CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = (
+    -1,
+    -2,
+    -3,
+    -4,
+)  # Plan.length when it is no number: never equal to a count of bytes
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # a client's own id is taken only when it cannot break a log line or a header
 
 NOWHERE = cast(Pool, None)  # the pool of a plan that is answered here: nobody asks it for a link
@@ -307,7 +311,12 @@ def only_head(answer: bytes) -> bytes:
     return answer[: answer.index(b"\r\n\r\n") + 4]
 
 
-LOGGED_FIELDS = ((b"mcp-method", "mcp_method"), (b"mcp-name", "mcp_name"), (b"mcp-protocol-version", "mcp_version"), (b"user-agent", "agent"))
+LOGGED_FIELDS = (
+    (b"mcp-method", "mcp_method"),
+    (b"mcp-name", "mcp_name"),
+    (b"mcp-protocol-version", "mcp_version"),
+    (b"user-agent", "agent"),
+)
 LOGGED_LENGTH = 256  # characters of a value that reach the log
 
 

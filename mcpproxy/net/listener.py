@@ -53,7 +53,9 @@ def bind(address: Address) -> socket.socket:
         raise StartError(f"no permission to listen on {address}", hint) from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise StartError(f"{address} is in use by another process", "end that process or choose another address (ss -ltnp shows who it is)") from None
+            raise StartError(
+                f"{address} is in use by another process", "end that process or choose another address (ss -ltnp shows who it is)"
+            ) from None
         raise StartError(f"cannot listen on {address}: {error.strerror or error}", "is it an address of this machine?") from None
 
 

@@ -9,7 +9,9 @@ import gc
 
 import uvloop
 
-YOUNG_OBJECTS = 50_000  # allocations between two looks at the young generation: the hot path makes no cycles, so looking often finds nothing
+YOUNG_OBJECTS = (
+    50_000  # allocations between two looks at the young generation: the hot path makes no cycles, so looking often finds nothing
+)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

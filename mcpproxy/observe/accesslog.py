@@ -1,8 +1,9 @@
 """HOT. One JSON line per exchange.
 
-An exchange leaves its facts as one tuple by `add`; a batch is rendered when it is full or at the next tick, small enough to stay in the processor's
-cache and in memory the allocator has at hand (batches of megabytes cost more in page faults than the lines cost to render). What does not change between exchanges is rendered once: by the plan (method, host, path, MCP fields) and by the connection (client, TLS).
-Values that come from a peer are JSON-escaped there; no credential is ever put in.
+An exchange leaves its facts as one tuple by `add`; a batch is rendered when it is full or at the next tick, small enough to stay in the
+processor's cache and in memory the allocator has at hand (batches of megabytes cost more in page faults than the lines cost to render). What
+does not change between exchanges is rendered once: by the plan (method, host, path, MCP fields) and by the connection (client, TLS). Values that
+come from a peer are JSON-escaped there; no credential is ever put in.
 """
 
 from __future__ import annotations
@@ -38,9 +39,7 @@ class Row(NamedTuple):
     extra: bytes  # further members, each with its leading comma
 
 
-LINE = (
-    b'{"time":"%b.%03dZ","id":"%b",%b,%b,"status":%d,"bytes_in":%d,"bytes_out":%d,"ms":%.3f,"ttfb_ms":%b,"upstream":%b,"reused":%b,"end":"%b"%b}\n'
-)
+LINE = b'{"time":"%b.%03dZ","id":"%b",%b,%b,"status":%d,"bytes_in":%d,"bytes_out":%d,"ms":%.3f,"ttfb_ms":%b,"upstream":%b,"reused":%b,"end":"%b"%b}\n'
 
 
 class AccessLog:

@@ -114,7 +114,7 @@ class Dial:
             code = sock.connect_ex(target.address)
         except OSError as error:  # a unix path that is too long, an address that is none
             code = error.errno or errno.EINVAL
-        if code == 0 or code in IN_PROGRESS and target.family != socket.AF_UNIX:
+        if code == 0 or (code in IN_PROGRESS and target.family != socket.AF_UNIX):
             self.pool.loop.add_writer(sock.fileno(), self._connected)
         else:
             self._refused(code)
@@ -140,7 +140,9 @@ class Dial:
             self._succeed(sock)
             return
         try:
-            self._sock = context.wrap_socket(sock, server_hostname=self.endpoint.hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+            self._sock = context.wrap_socket(
+                sock, server_hostname=self.endpoint.hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
         except (OSError, ValueError):
             self._failed(ProxyError("upstream-tls", Side.UPSTREAM, 502, Retry.SAFE))
             return

@@ -1,12 +1,12 @@
 """HOT. The warm links of one upstream, and who may use one.
 
- 1. A link is leased to exactly one exchange, or idle, or gone. `in_use` counts leases, dials included; idle links are counted by their list.
- 2. Idle links are bounded (`keepalive`), and a stream that keeps its link for a day takes no idle place: leases have their own bound
-    (`max_connections`), and beyond it exchanges wait in a queue that is bounded in length and time.
- 3. An idle link stays in the loop for reading: readable means the server closed it (or talks out of turn), and it is gone before it is leased.
- 4. An idle link is not reused past the server's own keep-alive time. One that rested for more than a moment is asked for news first, which
-    leaves only a close that is still on the wire as a race; upstream/retry answers that.
- 5. A lease ends by `keep` (both messages ended cleanly) or `discard` (anything else). There is no third way.
+1. A link is leased to exactly one exchange, or idle, or gone. `in_use` counts leases, dials included; idle links are counted by their list.
+2. Idle links are bounded (`keepalive`), and a stream that keeps its link for a day takes no idle place: leases have their own bound
+   (`max_connections`), and beyond it exchanges wait in a queue that is bounded in length and time.
+3. An idle link stays in the loop for reading: readable means the server closed it (or talks out of turn), and it is gone before it is leased.
+4. An idle link is not reused past the server's own keep-alive time. One that rested for more than a moment is asked for news first, which
+   leaves only a close that is still on the wire as a race; upstream/retry answers that.
+5. A lease ends by `keep` (both messages ended cleanly) or `discard` (anything else). There is no third way.
 """
 
 from __future__ import annotations
