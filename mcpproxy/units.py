@@ -70,8 +70,6 @@ def show_size(count: int) -> str:
 
 def _bare_number(value: object) -> str:
     """The value as text when it is a number without a unit, else nothing."""
-    if isinstance(value, bool):
-        return ""
-    if isinstance(value, int | float):
-        return f"{value:g}" if abs(value) < 1e6 else str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value) if 0 <= value < 1e15 else ""
     return value if isinstance(value, str) and len(value) <= LONGEST_TEXT and _BARE.fullmatch(value) else ""

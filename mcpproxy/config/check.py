@@ -1,8 +1,9 @@
 """What only shows when the whole configuration is seen.
 
-    problems(config)        names that must exist, things that must not be there twice, combinations that mean nothing: these refuse the configuration
+    problems(config)        names that must exist, things that must not be there twice, combinations that mean nothing: these refuse the
+    configuration
     unwise(config)          legal, and probably not what was wanted: warnings
-    check_files(config)     certificates, keys and authorities it names: `mcpproxy check` and the start both ask
+    check_files(config)     the files it names (config/files): `mcpproxy check` and the start both ask
 
 Blank values stand for what was found wrong already; they are passed over. Nothing here changes the configuration.
 """
@@ -10,24 +11,11 @@ Blank values stand for what was found wrong already; they are passed over. Nothi
 from __future__ import annotations
 
 import ipaddress
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 
-from mcpproxy.config import names
+from mcpproxy.config import files, names
 from mcpproxy.config.mistakes import Finding, Mistake, nearest
-from mcpproxy.config.model import CertificateFiles, Config, Limits, Listen, Log, Route, Tls, Upstream
-
-NAMES: dict[type, str] = {
-    Listen: "[[listen]]",
-    Tls: "[listen.tls]",
-    CertificateFiles: "[[listen.tls.certificates]]",
-    Upstream: "[upstream.NAME]",
-    Route: "[[route]]",
-    Log: "[log]",
-    Limits: "[limits]",
-    Config: "the top of the file",
-}
+from mcpproxy.config.model import Config, Tls, Upstream
 
 
 def problems(config: Config) -> Iterator[Finding]:
@@ -41,7 +29,6 @@ def problems(config: Config) -> Iterator[Finding]:
 def _listeners(config: Config) -> Iterator[Finding]:
     if not config.listen:
         yield Finding(("listen",), 'there is no listener: add [[listen]] with address = "0.0.0.0:443"')
-    seen: dict[str, int] = {}
     for number, listen in enumerate(config.listen):
         place = ("listen", number)
         if listen.redirect and listen.tls is not None:
@@ -50,27 +37,18 @@ def _listeners(config: Config) -> Iterator[Finding]:
             yield from _tls(listen.tls, (*place, "tls"))
         if not listen.redirect and not config.route:
             yield Finding(place, 'nothing is behind this listener: add [[route]] with upstream = "…"')
-        if not listen.address or listen.address.endswith(":0"):
-            continue
-        other = next((seen[address] for address in _overlapping(listen.address) if address in seen), None)
+        other = next((index for index in range(number) if _clash(config.listen[index].address, listen.address)), None)
         if other is not None:
-            yield Finding((*place, "address"), f"listen[{other}] is there already ({config.listen[other].address})")
-        elif listen.address.startswith(("0.0.0.0:", "[::]:")):
-            port = listen.address.rpartition(":")[2]
-            wide = listen.address.startswith("[")
-            inside = [
-                i for a, i in seen.items() if a.startswith("[") == wide and not a.startswith("unix:") and a.rpartition(":")[2] == port
-            ]
-            if inside:
-                yield Finding((*place, "address"), f"takes the address of listen[{inside[0]}] too ({config.listen[inside[0]].address})")
-        seen.setdefault(listen.address, number)
+            yield Finding((*place, "address"), f"{listen.address} is taken by listen[{other}] ({config.listen[other].address})")
 
 
-def _overlapping(address: str) -> list[str]:
-    if address.startswith("unix:"):
-        return [address]
-    port = address.rpartition(":")[2]
-    return [address, f"[::]:{port}" if address.startswith("[") else f"0.0.0.0:{port}"]
+def _clash(one: str, other: str) -> bool:
+    """Can the system not give both? (An IPv6 listener takes no IPv4 connections here, so `[::]:443` and `0.0.0.0:443` go together.)"""
+    host, _, port = one.rpartition(":")
+    other_host, _, other_port = other.rpartition(":")
+    if not one or port == "0" or port != other_port or host.startswith("[") != other_host.startswith("["):
+        return False
+    return host == other_host or any(every in (host, other_host) for every in ("0.0.0.0", "[::]"))
 
 
 def _tls(tls: Tls, place: tuple[str | int, ...]) -> Iterator[Finding]:
@@ -92,7 +70,7 @@ def _routes(config: Config) -> Iterator[Finding]:
             said = nearest(route.upstream, known) if known else f"; add [upstream.{route.upstream}]"
             yield Finding((*place, "upstream"), f'there is no upstream "{route.upstream}"{said}', tuple(known))
         for host in route.host or ("",):
-            key = (host, names.plain_path(route.path.encode()))
+            key = (host, names.generous_path(route.path.encode()))
             if key in seen:
                 what = f'host "{host}" and path "{route.path}"' if host else f'path "{route.path}" for any host'
                 yield Finding(place, f"route[{seen[key]}] has {what} already")
@@ -153,73 +131,5 @@ def _is_private(address: str) -> bool:
 
 
 def check_files(config: Config) -> list[Mistake]:
-    """What is wrong with the certificates, keys and authorities the configuration names. Empty: all can be loaded."""
-    return [finding.located({}) for finding in file_findings(config)]
-
-
-def file_findings(config: Config) -> Iterator[Finding]:
-    """check_files as findings."""
-    for number, listen in enumerate(config.listen):
-        if not isinstance(listen.tls, Tls):
-            continue
-        place = ("listen", number, "tls")
-        if listen.tls.cert and listen.tls.key:
-            yield from _pair(listen.tls.cert, listen.tls.key, place)
-        for index, files in enumerate(listen.tls.certificates):
-            yield from _pair(files.cert, files.key, (*place, "certificates", index))
-    for name, upstream in config.upstream.items():
-        if upstream.ca is not None:
-            yield from _authorities(upstream.ca, ("upstream", name, "ca"))
-
-
-def _pair(cert: str, key: str, place: tuple[str | int, ...]) -> Iterator[Finding]:
-    readable = True
-    for name, file in (("cert", cert), ("key", key)):
-        if reason := _unreadable(file):
-            readable = False
-            yield Finding((*place, name), f"{file}: {reason}")
-    if not readable:
-        return
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(cert, key, password=_no_password)
-    except (ssl.SSLError, ValueError, OSError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        if "passphrase" in reason:
-            yield Finding(
-                (*place, "key"), f"{key}: the key is protected by a passphrase; store it without one, readable by the daemon only"
-            )
-        elif reason == "KEY_VALUES_MISMATCH":
-            yield Finding((*place, "key"), f"{key} is not the key of {cert}")
-        elif not _holds_certificate(cert):
-            yield Finding((*place, "cert"), f"{cert}: not a certificate in PEM; give the full chain, leaf first")
-        else:
-            yield Finding((*place, "key"), f"{key}: not a private key in PEM ({reason.lower().replace('_', ' ')})")
-
-
-def _authorities(file: str, place: tuple[str | int, ...]) -> Iterator[Finding]:
-    if reason := _unreadable(file):
-        yield Finding(place, f"{file}: {reason}")
-    elif not _holds_certificate(file):
-        yield Finding(place, f"{file}: no certificate in PEM")
-
-
-def _unreadable(file: str) -> str:
-    try:
-        with Path(file).open("rb") as stream:
-            stream.read(1)
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
-
-
-def _holds_certificate(file: str) -> bool:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except (ssl.SSLError, OSError):
-        return False
-    return True
-
-
-def _no_password() -> str:
-    raise ValueError("the key is protected by a passphrase")
+    """What is wrong with the certificates, keys, authorities and directories the configuration names. Empty: all can be used."""
+    return [finding.located({}) for finding in files.broken(config)]

@@ -1,7 +1,8 @@
 """The kinds of value a key can have: how each is read from TOML, how a default is shown, what the reference calls it.
 
-A kind is a small frozen rule. `read(value, base)` returns what the model holds, or raises Wrong; `base` is the directory of the configuration file,
-against which relative file names are meant. A kind never looks at other keys (check does) and never at the disk (check_files does).
+A kind is a small frozen rule. `read(value, base)` returns what the model holds, or raises Wrong; `base` is the directory of the
+configuration file, against which relative file names are meant. A kind never looks at other keys (check does) and never at the disk
+(check_files does).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """TOML → Config, or every mistake at once.
 
-The reader walks the data beside the model: where the model has a table it looks for a table, and every key it does not know, cannot read or misses becomes
-a finding while the walk goes on with the default (or a blank) in its place. So there is always a whole Config for `check` to look at, and one run names
-everything; what check says about a place that was already found wrong is dropped. A Config with findings never leaves this file.
+The reader walks the data beside the model: where the model has a table it looks for a table, and every key it does not know, cannot read
+or misses becomes a finding while the walk goes on with the default (or a blank) in its place. So there is always a whole Config for
+`check` to look at, and one run names everything; what check says about a place that was already found wrong is dropped. A Config with
+findings never leaves this file.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from mcpproxy.config import check
+from mcpproxy.config import check, files
 from mcpproxy.config.kinds import Kind, Named, Table, Tables, Words
 from mcpproxy.config.mistakes import ConfigErrors, Finding, Mistake, Wrong, nearest, show_value
 from mcpproxy.config.mistakes import Path as Place
-from mcpproxy.config.model import LATER, Config, Key
+from mcpproxy.config.model import LATER, TABLES, Config, Key
 from mcpproxy.config.names import upstream_name
 from mcpproxy.config.places import places
 
@@ -42,11 +43,15 @@ class Loaded:
 
     def check_files(self) -> list[Mistake]:
         """check.check_files with the lines of this file."""
-        return [finding.located(self.lines) for finding in check.file_findings(self.config)]
+        return [finding.located(self.lines) for finding in files.broken(self.config)]
+
+    def file_warnings(self, now: float) -> list[Mistake]:
+        """Keys others can read, certificates that expire. `now` is Unix time."""
+        return [finding.located(self.lines) for finding in files.unwise(self.config, now)]
 
 
 def load(source: str | Path) -> Config:
-    """The configuration in a file, or in a text (a str with a line break or a "="). Raises ConfigErrors; OSError when the file cannot be read."""
+    """The configuration in a file, or in a text (a str with a line break or "="). Raises ConfigErrors; OSError for an unreadable file."""
     return read(source).config
 
 
@@ -204,7 +209,7 @@ class Reader:
 def _unknown(of: type, name: str, keys: Mapping[str, Key]) -> Wrong:
     if name in LATER.get(of, ()):
         return Wrong(f"is not in this version: {LATER[of][name]}")
-    owners = [check.NAMES[table] for table in check.NAMES if table is not of and name in keys_of(table)]
+    owners = [title for table, title in TABLES.items() if table is not of and name in keys_of(table)]
     hint = nearest(name, keys) or (f"; it belongs into {' or '.join(owners)}" if owners else "")
     return Wrong(f"there is no such key here{hint}", sorted(keys))
 

@@ -20,7 +20,7 @@ SHOWN_VALUE = 60  # characters of a given value that are repeated
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """`path` is `route[0].idle_timeout` (empty: the file as a whole), `line` its line where that is known, `choices` what would be right."""
+    """`path` is `route[0].idle_timeout` (empty: the whole file), `line` its line where known, `choices` what would be right."""
 
     path: str
     line: int | None
@@ -83,7 +83,12 @@ def show_path(path: Path) -> str:
 
 def show_value(value: object) -> str:
     """A given value as TOML shows it, shortened."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "a table"
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (ValueError, RecursionError):  # 0xfff… of more digits than str() writes; a list in a list in a list…
+        return "this value"
     return text if len(text) <= SHOWN_VALUE else text[: SHOWN_VALUE - 1] + "…"
 
 

@@ -1,9 +1,10 @@
-"""What can be configured: one frozen structure per table, and for every key its kind, its default and its documentation, here and nowhere else.
+"""What can be configured: one frozen structure per table, and for every key its kind, default and documentation, here and nowhere else.
 
-    idle_timeout: A[float, key(Duration(), "What it means, its unit, when not to use it.")] = 24 * HOUR
+    idle_timeout: Annotated[float, Key(Duration(), "What it means, its unit, when not to use it.")] = 24 * HOUR
 
-`load` reads TOML by these annotations, `reference` writes docs/config.md from them. After loading every duration is a float of seconds and every size an
-int of bytes. Names are exactly the keys of the file. LATER lists keys that later versions will know: they are refused by name, never ignored.
+`load` reads TOML by these annotations, `reference` writes docs/config.md from them. After loading every duration is a float of seconds
+and every size an int of bytes. Names are exactly the keys of the file. LATER lists keys that later versions will know: they are refused
+by name, never ignored.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated as A
-from typing import Literal
+from typing import Annotated, Literal
 
 from msgspec import Struct, field
 
@@ -25,47 +25,48 @@ KIB, MIB = 1 << 10, 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is known about a key beside its type and default: its kind, its documentation, and the default in words where no value shows it."""
+    """What is known about a key beside its type and default: kind, documentation, and the default in words where no value shows it."""
 
     kind: Kind
     about: str
     default: str = ""
 
 
-key = Key
-
-
 class CertificateFiles(Struct, frozen=True, kw_only=True):
     """A certificate and its key; the one whose names fit the name the client asks for (SNI) is used, the first of all when none fits."""
 
-    cert: A[str, key(File(), "The certificate in PEM: the full chain, leaf first.")]
-    key: A[str, key(File(), "Its private key in PEM, without a passphrase, readable by the daemon only.")]
+    cert: Annotated[str, Key(File(), "The certificate in PEM: the full chain, leaf first.")]
+    key: Annotated[str, Key(File(), "Its private key in PEM, without a passphrase, readable by the daemon only.")]
 
 
 class Tls(Struct, frozen=True, kw_only=True):
     """How a listener speaks TLS. Write `tls = "dev"` instead of a table for a certificate of the local development authority."""
 
-    cert: A[str | None, key(File(), "The certificate in PEM: the full chain, leaf first. Goes with `key`.")] = None
-    key: A[str | None, key(File(), "Its private key in PEM, without a passphrase, readable by the daemon only. Goes with `cert`.")] = None
-    certificates: A[
+    cert: Annotated[str | None, Key(File(), "The certificate in PEM: the full chain, leaf first. Goes with `key`.")] = None
+    key: Annotated[
+        str | None, Key(File(), "Its private key in PEM, without a passphrase, readable by the daemon only. Goes with `cert`.")
+    ] = None
+    certificates: Annotated[
         tuple[CertificateFiles, ...],
         Key(
             Tables("list of tables", CertificateFiles),
-            "Several certificates, chosen by the name the client asks for (SNI). The first of all (`cert`/`key` come before these) answers clients "
+            "Several certificates, chosen by the name the client asks for (SNI). The first of all (`cert`/`key` come before these) "
+            "answers clients "
             "that ask for none or for an unknown one.",
             "none",
         ),
     ] = ()
-    hosts: A[
+    hosts: Annotated[
         tuple[str, ...],
         Key(
             Words("list of host names", Text("host name", names.host)),
-            "Names for a certificate of the local development authority, beside localhost and the loopback addresses. Not together with `cert`, "
+            "Names for a certificate of the local development authority, beside localhost and the loopback addresses. Not together with "
+            "`cert`, "
             "`key` or `certificates`: those carry their names themselves.",
             "none",
         ),
     ] = ()
-    min_version: A[
+    min_version: Annotated[
         Literal["1.2", "1.3"],
         Key(Choice("version", ("1.2", "1.3")), 'The oldest TLS version accepted. `"1.3"` refuses clients from before about 2019.'),
     ] = "1.2"
@@ -80,26 +81,28 @@ class Tls(Struct, frozen=True, kw_only=True):
 class Listen(Struct, frozen=True, kw_only=True):
     """An address where clients connect. At least one is needed."""
 
-    address: A[
+    address: Annotated[
         str,
-        key(
+        Key(
             Text("address", names.address),
-            'Where to listen: `"0.0.0.0:443"` (every IPv4 address), `"[::]:443"` (every IPv6 address; give both for both), `"127.0.0.1:8000"`, '
+            'Where to listen: `"0.0.0.0:443"` (every IPv4 address), `"[::]:443"` (every IPv6 address; give both for both), '
+            '`"127.0.0.1:8000"`, '
             '`"unix:/run/mcpproxy.sock"`. Port 0 lets the system choose one (it is printed at the start).',
         ),
     ]
-    tls: A[
+    tls: Annotated[
         Tls | Literal["dev"] | None,
-        key(
+        Key(
             Table("table or word", Tls, "dev"),
-            'The certificates, see `[listen.tls]`; or `"dev"` for a certificate of the local development authority, which only machines that trust '
+            'The certificates, see `[listen.tls]`; or `"dev"` for a certificate of the local development authority, which only machines '
+            "that trust "
             "it accept. Without it the listener speaks plain HTTP: for loopback, unix sockets and redirects.",
             "plain HTTP",
         ),
     ] = None
-    redirect: A[
+    redirect: Annotated[
         Literal["https"] | None,
-        key(
+        Key(
             Choice("word", ("https",)),
             'With `"https"` every request is answered by 308 with the same URL on https (the port of the first TLS listener); nothing is '
             "forwarded. For the plain listener on port 80.",
@@ -110,145 +113,155 @@ class Listen(Struct, frozen=True, kw_only=True):
 class Upstream(Struct, frozen=True, kw_only=True):
     """A named group of MCP servers that can stand in for each other, with its pool of warm connections."""
 
-    urls: A[
+    urls: Annotated[
         tuple[str, ...],
-        key(
+        Key(
             Words("list of URLs", Text("URL", names.url), least=1),
-            "Its addresses: `http://host:port`, `https://host[:port]` or `unix:/path/to.sock`. Several are used in turn. No path: requests keep the path "
+            "Its addresses: `http://host:port`, `https://host[:port]` or `unix:/path/to.sock`. Several are used in turn. No path: "
+            "requests keep the path "
             "the client sent (see `route.path` and `route.strip_prefix`).",
         ),
     ]
-    keepalive: A[
+    keepalive: Annotated[
         int,
-        key(
+        Key(
             Count(least=0),
-            "Idle connections kept ready, over all its addresses. Choose about the number of calls in progress at a busy moment; with fewer, connections "
+            "Idle connections kept ready, over all its addresses. Choose about the number of calls in progress at a busy moment; with "
+            "fewer, connections "
             "are opened and closed all the time. 0 keeps none. Streams do not count: they are not idle.",
         ),
     ] = 32
-    keepalive_idle: A[
+    keepalive_idle: Annotated[
         float,
-        key(
+        Key(
             Duration(),
             "An idle connection older than this is not used again. Must be shorter than the server's own keep-alive time (5 s in Node and "
-            "uvicorn), or calls meet a connection that is just being closed. A `Keep-Alive: timeout=` of the server wins when it is shorter.",
+            "uvicorn), or calls meet a connection that is just being closed. A `Keep-Alive: timeout=` of the server wins when it is "
+            "shorter.",
         ),
     ] = 4.0
-    connect_timeout: A[
-        float, key(Duration(), "How long a connection attempt (with its TLS handshake) may take; then the next address, at last 504.")
+    connect_timeout: Annotated[
+        float, Key(Duration(), "How long a connection attempt (with its TLS handshake) may take; then the next address, at last 504.")
     ] = 5.0
-    response_timeout: A[
+    response_timeout: Annotated[
         float,
-        key(
+        Key(
             Duration(),
             "How long the server may think before its response begins; then 504. Tools may run for hours, so this is long; shorten it only "
             "where every tool is known to be quick.",
         ),
     ] = 24 * HOUR
-    max_connections: A[
+    max_connections: Annotated[
         int,
-        key(
+        Key(
             Count(),
             "Connections in use at once, open streams included. Beyond it calls wait in the queue. It protects the server, not the proxy.",
         ),
     ] = 4096
-    queue: A[
+    queue: Annotated[
         int,
-        key(Count(least=0), "Calls that may wait for a connection when `max_connections` are in use; beyond it 503 with `Retry-After`."),
+        Key(Count(least=0), "Calls that may wait for a connection when `max_connections` are in use; beyond it 503 with `Retry-After`."),
     ] = 256
-    queue_timeout: A[float, key(Duration(), "How long a call waits in the queue; then 503 with `Retry-After`.")] = 5.0
-    host: A[
+    queue_timeout: Annotated[float, Key(Duration(), "How long a call waits in the queue; then 503 with `Retry-After`.")] = 5.0
+    host: Annotated[
         str,
-        key(
+        Key(
             Text("word or host name", names.host_policy),
-            'The Host the server sees: `"upstream"` (host and port of its own URL; what SDK servers on loopback insist on), `"keep"` (what the client '
+            'The Host the server sees: `"upstream"` (host and port of its own URL; what SDK servers on loopback insist on), `"keep"` '
+            "(what the client "
             "sent), or a fixed name. `X-Forwarded-Host` always tells what the client sent.",
         ),
     ] = "upstream"
-    retry_after: A[
+    retry_after: Annotated[
         float,
-        key(
+        Key(
             Duration(zero=True),
             'How long an address that could not be connected to is passed over, as long as others are left. `"0s"`: not at all.',
         ),
     ] = 5.0
-    ca: A[
+    ca: Annotated[
         str | None,
-        key(File(), "Authorities (PEM) that sign the certificates of `https` addresses, instead of those of the system.", "the system's"),
+        Key(File(), "Authorities (PEM) that sign the certificates of `https` addresses, instead of those of the system.", "the system's"),
     ] = None
-    verify: A[bool, key(Flag(), "`false` accepts any certificate of `https` addresses. Not for networks others can touch: use `ca`.")] = (
-        True
-    )
+    verify: Annotated[
+        bool, Key(Flag(), "`false` accepts any certificate of `https` addresses. Not for networks others can touch: use `ca`.")
+    ] = True
 
 
 class Route(Struct, frozen=True, kw_only=True):
     """Which requests go to which upstream.
 
-    Among the routes that fit a request, one that names its host exactly goes before one with a wildcard (the longer before the shorter), and that before one
+    Among the routes that fit a request, one that names its host exactly goes before one with a wildcard (the longer before the shorter),
+    and that before one
     for any host; among those the longest path wins. The order in the file does not matter.
     """
 
-    upstream: A[str, key(Text("upstream name", names.upstream_name), "The name of the upstream: `search` for `[upstream.search]`.")]
-    host: A[
+    upstream: Annotated[str, Key(Text("upstream name", names.upstream_name), "The name of the upstream: `search` for `[upstream.search]`.")]
+    host: Annotated[
         tuple[str, ...],
-        key(
+        Key(
             Words("host name or list", Text("host name", names.host), bare=True),
-            "The host names of this route: exact (`mcp.example.com`), or with a wildcard for one or more labels at the left (`*.example.com`, which is "
+            "The host names of this route: exact (`mcp.example.com`), or with a wildcard for one or more labels at the left "
+            "(`*.example.com`, which is "
             "not `example.com` itself). Ports are not compared. A request for a host that no route knows is answered 421.",
             "any host",
         ),
     ] = ()
-    path: A[
+    path: Annotated[
         str,
-        key(
+        Key(
             Text("path", names.path),
-            "A prefix on segment borders: `/mcp` takes `/mcp`, `/mcp/` and `/mcp/x`, not `/mcpx`. A request that no route takes is answered 404.",
+            "A prefix on segment borders: `/mcp` takes `/mcp`, `/mcp/` and `/mcp/x`, not `/mcpx`. A request that no route takes is "
+            "answered 404.",
         ),
     ] = "/"
-    strip_prefix: A[
+    strip_prefix: Annotated[
         bool,
-        key(
+        Key(
             Flag(),
             "Remove `path` from what is forwarded: `/search/mcp` arrives as `/mcp`. Not where the server builds links from its path.",
         ),
     ] = False
-    idle_timeout: A[
+    idle_timeout: Annotated[
         float,
-        key(
+        Key(
             Duration(),
             "A stream (SSE or WebSocket) on which nothing moves for this long is closed. Long on purpose: sessions are quiet for hours.",
         ),
     ] = 24 * HOUR
-    max_body: A[int, key(Size(), "The largest request body; beyond it 413. Responses are not limited.")] = 10 * MIB
-    sse_keepalive: A[
+    max_body: Annotated[int, Key(Size(), "The largest request body; beyond it 413. Responses are not limited.")] = 10 * MIB
+    sse_keepalive: Annotated[
         float | None,
-        key(
+        Key(
             Duration(),
-            'Send a comment line on an SSE stream that was silent for this long, like `"15s"`, so that NATs and load balancers between here and the client keep '
+            'Send a comment line on an SSE stream that was silent for this long, like `"15s"`, so that NATs and load balancers between '
+            "here and the client keep "
             "it open. It is only sent between events. Not needed where the server sends its own.",
             "off",
         ),
     ] = None
-    mcp: A[
+    mcp: Annotated[
         bool,
-        key(Flag(), "The proxy's own error answers have the shape of JSON-RPC errors. `false` for routes that are not MCP: plain JSON."),
+        Key(Flag(), "The proxy's own error answers have the shape of JSON-RPC errors. `false` for routes that are not MCP: plain JSON."),
     ] = True
-    upgrade: A[bool, key(Flag(), "WebSocket handshakes are passed on. With `false` the request goes on without its Upgrade.")] = True
+    upgrade: Annotated[bool, Key(Flag(), "WebSocket handshakes are passed on. With `false` the request goes on without its Upgrade.")] = (
+        True
+    )
 
 
 class Log(Struct, frozen=True, kw_only=True):
     """Where the log goes."""
 
-    access: A[
+    access: Annotated[
         str,
-        key(
+        Key(
             File('"stdout", "stderr", "off" or file', ("stdout", "stderr", "off")),
             "One JSON line per exchange. A file is opened for appending, and opened again at SIGUSR1 (log rotation).",
         ),
     ] = "stdout"
-    level: A[
+    level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        key(
+        Key(
             Choice("word", ("debug", "info", "warning", "error")),
             "The least important messages of the daemon itself that are written to stderr.",
         ),
@@ -258,28 +271,30 @@ class Log(Struct, frozen=True, kw_only=True):
 class Limits(Struct, frozen=True, kw_only=True):
     """What a client may use up. The defaults suit a server on the open internet."""
 
-    head: A[int, key(Size(least=1 * KIB), "The largest request head; beyond it 431.")] = 32 * KIB
-    target: A[int, key(Size(least=64), "The longest request target (path and query); beyond it 414.")] = 8 * KIB
-    fields: A[int, key(Count(), "Header fields in a request; beyond it 431.")] = 100
-    head_timeout: A[float, key(Duration(), "How long a request head may take to arrive; then 408.")] = 10.0
-    body_stall: A[
+    head: Annotated[int, Key(Size(least=1 * KIB), "The largest request head; beyond it 431.")] = 32 * KIB
+    target: Annotated[int, Key(Size(least=64), "The longest request target (path and query); beyond it 414.")] = 8 * KIB
+    fields: Annotated[int, Key(Count(), "Header fields in a request; beyond it 431.")] = 100
+    head_timeout: Annotated[float, Key(Duration(), "How long a request head may take to arrive; then 408.")] = 10.0
+    body_stall: Annotated[
         float,
-        key(
+        Key(
             Duration(),
-            "How long a request body may pause, or a client may take nothing of its response while there is more; then 408 or a closed connection.",
+            "How long a request body may pause, or a client may take nothing of its response while there is more; then 408 or a closed "
+            "connection.",
         ),
     ] = 60.0
-    handshake_timeout: A[float, key(Duration(), "How long a TLS handshake may take.")] = 10.0
-    keepalive: A[float, key(Duration(), "How long an idle client connection is kept open between requests.")] = 75.0
-    connections: A[
+    handshake_timeout: Annotated[float, Key(Duration(), "How long a TLS handshake may take.")] = 10.0
+    keepalive: Annotated[float, Key(Duration(), "How long an idle client connection is kept open between requests.")] = 75.0
+    connections: Annotated[
         int,
-        key(
+        Key(
             Count(least=0),
-            "Client connections at once. 0: as many as the limit on open files allows (two per connection). Beyond it plain listeners answer 503, TLS listeners close.",
+            "Client connections at once. 0: as many as the limit on open files allows (two per connection). Beyond it plain listeners "
+            "answer 503, TLS listeners close.",
         ),
     ] = 0
-    plans: A[int, key(Count(least=2), "Request heads remembered per listener, so that equal ones are judged once.")] = 4096
-    plan_bytes: A[int, key(Size(least=4 * KIB), "Memory for them.")] = 16 * MIB
+    plans: Annotated[int, Key(Count(least=2), "Request heads remembered per listener, so that equal ones are judged once.")] = 4096
+    plan_bytes: Annotated[int, Key(Size(least=4 * KIB), "Memory for them.")] = 16 * MIB
 
 
 def default_state_dir() -> str:
@@ -293,33 +308,34 @@ def default_state_dir() -> str:
 class Config(Struct, frozen=True, kw_only=True):
     """The whole file."""
 
-    listen: A[tuple[Listen, ...], key(Tables("list of tables", Listen), "The listeners, see `[[listen]]`.", "needed")]
-    upstream: A[
-        dict[str, Upstream], key(Named("tables by name", Upstream), "The upstreams, see `[upstream.NAME]`.", "needed for routes")
+    listen: Annotated[tuple[Listen, ...], Key(Tables("list of tables", Listen), "The listeners, see `[[listen]]`.", "needed")]
+    upstream: Annotated[
+        dict[str, Upstream], Key(Named("tables by name", Upstream), "The upstreams, see `[upstream.NAME]`.", "needed for routes")
     ] = field(default_factory=dict)
-    route: A[
-        tuple[Route, ...], key(Tables("list of tables", Route), "The routes, see `[[route]]`.", "needed unless every listener redirects")
+    route: Annotated[
+        tuple[Route, ...], Key(Tables("list of tables", Route), "The routes, see `[[route]]`.", "needed unless every listener redirects")
     ] = ()
-    log: A[Log, key(Table("table", Log), "See `[log]`.", "its defaults")] = Log()
-    limits: A[Limits, key(Table("table", Limits), "See `[limits]`.", "its defaults")] = Limits()
-    health: A[
+    log: Annotated[Log, Key(Table("table", Log), "See `[log]`.", "its defaults")] = Log()
+    limits: Annotated[Limits, Key(Table("table", Limits), "See `[limits]`.", "its defaults")] = Limits()
+    health: Annotated[
         str | None,
-        key(
+        Key(
             Text("path", names.path),
-            'A path that is answered here with 200 and `{"status":"ok"}`, on every listener and host, for load balancers and monitors, like `"/healthz"`.',
+            'A path that is answered here with 200 and `{"status":"ok"}`, on every listener and host, for load balancers and monitors, '
+            'like `"/healthz"`.',
             "off",
         ),
     ] = None
-    drain: A[
+    drain: Annotated[
         float,
-        key(
+        Key(
             Duration(zero=True),
             "How long open exchanges and streams may go on after the daemon was told to stop; a second signal ends them at once.",
         ),
     ] = 24 * HOUR
-    state_dir: A[
+    state_dir: Annotated[
         str,
-        key(
+        Key(
             File("directory"),
             "Where the daemon keeps what it makes itself (development certificates and keys).",
             "`$STATE_DIRECTORY` (systemd), else `/var/lib/mcpproxy` for root, else `~/.local/state/mcpproxy`",
@@ -342,3 +358,14 @@ LATER: dict[type, dict[str, str]] = {
         "tools": "who may call which tool",
     },
 }  # fmt: skip
+
+TABLES: dict[type, str] = {
+    Config: "the top of the file",
+    Listen: "[[listen]]",
+    Tls: "[listen.tls]",
+    CertificateFiles: "[[listen.tls.certificates]]",
+    Upstream: "[upstream.NAME]",
+    Route: "[[route]]",
+    Log: "[log]",
+    Limits: "[limits]",
+}

@@ -1,7 +1,7 @@
 """The syntax of what a configuration names: listening addresses, upstream URLs, host names, paths, Host policies.
 
-Every function takes the text as written and returns its one normal form, or raises Wrong with a sentence for the operator. No file, socket or
-resolver is asked: what is accepted here is well-formed, not reachable.
+Every function takes the text as written and returns its one normal form, or raises Wrong with a sentence for the operator. No file,
+socket or resolver is asked: what is accepted here is well-formed, not reachable.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
 UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+DISPUTED = re.compile(r"%(?:2f|5c|00)", re.IGNORECASE)
+SLASHES = re.compile(rb"[/\\]+")
 ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
@@ -40,6 +42,8 @@ def address(text: str) -> str:
         ip = ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
     except ValueError:
         raise Wrong(f'"{host}" is not an IP address (a listener takes no names)') from None
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        raise Wrong(f'listen on the IPv4 address itself: "{ip.ipv4_mapped}:{number}"')
     if (ip.version == 6) != host.startswith("[") or (ip.version == 6 and "%" in host):
         raise Wrong(f'an IPv6 address stands in brackets, without a zone: "[::1]:{number}"')
     return f"[{ip}]:{number}" if ip.version == 6 else f"{ip}:{number}"
@@ -50,7 +54,7 @@ def url(text: str) -> str:
     if not text:
         raise Wrong('the URL is empty; give something like "http://127.0.0.1:8000"')
     if text.startswith("unix:"):
-        return "unix:" + socket_path(text[5:].removeprefix("//") if text.startswith("unix:///") else text[5:])
+        return "unix:" + socket_path(text[5:])
     scheme, separator, _ = text.partition("://")
     if not separator:
         raise Wrong(f'the scheme is missing: "http://{text.lstrip("/")}"?', ("http://", "https://", "unix:"))
@@ -93,7 +97,7 @@ def host(text: str, *, wildcard: bool = True) -> str:
     except ValueError:
         pass
     if ":" in name:
-        raise Wrong(f'a host has no port here (requests to any port are meant): "{name.partition(":")[0]}"')
+        raise Wrong(f'a host has no port here (requests to any port are meant): "{name.rpartition(":")[0]}"')
     if name.endswith(".") and name != ".":
         raise Wrong(f'write it without the final dot: "{name[:-1]}"')
     plain = name.removeprefix("*.") if wildcard else name
@@ -111,7 +115,7 @@ def host_policy(text: str) -> str:
     if text in ("upstream", "keep"):
         return text
     ours, colon, digits = text.rpartition(":")
-    if colon and not text.endswith("]"):
+    if colon and not text.endswith("]") and (ours.startswith("[") or ":" not in ours):
         return f"{host(ours, wildcard=False)}:{port(digits)}"
     return host(text, wildcard=False)
 
@@ -130,6 +134,8 @@ def path(text: str) -> str:
         raise Wrong(f'a path is a prefix and takes everything below it; leave the "*" out: "{text.partition("*")[0].rstrip("/") or "/"}"')
     if len(text) > PATH_CHARACTERS or not PATH.fullmatch(text):
         raise Wrong("not a path as it stands in a request: no empty segments, no spaces; other characters percent-encoded in UTF-8")
+    if DISPUTED.search(text):
+        raise Wrong("an encoded slash, backslash or NUL cannot stand in a path: servers disagree about what it means")
     if any(segment in (b".", b"..") for segment in plain_path(text.encode()).split(b"/")):
         raise Wrong('a path has no "." and ".." segments')
     return text
@@ -147,6 +153,18 @@ def _decode_unreserved(found: re.Match[bytes]) -> bytes:
     return bytes((value,)) if value in UNRESERVED else found[0].upper()
 
 
+def generous_path(raw: bytes) -> bytes:
+    """The path as a generous server may read it: all of it decoded, a backslash for a slash, slashes merged, dot segments resolved."""
+    decoded = ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), raw)
+    segments: list[bytes] = []
+    for segment in SLASHES.split(decoded):
+        if segment == b"..":
+            del segments[-1:]
+        elif segment not in (b"", b"."):
+            segments.append(segment)
+    return b"/" + b"/".join(segments)
+
+
 def port(digits: str) -> int:
     """A listening port, 0 (the kernel chooses) to 65535."""
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= 65535):
@@ -156,7 +174,9 @@ def port(digits: str) -> int:
 
 def socket_path(text: str) -> str:
     """The path of a unix socket: absolute, so that it means the same wherever the daemon is started."""
-    if not text.startswith("/") or text.endswith("/") or "\0" in text:
+    if text.startswith("///"):  # unix:///run/x.sock, as a URL has it
+        text = text[2:]
+    if not text.startswith("/") or text.startswith("//") or text.endswith("/") or "\0" in text:
         raise Wrong('a unix socket is given by its absolute path: "unix:/run/mcpproxy.sock"')
     if len(text.encode()) > SOCKET_PATH_BYTES:
         raise Wrong(f"the path of a unix socket has at most {SOCKET_PATH_BYTES} bytes")

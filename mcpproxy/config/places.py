@@ -1,7 +1,8 @@
 """On which line of a TOML text does a value stand?
 
-tomllib tells no positions, so this walks the text a second time: a tokenizer and a small recursive reader that know only as much of TOML as is needed to
-follow keys, tables and lists. It is shown only texts tomllib has accepted; on anything it does not understand it stops and knows less, it never raises.
+tomllib tells no positions, so this walks the text a second time: a tokenizer and a small recursive reader that know only as much of TOML
+as is needed to follow keys, tables and lists. It is shown only texts tomllib has accepted; on anything it does not understand it stops
+and knows less, it never raises.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ TOKEN = re.compile(
     r"|(?P<skip>[ \t\r]+|#[^\n]*)|(?P<newline>\n)|(?P<mark>[][{}=,.])|(?P<word>[^][{}=,.\s#\"']+)",
     re.DOTALL,
 )
+
+
+DEEPEST = 8  # levels of keys that get a line; the model has six
 
 
 class Stop(Exception):
@@ -87,9 +91,9 @@ class Walk:
         self._read(path)
 
     def _read(self, path: Path) -> None:
-        if self._value == "[" and self._kind == "mark":
+        if self._value == "[":
             self._list(path)
-        elif self._value == "{" and self._kind == "mark":
+        elif self._value == "{":
             self._inline_table(path)
         else:
             while self._kind in ("word", "text") or self._value == ".":  # 1.5 and dates are several tokens
@@ -100,13 +104,13 @@ class Walk:
         number = 0
         while True:
             self._blank()
-            if self._value == "]" and self._kind == "mark":
+            if self._value == "]":
                 return self._step()
             self._note((*path, number), self._line)
             self._read((*path, number))
             number += 1
             self._blank()
-            if self._value == "," and self._kind == "mark":
+            if self._value == ",":
                 self._step()
             elif self._value != "]":
                 raise Stop
@@ -115,11 +119,11 @@ class Walk:
         self._take("{")
         while True:
             self._blank()
-            if self._value == "}" and self._kind == "mark":
+            if self._value == "}":
                 return self._step()
             self._pair(path)
             self._blank()
-            if self._value == "," and self._kind == "mark":
+            if self._value == ",":
                 self._step()
             elif self._value != "}":
                 raise Stop
@@ -139,7 +143,7 @@ class Walk:
             self._step()
 
     def _note(self, path: Path, line: int) -> None:
-        for length in range(1, len(path) + 1):  # a.b.c = 1 is also the first place of a and a.b
+        for length in range(1, min(len(path), DEEPEST) + 1):  # a.b.c = 1 is also the first place of a and a.b
             self.found.setdefault(path[:length], line)
 
     def _blank(self) -> None:
@@ -147,7 +151,7 @@ class Walk:
             self._step()
 
     def _take(self, mark: str) -> None:
-        if self._kind != "mark" or self._value != mark:
+        if self._value != mark:  # a text token keeps its quotes, so it is never equal to a mark
             raise Stop
         self._step()
 

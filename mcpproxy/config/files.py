@@ -1,0 +1,126 @@
+"""The files a configuration names: can they be used, and is it wise to?
+
+    broken(config)          certificates, keys, authorities and directories that are missing, unreadable or wrong; asked by `mcpproxy check` and at the start
+    unwise(config, now)     a key everybody may read; a certificate that has expired or soon will
+
+The only file of this room that looks at the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography import x509
+
+from mcpproxy.config.mistakes import Finding
+from mcpproxy.config.mistakes import Path as Place
+from mcpproxy.config.model import CertificateFiles, Config, Tls
+
+DAY = 86_400.0
+SOON = 14 * DAY  # before this much is left, certbot and its like have renewed; when they have not, somebody should know
+
+
+def broken(config: Config) -> Iterator[Finding]:
+    """What would stop the start."""
+    for place, files in _pairs(config):
+        yield from _pair(files, place)
+    for name, upstream in config.upstream.items():
+        if upstream.ca is not None:
+            yield from _authorities(upstream.ca, ("upstream", name, "ca"))
+    for number, listen in enumerate(config.listen):
+        if listen.address.startswith("unix:"):
+            yield from _directory_of(listen.address[5:], ("listen", number, "address"))
+    if "/" in config.log.access:
+        yield from _directory_of(config.log.access, ("log", "access"))
+
+
+def unwise(config: Config, now: float) -> Iterator[Finding]:
+    """What works and should be looked at. `now` is Unix time."""
+    for place, files in _pairs(config):
+        if not (_unreadable(files.key) or _unreadable(files.cert)):
+            if stat.S_IMODE(os.stat(files.key).st_mode) & stat.S_IROTH:
+                yield Finding((*place, "key"), f"{files.key}: everybody on this machine may read this key; chmod o-r")
+            left = _seconds_left(files.cert, now)
+            if left is not None and left < SOON:
+                said = "has expired" if left < 0 else f"expires in {int(left // DAY)} days"
+                yield Finding((*place, "cert"), f"{files.cert}: the certificate {said}")
+
+
+def _pairs(config: Config) -> Iterator[tuple[Place, CertificateFiles]]:
+    for number, listen in enumerate(config.listen):
+        if isinstance(listen.tls, Tls):
+            place: Place = ("listen", number, "tls")
+            if listen.tls.cert and listen.tls.key:
+                yield place, CertificateFiles(cert=listen.tls.cert, key=listen.tls.key)
+            for index, files in enumerate(listen.tls.certificates):
+                yield (*place, "certificates", index), files
+
+
+def _pair(files: CertificateFiles, place: Place) -> Iterator[Finding]:
+    cert, key = files.cert, files.key
+    unreadable = [(name, file, reason) for name, file in (("cert", cert), ("key", key)) if (reason := _unreadable(file))]
+    for name, file, reason in unreadable:
+        yield Finding((*place, name), f"{file}: {reason}")
+    if unreadable:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_no_password)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        if "passphrase" in reason:
+            yield Finding(
+                (*place, "key"), f"{key}: the key is protected by a passphrase; store it without one, readable by the daemon only"
+            )
+        elif reason == "KEY_VALUES_MISMATCH":
+            yield Finding((*place, "key"), f"{key} is not the key of {cert}")
+        elif not _holds_certificate(cert):
+            yield Finding((*place, "cert"), f"{cert}: not a certificate in PEM; give the full chain, leaf first")
+        else:
+            yield Finding((*place, "key"), f"{key}: not a private key in PEM ({reason.lower().replace('_', ' ')})")
+
+
+def _authorities(file: str, place: Place) -> Iterator[Finding]:
+    if reason := _unreadable(file):
+        yield Finding(place, f"{file}: {reason}")
+    elif not _holds_certificate(file):
+        yield Finding(place, f"{file}: no certificate in PEM")
+
+
+def _directory_of(file: str, place: Place) -> Iterator[Finding]:
+    directory = os.path.dirname(file) or "."
+    if not os.path.isdir(directory):
+        yield Finding(place, f"{file}: there is no directory {directory}")
+    elif os.path.isdir(file):
+        yield Finding(place, f"{file}: is a directory")
+
+
+def _unreadable(file: str) -> str:
+    try:
+        with Path(file).open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _holds_certificate(file: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (ssl.SSLError, OSError):
+        return False
+    return True
+
+
+def _seconds_left(file: str, now: float) -> float | None:
+    try:
+        return x509.load_pem_x509_certificates(Path(file).read_bytes())[0].not_valid_after_utc.timestamp() - now
+    except (OSError, ValueError):
+        return None
+
+
+def _no_password() -> str:
+    raise ValueError("the key is protected by a passphrase")
