@@ -32,7 +32,10 @@ def command(listen: str, state_dir: str | None) -> int:
         raise StartError("the demo needs the MCP SDK, which is not installed", "pip install 'mcpproxy[demo]'")
     refuse_taken(listen)
 
+    deaths: list[int] = []
+
     def died(status: int) -> None:
+        deaths.append(status)
         click.echo(f"mcpproxy: the demo's MCP server ended by itself (status {status})", err=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -42,7 +45,8 @@ def command(listen: str, state_dir: str | None) -> int:
         def ready(urls: list[str]) -> None:
             show(Scene(url=f"{urls[0]}/mcp", ca=devca.files(config.state_dir).ca, upstream=server.url))
 
-        return run(config, drain=DRAIN_S, ready=ready)
+        status = run(config, drain=DRAIN_S, ready=ready)
+    return 1 if deaths else status
 
 
 def refuse_taken(listen: str) -> None:

@@ -1,6 +1,6 @@
 """What the demo shows: lines that work when they are pasted into a shell, on any terminal, and nothing that breaks them.
 
- 1. What can be pasted is printed as it is, never wrapped or boxed; a terminal may wrap it on the screen, the clipboard stays whole.
+1. What can be pasted is printed as it is, never wrapped or boxed; a terminal may wrap it on the screen, the clipboard stays whole.
 2. Paths are absolute, so the other terminal may stand anywhere.
 """
 

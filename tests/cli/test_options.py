@@ -1,0 +1,69 @@
+"""What commands share: reading the configuration, and what is said when that fails."""
+
+from pathlib import Path
+
+import pytest
+
+from mcpproxy.cli.options import announce, configured, warn
+from mcpproxy.errors import StartError
+from tests.support.certs import Certificate
+
+GOOD = """
+[[listen]]
+address = "127.0.0.1:8000"
+[upstream.u]
+urls = ["http://127.0.0.1:9"]
+[[route]]
+upstream = "u"
+"""
+
+
+def written(directory: Path, text: str) -> Path:
+    file = directory / "mcpproxy.toml"
+    file.write_text(text)
+    return file
+
+
+def test_the_configuration_is_read(tmp_path: Path) -> None:
+    assert configured(written(tmp_path, GOOD)).config.listen[0].address == "127.0.0.1:8000"
+
+
+def test_the_state_directory_of_the_command_line_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, 'state_dir = "/elsewhere"\n' + GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert configured(file).config.state_dir == "/elsewhere"
+    assert configured(file, "here").config.state_dir == str(tmp_path / "here")
+
+
+def test_every_mistake_is_named_in_one_error(tmp_path: Path) -> None:
+    file = written(tmp_path, GOOD + 'pth = "/"\nmax_body = "10 apples"\n')
+    with pytest.raises(StartError) as caught:
+        configured(file)
+    assert caught.value.message == f"{file}: 2 mistakes"
+    assert "route[0].pth" in caught.value.hint
+    assert "route[0].max_body" in caught.value.hint
+    assert caught.value.code == 1
+
+
+def test_certificates_are_looked_at_before_the_start(tmp_path: Path, certificate: Certificate) -> None:
+    text = GOOD.replace('8000"', f'8000"\ntls = {{ cert = "{certificate.cert}", key = "{tmp_path}/none.pem" }}')
+    with pytest.raises(StartError) as caught:
+        configured(written(tmp_path, text))
+    assert "none.pem: No such file or directory" in caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "said"), [("missing.toml", "No such file or directory"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_one_line_and_advice(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(StartError, match=said) as caught:
+        configured(tmp_path / name)
+    assert "mcpproxy serve URL needs none" in caught.value.hint
+
+
+def test_warnings_and_readiness_are_lines_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warn(configured(written(tmp_path, GOOD.replace("127.0.0.1:8000", "0.0.0.0:8000"))))
+    announce(["http://0.0.0.0:8000"])
+    out, err = capsys.readouterr()
+    assert out == ""
+    warning, ready = err.splitlines()
+    assert warning.startswith("mcpproxy: warning: line 3: listen[0].address: plain HTTP on a public address")
+    assert ready == "mcpproxy: serving http://0.0.0.0:8000"

@@ -1,0 +1,57 @@
+"""The unit: what deploy/ holds, what systemd thinks of it."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mcpproxy.cli.main import status_of
+from mcpproxy.cli.options import DEFAULT_CONFIG
+from mcpproxy.cli.systemd import DEFAULT_PROGRAM, unit
+from mcpproxy.config.model import Config, Listen
+
+DEPLOYED = Path(__file__).parents[2] / "deploy" / "mcpproxy.service"
+EXPOSURE = 2.0  # of 10; what is left is having a network, which a proxy needs
+
+
+def test_deploy_holds_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["systemd", "--program", str(DEFAULT_PROGRAM)]) == 0
+    assert capsys.readouterr().out == DEPLOYED.read_text() == unit(DEFAULT_PROGRAM, DEFAULT_CONFIG)
+
+
+def test_program_and_file_can_be_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["systemd", "--program", "/srv/bin/mcpproxy", "-c", "/srv/proxy.toml"]) == 0
+    assert "\nExecStart=/srv/bin/mcpproxy run -c /srv/proxy.toml\n" in capsys.readouterr().out
+
+
+def test_by_default_it_starts_the_mcpproxy_that_printed_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["systemd"]) == 0
+    found = re.search(r"^ExecStart=(\S+) run", capsys.readouterr().out, re.MULTILINE)
+    assert found
+    assert found[1].startswith("/")
+
+
+def test_it_gets_as_long_to_end_as_a_drain_takes() -> None:
+    """TimeoutStopSec must outlast the default drain, or systemd kills streams the daemon still carries."""
+    found = re.search(r"^TimeoutStopSec=(\d+)h (\d+)min$", DEPLOYED.read_text(), re.MULTILINE)
+    assert found
+    assert int(found[1]) * 3600 + int(found[2]) * 60 > Config(listen=(Listen(address="127.0.0.1:1"),)).drain
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_systemd_finds_no_fault(tmp_path: Path) -> None:
+    program = tmp_path / "mcpproxy"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    file = tmp_path / "mcpproxy.service"
+    file.write_text(unit(program, DEFAULT_CONFIG))
+    answer = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+    assert (answer.returncode, [line for line in answer.stderr.splitlines() if "mcpproxy" in line]) == (0, [])
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_systemd_calls_it_well_protected() -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={EXPOSURE * 10:.0f}", str(DEPLOYED)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout
