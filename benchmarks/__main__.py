@@ -61,7 +61,7 @@ def main() -> int:
         for work in works:
             try:
                 rounds = measure(lab, work, contenders, scale)
-            except (BadRun, AssertionError) as error:
+            except (BadRun, AssertionError, RuntimeError) as error:
                 print(f"\n{work.name}: no result: {error}", file=sys.stderr)
                 bad = True
                 continue

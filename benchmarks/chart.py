@@ -1,7 +1,7 @@
 """Draw the newest results as one SVG, and put them as a table between the README's figure markers.
 
-Small multiples: one panel per work, one bar per contender, all starting at zero, shorter is better. Colours are chosen to stand on white and
-on black; text takes the reader's scheme where the viewer tells it.
+Small multiples: one panel per work, one bar per contender, all starting at zero, shorter is better. Colours are chosen to stand on white
+and on black; text takes the reader's scheme where the viewer tells it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks import load
+from benchmarks import load, machine
 from benchmarks.lab import Lab, Proxy, open_lab
 
 SCRIPTS = {"post_tls": (True, "post.lua"), "post_plain": (False, "post.lua"), "misses": (True, "misses.lua")}
@@ -38,9 +38,7 @@ def run(work: str, ours: str = "", contender: str = "mcpproxy") -> int:
 
 
 def _worker(proxy: Proxy) -> str:
-    from benchmarks.machine import descendants
-
-    return str(descendants(proxy.pid)[-1])
+    return str(machine.descendants(proxy.pid)[-1])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """How much later does an answer come because a proxy stands in between, at a load it can carry?
 
-Saturation is measured first (wrk, as post_tls), then calls are paced at half of it: at half of the contender's own, and at half of nginx's for
-all. The same pace straight to the upstream is the base; what is above it was added by the proxy.
+Saturation is measured first (wrk, as post_tls), then calls are paced at half of it: at half of the contender's own, and at half of nginx's
+for all. The same pace straight to the upstream is the base; what is above it was added by the proxy.
 """
 
 from __future__ import annotations
