@@ -36,7 +36,7 @@ def _listeners(config: Config) -> Iterator[Finding]:
         if isinstance(listen.tls, Tls):
             yield from _tls(listen.tls, (*place, "tls"))
         if not listen.redirect and not config.route:
-            yield Finding(place, 'nothing is behind this listener: add [[route]] with upstream = "…"')
+            yield Finding(place, 'nothing is behind this listener: add [[route]] with upstream = "…"', given=("route",))
         other = next((index for index in range(number) if _clash(config.listen[index].address, listen.address)), None)
         if other is not None:
             yield Finding((*place, "address"), f"{listen.address} is taken by listen[{other}] ({config.listen[other].address})")
@@ -68,7 +68,7 @@ def _routes(config: Config) -> Iterator[Finding]:
         if route.upstream and route.upstream not in config.upstream:
             known = sorted(config.upstream)
             said = nearest(route.upstream, known) if known else f"; add [upstream.{route.upstream}]"
-            yield Finding((*place, "upstream"), f'there is no upstream "{route.upstream}"{said}', tuple(known))
+            yield Finding((*place, "upstream"), f'there is no upstream "{route.upstream}"{said}', tuple(known), given=("upstream",))
         for host in route.host or ("",):
             key = (host, names.generous_path(route.path.encode()))
             if key in seen:

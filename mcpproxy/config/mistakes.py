@@ -36,11 +36,15 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a reader or a check found; it becomes a Mistake once the lines of the text are known."""
+    """What a reader or a check found; it becomes a Mistake once the lines of the text are known.
+
+    `given` is another place this conclusion rests on: when that could not be read, the conclusion means nothing.
+    """
 
     place: Path
     message: str
     choices: tuple[str, ...] = ()
+    given: Path | None = None
 
     def located(self, lines: Mapping[Path, int]) -> Mistake:
         """With the line of the place, or of the nearest table around it that stands in the text."""
@@ -48,8 +52,8 @@ class Finding:
         return Mistake(show_path(self.place), line, self.message, self.choices)
 
     def touches(self, places: Collection[Path]) -> bool:
-        """Is this about one of `places`, or something inside one or around one?"""
-        return any(self.place[: len(place)] == place or place[: len(self.place)] == self.place for place in places)
+        """Is this about one of `places` (or something inside one or around one), or does it rest on one?"""
+        return self.given in places or any(self.place[: len(place)] == place or place[: len(self.place)] == self.place for place in places)
 
 
 class ConfigErrors(StartError):

@@ -68,7 +68,7 @@ class Tls(Struct, frozen=True, kw_only=True):
     ] = ()
     min_version: Annotated[
         Literal["1.2", "1.3"],
-        Key(Choice("version", ("1.2", "1.3")), 'The oldest TLS version accepted. `"1.3"` refuses clients from before about 2019.'),
+        Key(Choice('"1.2" or "1.3"', ("1.2", "1.3")), 'The oldest TLS version accepted. `"1.3"` refuses clients from before about 2019.'),
     ] = "1.2"
 
     @property
@@ -93,7 +93,7 @@ class Listen(Struct, frozen=True, kw_only=True):
     tls: Annotated[
         Tls | Literal["dev"] | None,
         Key(
-            Table("table or word", Tls, "dev"),
+            Table('table or "dev"', Tls, "dev"),
             'The certificates, see `[listen.tls]`; or `"dev"` for a certificate of the local development authority, which only machines '
             "that trust "
             "it accept. Without it the listener speaks plain HTTP: for loopback, unix sockets and redirects.",
@@ -103,7 +103,7 @@ class Listen(Struct, frozen=True, kw_only=True):
     redirect: Annotated[
         Literal["https"] | None,
         Key(
-            Choice("word", ("https",)),
+            Choice('"https"', ("https",)),
             'With `"https"` every request is answered by 308 with the same URL on https (the port of the first TLS listener); nothing is '
             "forwarded. For the plain listener on port 80.",
         ),
@@ -166,7 +166,7 @@ class Upstream(Struct, frozen=True, kw_only=True):
     host: Annotated[
         str,
         Key(
-            Text("word or host name", names.host_policy),
+            Text('"upstream", "keep" or host name', names.host_policy),
             'The Host the server sees: `"upstream"` (host and port of its own URL; what SDK servers on loopback insist on), `"keep"` '
             "(what the client "
             "sent), or a fixed name. `X-Forwarded-Host` always tells what the client sent.",
@@ -192,8 +192,9 @@ class Route(Struct, frozen=True, kw_only=True):
     """Which requests go to which upstream.
 
     Among the routes that fit a request, one that names its host exactly goes before one with a wildcard (the longer before the shorter),
-    and that before one
-    for any host; among those the longest path wins. The order in the file does not matter.
+    and that before one for any host; among those of one host the longest path wins. The order in the file does not matter.
+    A path that servers may read in different ways (`//`, `..`, an encoded slash) is forwarded only when every reading belongs to the same
+    route; otherwise it is answered 404.
     """
 
     upstream: Annotated[str, Key(Text("upstream name", names.upstream_name), "The name of the upstream: `search` for `[upstream.search]`.")]
@@ -226,7 +227,8 @@ class Route(Struct, frozen=True, kw_only=True):
         float,
         Key(
             Duration(),
-            "A stream (SSE or WebSocket) on which nothing moves for this long is closed. Long on purpose: sessions are quiet for hours.",
+            "A response (SSE stream, WebSocket, download) on which nothing moves for this long is cut. Long on purpose: sessions are quiet "
+            "for hours.",
         ),
     ] = 24 * HOUR
     max_body: Annotated[int, Key(Size(), "The largest request body; beyond it 413. Responses are not limited.")] = 10 * MIB
@@ -262,7 +264,7 @@ class Log(Struct, frozen=True, kw_only=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Key(
-            Choice("word", ("debug", "info", "warning", "error")),
+            Choice('"debug", "info", "warning" or "error"', ("debug", "info", "warning", "error")),
             "The least important messages of the daemon itself that are written to stderr.",
         ),
     ] = "info"
@@ -279,8 +281,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         float,
         Key(
             Duration(),
-            "How long a request body may pause, or a client may take nothing of its response while there is more; then 408 or a closed "
-            "connection.",
+            "How long a request body may pause; then 408. And how long a client may leave the end of its response untaken; then its "
+            "connection is closed.",
         ),
     ] = 60.0
     handshake_timeout: Annotated[float, Key(Duration(), "How long a TLS handshake may take.")] = 10.0

@@ -1,0 +1,171 @@
+"""docs/config.md, written from the model: `python -m mcpproxy.config.reference docs/config.md` (without a file name: to stdout).
+
+Prose about a key lives beside the key (config/model); here is only what concerns the file as a whole, and an example that uses every key once.
+A test loads the example and compares the file in docs/ with what this writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from mcpproxy.config.load import keys_of
+from mcpproxy.config.model import LATER, TABLES, Config, Key
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Written by `python -m mcpproxy.config.reference docs/config.md` from mcpproxy/config/model.py. Change it there. -->
+
+One TOML file says everything. `mcpproxy run -c FILE` serves it, `mcpproxy check -c FILE` reads it with the same code and names every mistake at once, with
+its path, its line and the valid choices. A key that is not known is a mistake, never ignored. `mcpproxy serve URL` needs no file.
+
+- **Durations** are texts with a unit: `"500ms"`, `"1.5s"`, `"90s"`, `"1m30s"`, `"24h"`, `"7d"`.
+- **Sizes** are texts with a unit: `"512B"`, `"32KiB"`, `"10MiB"`, `"1GiB"` (1 KiB = 1024 B).
+- **Files** with a relative name are looked for beside the configuration file. Unix sockets are given by absolute paths.
+
+The smallest file that serves:
+
+```toml
+{smallest}```
+"""
+
+SMALLEST = """\
+[[listen]]
+address = "127.0.0.1:8443"
+tls = "dev"
+
+[upstream.search]
+urls = ["http://127.0.0.1:8000"]
+
+[[route]]
+upstream = "search"
+"""
+
+EXAMPLE = """\
+# Every key once; those that only repeat their default are marked so.
+health = "/healthz"
+drain = "1h"
+state_dir = "/var/lib/mcpproxy"
+
+[[listen]]                              # HTTPS for the world, one certificate
+address = "0.0.0.0:443"
+tls = { cert = "/etc/mcpproxy/example.pem", key = "/etc/mcpproxy/example.key", min_version = "1.3" }
+
+[[listen]]                              # the same on IPv6, several certificates, chosen by the name the client asks for
+address = "[::]:443"
+[listen.tls]
+certificates = [
+    { cert = "/etc/mcpproxy/example.pem", key = "/etc/mcpproxy/example.key" },
+    { cert = "/etc/mcpproxy/other.pem", key = "/etc/mcpproxy/other.key" },
+]
+
+[[listen]]                              # plain HTTP only sends clients to HTTPS
+address = "0.0.0.0:80"
+redirect = "https"
+
+[[listen]]                              # for trying things out on this machine, beside localhost as mcp.test
+address = "127.0.0.1:8443"
+tls = { hosts = ["mcp.test"] }
+
+[[listen]]                              # for a neighbour that has done TLS already
+address = "unix:/run/mcpproxy/plain.sock"
+
+[upstream.search]                       # two copies of one server
+urls = ["http://127.0.0.1:8000", "http://127.0.0.1:8001"]
+keepalive = 64
+keepalive_idle = "4s"                   # default
+connect_timeout = "2s"
+response_timeout = "24h"                # default
+max_connections = 1000
+queue = 100
+queue_timeout = "5s"                    # default
+host = "upstream"                       # default
+retry_after = "10s"
+
+[upstream.remote]                       # a server elsewhere, with a private authority
+urls = ["https://tools.internal.example.com"]
+ca = "/etc/mcpproxy/internal-ca.pem"
+verify = true                           # default
+
+[upstream.files]
+urls = ["unix:/run/files-server.sock"]
+
+[[route]]
+host = "mcp.example.com"
+path = "/mcp"
+upstream = "search"
+idle_timeout = "24h"                    # default
+max_body = "20MiB"
+sse_keepalive = "15s"
+mcp = true                              # default
+
+[[route]]                               # /files/mcp arrives at the server as /mcp
+host = ["mcp.example.com", "*.files.example.com"]
+path = "/files"
+strip_prefix = true
+upgrade = false
+upstream = "files"
+
+[[route]]                               # any other host and path
+upstream = "remote"
+
+[log]
+access = "/var/log/mcpproxy/access.log"
+level = "info"                          # default
+
+[limits]
+head = "32KiB"                          # default
+target = "8KiB"                         # default
+fields = 100                            # default
+head_timeout = "10s"                    # default
+body_stall = "60s"                      # default
+handshake_timeout = "10s"               # default
+keepalive = "75s"                       # default
+connections = 0                         # default: what the limit on open files allows
+plans = 4096                            # default
+plan_bytes = "16MiB"                    # default
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION.format(smallest=SMALLEST), *map(_section, TABLES), _later(), f"## A complete example\n\n```toml\n{EXAMPLE}```\n"]
+    return "\n".join(parts)
+
+
+def _section(table: type) -> str:
+    title = "The top of the file" if table is Config else f"`{TABLES[table]}`"
+    about = "\n".join(line.strip() for line in (table.__doc__ or "").splitlines()).strip()
+    rows = "\n".join(_row(field, keys_of(table)[field.name]) for field in msgspec.structs.fields(table))
+    return f"## {title}\n\n{about}\n\n| key | value | default | meaning |\n|---|---|---|---|\n{rows}\n"
+
+
+def _row(field: msgspec.structs.FieldInfo, key: Key) -> str:
+    if field.required or key.default.startswith("needed"):
+        default = f"*{key.default or 'needed'}*"
+    elif key.default:
+        default = key.default
+    else:
+        shown = key.kind.show(field.default)
+        default = shown if shown == "not set" else f"`{shown}`"
+    return f"| `{field.name}` | {key.kind.label} | {default} | {key.about} |"
+
+
+def _later() -> str:
+    rows = "\n".join(f"| `{name}` in {TABLES[table]} | {about} |" for table, keys in LATER.items() for name, about in keys.items())
+    return f"## Not in this version\n\nThese keys are refused with a message of their own.\n\n| key | what it will be for |\n|---|---|\n{rows}\n"
+
+
+def main() -> None:
+    """Write the page."""
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    else:
+        sys.stdout.write(reference())
+
+
+if __name__ == "__main__":
+    main()
