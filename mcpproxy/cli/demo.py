@@ -8,10 +8,12 @@ from importlib.util import find_spec
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, state_dir_option
+from mcpproxy.cli.options import EXAMPLE, quick, state_dir_option
 from mcpproxy.errors import StartError
 
 DRAIN_S = 10.0  # nobody wants to wait for a demo to end
+
+PLACEHOLDER = "http://127.0.0.1:1"  # stands for the server while only the address is looked at
 
 
 @click.command(epilog=EXAMPLE("mcpproxy demo", "mcpproxy demo --listen 127.0.0.1:9443"))
@@ -22,7 +24,6 @@ def command(listen: str, state_dir: str | None) -> int:
 
     Needs the extra `demo`: pip install 'mcpproxy[demo]'.
     """
-    from mcpproxy.config.load import serve_config
     from mcpproxy.demo.child import DemoServer
     from mcpproxy.demo.screen import Scene, show
     from mcpproxy.ops.run import run
@@ -30,7 +31,7 @@ def command(listen: str, state_dir: str | None) -> int:
 
     if find_spec("mcp") is None or find_spec("uvicorn") is None:
         raise StartError("the demo needs the MCP SDK, which is not installed", "pip install 'mcpproxy[demo]'")
-    refuse_taken(listen)
+    refuse_taken(quick(PLACEHOLDER, listen, no_tls=False, state_dir=state_dir).listen[0].address)
 
     deaths: list[int] = []
 
@@ -40,7 +41,7 @@ def command(listen: str, state_dir: str | None) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     with DemoServer(died) as server:
-        config = serve_config(server.url, listen=listen, state_dir=state_dir)
+        config = quick(server.url, listen, no_tls=False, state_dir=state_dir)
 
         def ready(urls: list[str]) -> None:
             show(Scene(url=f"{urls[0]}/mcp", ca=devca.files(config.state_dir).ca, upstream=server.url))

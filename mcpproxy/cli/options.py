@@ -55,6 +55,16 @@ def configured(file: Path, state_dir: str | None = None) -> Loaded:
     return replace(loaded, config=with_state_dir(loaded.config, state_dir))
 
 
+def quick(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -> Config:
+    """The configuration of a command without a file. Its mistakes are mistakes of the command line: status 2."""
+    from mcpproxy.config.load import ConfigErrors, serve_config
+
+    try:
+        return serve_config(url, listen=listen, no_tls=no_tls, state_dir=state_dir)
+    except ConfigErrors as errors:
+        raise StartError(errors.message, errors.hint, code=2) from None
+
+
 def with_state_dir(config: Config, state_dir: str | None) -> Config:
     """`config`, keeping its state where the command line says."""
     return config if state_dir is None else structs.replace(config, state_dir=str(Path(state_dir).absolute()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, announce, state_dir_option
+from mcpproxy.cli.options import EXAMPLE, announce, quick, state_dir_option
 
 
 @click.command(
@@ -23,11 +23,10 @@ def command(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -
 
     Everything has its default value; `mcpproxy run` with a file can change each of them.
     """
-    from mcpproxy.config.load import serve_config
     from mcpproxy.ops.run import run
     from mcpproxy.pki import devca
 
-    config = serve_config(url, listen=listen, no_tls=no_tls, state_dir=state_dir)
+    config = quick(url, listen, no_tls, state_dir)
 
     def ready(urls: list[str]) -> None:
         announce(urls)

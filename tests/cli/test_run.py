@@ -1,0 +1,59 @@
+"""mcpproxy run: from a file to an answer, to a clean end; and every way the start can fail. (tests/ops and tests/scenarios go deeper.)"""
+
+import signal
+import socket
+from pathlib import Path
+
+from mcpproxy.cli.main import status_of
+from tests.cli.rig import Command
+from tests.cli.test_options import GOOD, written
+from tests.support.client import RawClient
+from tests.support.ports import free_port
+from tests.support.upstream import ScriptedUpstream, answer
+
+
+def config(port: int, upstream: str = "http://127.0.0.1:9") -> str:
+    return GOOD.replace("8000", str(port)).replace("http://127.0.0.1:9", upstream)
+
+
+def test_it_serves_what_the_file_says_and_ends_when_told(tmp_path: Path) -> None:
+    port = free_port()
+    with ScriptedUpstream(answer()) as upstream:
+        file = written(tmp_path, config(port, upstream.url))
+        with Command("run", "-c", str(file), state=tmp_path / "state") as command:
+            command.until_says(f"mcpproxy: serving http://127.0.0.1:{port}", "err")
+            with RawClient(port) as client:
+                client.send(b"GET /mcp HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.response().status == 200
+            assert command.told_to_end(signal.SIGTERM) == 0
+    assert command.out.count('"path":"/mcp"') == 1
+
+
+def test_warnings_come_before_the_start(tmp_path: Path) -> None:
+    port = free_port()
+    file = written(tmp_path, config(port) + '[upstream.other]\nurls = ["http://127.0.0.1:9"]\n')
+    with Command("run", "-c", str(file), state=tmp_path / "state") as command:
+        command.until_says("serving", "err")
+        assert command.told_to_end(signal.SIGINT) == 0
+    assert command.err.splitlines()[0].startswith("mcpproxy: warning: ")
+
+
+def test_mistakes_keep_it_from_starting(tmp_path: Path) -> None:
+    file = written(tmp_path, config(free_port()) + 'pth = "/"\n')
+    with Command("run", "-c", str(file), state=tmp_path / "state") as command:
+        assert command.wait() == 1
+    first, second = command.err.splitlines()
+    assert first == f"mcpproxy: {file}: 1 mistake"
+    assert second.startswith("  line 8: route[0].pth: there is no such key here")
+
+
+def test_a_taken_port_keeps_it_from_starting(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        file = written(tmp_path, config(taken.getsockname()[1]))
+        with Command("run", "-c", str(file), state=tmp_path / "state") as command:
+            assert command.wait() == 1
+    assert "is in use by another process" in command.err.splitlines()[0]
+
+
+def test_no_file_is_one_line_and_advice(tmp_path: Path) -> None:
+    assert status_of(["run", "-c", str(tmp_path / "none.toml")]) == 1
