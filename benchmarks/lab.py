@@ -144,7 +144,7 @@ def running(command: list[str], core: int, output: int) -> Iterator[subprocess.P
         stdout=output,
         stderr=output,
         cwd=HERE.parent,
-        env=environment(),
+        env=machine.environment(),
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     try:
@@ -156,10 +156,6 @@ def running(command: list[str], core: int, output: int) -> Iterator[subprocess.P
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.lab import HERE, Lab, Proxy, environment
+from benchmarks.lab import HERE, Lab, Proxy
 
 CONNECTIONS = 64
 STAGGER_MS = 11  # between the openings of paced connections; no multiple of their interval
@@ -67,7 +67,7 @@ def pinned(command: list[str], extra: dict[str, str] | None = None) -> tuple[str
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**environment(), **(extra or {})},
+        env={**machine.environment(), **(extra or {})},
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     assert process.stdout is not None

@@ -16,7 +16,12 @@ OPEN_FILES = 20_000  # 5 000 streams cost the proxy 10 000 descriptors
 
 def missing() -> list[str]:
     """Commands that are not installed, as Debian packages."""
-    return [package for command, package in NEEDED.items() if shutil.which(command, path=os.defpath + ":/usr/sbin:/sbin") is None]
+    return [package for command, package in NEEDED.items() if shutil.which(command, path=environment()["PATH"]) is None]
+
+
+def environment() -> dict[str, str]:
+    """Ours, with the folders in which Debian keeps its daemons."""
+    return {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
 
 
 def has_mcpproxy() -> bool:
@@ -83,7 +88,7 @@ def peak_rss_kib(root: int) -> int:
 
 
 def _first_line(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     return (done.stdout + done.stderr).strip().partition("\n")[0]
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks import machine
-from benchmarks.lab import HERE, OPEN_LIMIT_S, environment, raise_open_files
+from benchmarks.lab import HERE, OPEN_LIMIT_S, raise_open_files
 from benchmarks.load import BadRun
 from benchmarks.verify import client_context
 
@@ -144,7 +144,7 @@ def held(port: int, count: int, path: str) -> Iterator[Client]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=HERE.parent,
-        env=environment(),
+        env=machine.environment(),
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     client = Client(process)
