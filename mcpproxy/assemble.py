@@ -6,6 +6,7 @@ import asyncio
 import resource
 import secrets
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -56,7 +57,7 @@ def assemble(config: Config, loop: asyncio.AbstractEventLoop) -> Runtime:
     sink = None if config.log.access == "off" else Sink(config.log.access)
     log = AccessLog(sink)
     pools = {name: _pool(upstream, loop, wheel) for name, upstream in config.upstream.items()}
-    chores = [log.tick, *(pool.tick for pool in pools.values())]
+    chores: list[Callable[[float], None]] = [log.tick, *(pool.tick for pool in pools.values())]
     runtime = Runtime(loop, config, wheel, Ticker(loop, wheel, chores), pools, log, sink, Draining(), set())
     try:
         for listen in config.listen:

@@ -17,7 +17,7 @@ framing for HTTP/1.0) → nothing. States change by storing another function, so
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.edge import tunnel
@@ -486,7 +486,7 @@ def response_head(x: Exchange, data: bytes) -> None:
     except OSError:
         sent = size  # it left with its answer on the way: the exchange is done, the next read finds the hang-up
     now = monotonic()
-    link = x.link
+    link = cast(UpstreamLink, x.link)
     client.log.add(
         (
             x.plan.about,
