@@ -1,1 +1,1 @@
-"""HTTP/1.1: bytes ↔ heads and boundaries. Sans-io: no socket, no clock, no loop is imported here."""
+"""Bytes ↔ heads and boundaries of HTTP/1.1. Sans-io: whoever owns a socket feeds us and acts on what we say."""

@@ -1,67 +1,101 @@
-"""What we know about field names: one row per field a proxy must not simply pass on, and what a well-formed name or value is.
+"""What do we know about a field by its name? One table; everything else in this room reads it.
 
-Drop in a request, drop in a response, and why. Fields named by `Connection` are dropped beside these (RFC 9110 §7.6.1), and in requests every name
-with an underscore: CGI-like servers cannot tell it from the one with a dash, so `X_Real_IP` would pass for ours.
+A row says where the field ends or is refused:
+    q  dropped in requests (not forwarded as the client sent it)
+    s  dropped in responses
+    t  refused in trailers: whoever merges trailers into the head would be steered by bytes nobody judged (RFC 9110 §6.5.1)
+Fields without a row pass as they are, in their order and case.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import NamedTuple
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
-VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")  # RFC 9110 §5.5: no CTL but HTAB, no edge spaces
+Field = tuple[bytes, bytes, bytes]  # name as sent, name in lower case, value
+
+TOKEN = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"  # for character classes (RFC 9110 §5.6.2)
+TEXT = rb"\t -~\x80-\xff"  # what may stand in a value (RFC 9110 §5.5; obs-text is opaque, but allowed)
+is_token = re.compile(rb"[%b]++" % TOKEN).fullmatch
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How one field is treated."""
+class Row(NamedTuple):
+    """One field and what becomes of it."""
 
     name: bytes
-    in_request: bool
-    in_response: bool
+    flags: str
     why: str
 
 
-RULES = (
-    Rule(b"connection", True, True, "hop-by-hop: written anew for the next hop"),
-    Rule(b"keep-alive", True, True, "hop-by-hop: says how long this link idles, not the next one"),
-    Rule(b"proxy-connection", True, True, "never standard, always hop-by-hop in effect"),
-    Rule(b"proxy-authenticate", False, True, "between a client and its own proxy"),
-    Rule(b"proxy-authorization", True, True, "a credential for us, not for the server"),
-    Rule(b"proxy-authentication-info", False, True, "between a client and its own proxy"),
-    Rule(b"proxy", True, False, "httpoxy: becomes HTTP_PROXY in CGI-like servers"),
-    Rule(b"te", True, False, "hop-by-hop: what this link may carry"),
-    Rule(b"transfer-encoding", True, True, "hop-by-hop: written anew from the framing that was judged"),
-    Rule(b"upgrade", True, True, "hop-by-hop: written anew when an upgrade is allowed"),
-    Rule(b"http2-settings", True, False, "part of an upgrade we do not forward (RFC 9113 §3.1)"),
-    Rule(b"content-length", True, False, "written anew from the framing that was judged"),
-    Rule(b"host", True, False, "written anew for the upstream"),
-    Rule(b"forwarded", True, False, "who is in front of us is ours to say (RFC 7239)"),
-    Rule(b"x-real-ip", True, False, "who is in front of us is ours to say"),
-    Rule(b"x-request-id", True, False, "written anew: the client's when it is well-formed, else ours"),
+TABLE = (
+    Row(b"connection", "qst", "hop by hop: it talks about this connection (RFC 9110 §7.6.1)"),
+    Row(b"keep-alive", "qst", "hop by hop"),
+    Row(b"proxy-connection", "qst", "hop by hop, never standardised"),
+    Row(b"te", "qst", "hop by hop; we splice trailers, but promise nobody that they arrive"),
+    Row(b"upgrade", "qst", "hop by hop; written anew for a websocket handshake"),
+    Row(b"http2-settings", "qst", "belongs to an upgrade to h2c, which we do not offer"),
+    Row(b"transfer-encoding", "t", "framing: rendered from what was understood"),
+    Row(b"content-length", "t", "framing: rendered from what was understood"),
+    Row(b"trailer", "t", "names fields of the trailer section; makes no sense inside it"),
+    Row(b"host", "t", "routing: rendered from the upstream's policy"),
+    Row(b"forwarded", "qt", "a claim about who asks; only a proxy we trust could make it"),
+    Row(b"x-real-ip", "qt", "a claim about who asks; the edge appends the truth"),
+    Row(b"x-request-id", "qt", "the edge appends it, the client's own or ours"),
+    Row(b"x-original-url", "qt", "some frameworks route by it, past the route that was judged here"),
+    Row(b"x-rewrite-url", "qt", "as x-original-url"),
+    Row(b"proxy-authenticate", "st", "asks for credentials for a proxy: we are the proxy (RFC 9110 §11.7.1)"),
+    Row(b"proxy-authentication-info", "st", "as proxy-authenticate"),
+    Row(b"authorization", "t", "authentication"),
+    Row(b"www-authenticate", "t", "authentication"),
+    Row(b"authentication-info", "t", "authentication"),
+    Row(b"cookie", "t", "authentication"),
+    Row(b"set-cookie", "t", "authentication"),
+    Row(b"origin", "t", "authentication: who may call from a browser"),
+    Row(b"expect", "t", "request modifier"),
+    Row(b"max-forwards", "t", "request modifier"),
+    Row(b"range", "t", "request modifier"),
+    Row(b"cache-control", "t", "response control"),
+    Row(b"location", "t", "response control"),
+    Row(b"retry-after", "t", "response control"),
+    Row(b"vary", "t", "response control"),
+    Row(b"content-encoding", "t", "decides how the payload is read"),
+    Row(b"content-type", "t", "decides how the payload is read"),
+    Row(b"content-range", "t", "decides how the payload is read"),
+    Row(b"last-event-id", "t", "decides which events are sent"),
 )
-DROP_IN_REQUEST = frozenset(rule.name for rule in RULES if rule.in_request)
-DROP_IN_RESPONSE = frozenset(rule.name for rule in RULES if rule.in_response)
-DROP_PREFIXES_IN_REQUEST = (b"x-forwarded-",)  # whatever a client claims here, servers believe
-NEVER_NOMINATED = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"cookie", b"expect"})
-"""Fields a client may not have removed by naming them in `Connection`: the judgement rests on them."""
-
-NEVER_IN_TRAILERS = frozenset(
-    {
-        b"transfer-encoding", b"content-length", b"content-encoding", b"content-type", b"content-range", b"trailer", b"te", b"connection",
-        b"keep-alive", b"upgrade", b"host", b"expect", b"max-forwards", b"range", b"cache-control", b"age", b"date", b"expires", b"location",
-        b"retry-after", b"vary", b"warning", b"authorization", b"www-authenticate", b"cookie", b"set-cookie", b"proxy-authorization",
-        b"proxy-authenticate", b"proxy-connection", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip",
-        b"mcp-session-id", b"mcp-method", b"mcp-name", b"mcp-protocol-version", b"x-api-key", b"origin", b"last-event-id",
-    }
-)  # fmt: skip
-"""RFC 9110 §6.5.1: no framing, routing, authorization or response control in trailers."""
+# Whole families, by how the name begins.
+FAMILIES = (
+    Row(b"proxy", "qt", "meant for a proxy; `Proxy:` becomes HTTP_PROXY in CGI-like servers (CVE-2016-5385)"),
+    Row(b"x-forwarded-", "qt", "claims about who asks and how; only a proxy we trust could make them"),
+    Row(b"if-", "t", "request modifiers"),
+    Row(b"mcp-", "t", "names the call, the session, the version: rules act on them"),
+)
 
 
-def options(values: list[bytes]) -> list[bytes]:
-    """A comma-separated list field (`Connection`, `Upgrade`), lower-case, empty members left out."""
-    found = []
-    for value in values:
-        found += [part.strip(b" \t").lower() for part in value.split(b",")]
-    return [option for option in found if option]
+def _names(flag: str) -> frozenset[bytes]:
+    return frozenset(row.name for row in TABLE if flag in row.flags)
+
+
+def _families(flag: str) -> tuple[bytes, ...]:
+    return tuple(row.name for row in FAMILIES if flag in row.flags)
+
+
+ENDS_IN_REQUEST, ENDS_IN_RESPONSE, REFUSED_IN_TRAILERS = _names("q"), _names("s"), _names("t")
+FAMILIES_THAT_END_IN_REQUEST, FAMILIES_REFUSED_IN_TRAILERS = _families("q"), _families("t")
+KEPT_WHATEVER_CONNECTION_SAYS = frozenset(
+    {b"content-length", b"transfer-encoding", b"host"}
+)  # no peer can make us forget where a message ends
+
+
+def options(fields: Iterable[Field]) -> frozenset[bytes]:
+    """The options of all Connection fields, in lower case: `close`, `keep-alive`, `upgrade`, and names of fields that end here."""
+    found = [value for _, lower, value in fields if lower == b"connection"]
+    if not found:
+        return frozenset()
+    return frozenset(option.strip(b" \t") for option in b",".join(found).lower().split(b","))
+
+
+def may_be_trailer(lower: bytes) -> bool:
+    """May a field of this name (in lower case) come after the body?"""
+    return lower not in REFUSED_IN_TRAILERS and not lower.startswith(FAMILIES_REFUSED_IN_TRAILERS)

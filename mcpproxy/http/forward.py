@@ -1,58 +1,59 @@
-"""The head for the next hop, built from judged parts (never spliced): RFC 9110 §7.6, RFC 9112 §9.
+"""The head for the next hop, rendered from parsed parts; no byte of it is taken over unread.
 
-Order and case of the end-to-end fields stay as they were. Hop-by-hop fields are written anew; everything else a client could use to speak in our
-name towards the server is dropped (http/fields has the table and the reasons).
+Kept: order and case of all fields that go on. Gone: what http/fields says ends here, what Connection names, and in requests every name with an
+underscore (CGI-like servers cannot tell it from one with a dash). Written anew: the start line, Host, the framing, Connection.
+
+A response head in which nothing had to change is rendered to the very bytes that came (the edge then passes them on as they are).
 """
 
 from __future__ import annotations
 
-from mcpproxy.http.fields import DROP_IN_REQUEST, DROP_IN_RESPONSE, DROP_PREFIXES_IN_REQUEST
-from mcpproxy.http.framing import CHUNKED, LENGTH
+from mcpproxy.http.fields import (
+    ENDS_IN_REQUEST,
+    ENDS_IN_RESPONSE,
+    FAMILIES_THAT_END_IN_REQUEST,
+    KEPT_WHATEVER_CONNECTION_SAYS,
+    options,
+)
 from mcpproxy.http.head import RequestHead, ResponseHead
 
 
 def render_request(head: RequestHead, *, target: bytes, host: bytes, proto: bytes, upgrade: bool) -> bytes:
-    """The upstream's request head, without the empty line: the edge adds what belongs to the connection and the exchange."""
-    nominated = head.nominated
-    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method, target, host)]
-    for raw, name, value in head.fields:
-        if name in DROP_IN_REQUEST or name in nominated or b"_" in name or name.startswith(DROP_PREFIXES_IN_REQUEST):
-            if name == b"content-length" and head.framing == LENGTH:
-                lines.append(b"%b: %d\r\n" % (raw, head.length))
-            elif name == b"transfer-encoding" and head.framing == CHUNKED:
-                lines.append(b"%b: chunked\r\n" % raw)
+    """The request head for the upstream, up to and not including the fields that differ per connection and the final empty line."""
+    gone = ENDS_IN_REQUEST | options(head.fields)
+    lines = [b"%b %b HTTP/1.1\r\n" % (head.method, target)]
+    for name, lower, value in head.fields:
+        if lower == b"host":
+            value = host
+        elif lower == b"content-length":
+            value = b"%d" % head.length
+        elif lower == b"expect":
+            if not head.expect_continue:
+                continue  # HTTP/1.0, or no body to wait with (RFC 9110 §10.1.1)
+        elif lower in gone or b"_" in lower or lower.startswith(FAMILIES_THAT_END_IN_REQUEST):
             continue
-        if name == b"expect" and not head.expect_continue:  # HTTP/1.0: means nothing there
-            continue
-        lines.append(b"%b: %b\r\n" % (raw, value))
+        lines.append(b"%b: %b\r\n" % (name, value))
     if upgrade and head.upgrade is not None:
         lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
-    lines.append(b"X-Forwarded-Proto: %b\r\n" % proto)
-    if head.authority:
-        lines.append(b"X-Forwarded-Host: %b\r\n" % head.authority)
+    lines.append(b"X-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (proto, head.authority))
     return b"".join(lines)
 
 
 def render_response(head: ResponseHead, *, close: bool, client_version: int, dechunk: bool) -> bytes:
-    """The client's response head, whole. `close`: its connection ends with this response; `dechunk`: it does not know chunks."""
-    nominated = head.nominated
-    status = head.status
-    bodiless = status < 200 or status in (204, 304)
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, head.reason)]
-    for raw, name, value in head.fields:
-        if name in DROP_IN_RESPONSE or name in nominated:
-            if name == b"transfer-encoding" and not dechunk and not bodiless and client_version == 11:
-                lines.append(b"%b: chunked\r\n" % raw)
-            continue
-        if name == b"content-length":
-            if status < 200 or status == 204:  # RFC 9110 §8.6: must not be there
-                continue
-            if head.framing == LENGTH:
-                value = b"%d" % head.length
-        lines.append(b"%b: %b\r\n" % (raw, value))
-    if status == 101 and head.upgrade is not None:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
-    elif status >= 200:
+    """The whole response head for the client. `close`: its connection ends with this response; `dechunk`: it gets the payload without chunks."""
+    gone = (ENDS_IN_RESPONSE | options(head.fields)) - KEPT_WHATEVER_CONNECTION_SAYS
+    if head.status < 200 or head.status == 204:
+        gone |= {b"content-length", b"transfer-encoding"}  # RFC 9110 §8.6, RFC 9112 §6.1: MUST NOT be there
+    if dechunk or client_version == 10:
+        gone |= {b"transfer-encoding", b"trailer"}
+    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+    for name, lower, value in head.fields:
+        if lower not in gone:
+            lines.append(b"%b: %b\r\n" % (name, value.lstrip(b"0") or b"0" if lower == b"content-length" else value))
+    if head.status == 101:
+        if head.upgrade is not None:
+            lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
+    elif head.status >= 200:
         if close:
             lines.append(b"Connection: close\r\n")
         elif client_version == 10:

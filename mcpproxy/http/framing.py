@@ -1,207 +1,211 @@
 """HOT. Where does this body end?
 
-A scanner is shown bytes as they pass and says how many of them belong to the message. It never copies, changes or keeps a body.
+A scanner is shown bytes as they pass and says how many belong to the message. It never changes or keeps them (but for a line that was cut in
+two, bounded by the limits below). With `pieces`, a list, it also hands out the payload without its framing.
 
- 1. feed() returns less than it was given only when the body is complete (`done`); what is left over is the next message's, or nobody's.
- 2. A scanner that has raised is dead, and so is its link: not one byte of the slice that broke the framing may be forwarded.
- 3. Trailers belong to the body: the peer sent them, the peer gets them. They are read as strictly as a head, and may not say what only a head may.
- 4. What a scanner keeps between two slices is a part of one line, bounded by LINE_LIMIT.
-
-With `pieces` the payload (without framing) is appended as slices: for clients that do not know chunks, and for those who watch events pass.
+ 1. feed() returns less than it was given only when the body is complete; then `done` is true.
+ 2. A scanner that has raised is dead, and so is its link. What it raised for is never passed on, and neither is any byte of that slice.
+ 3. Of a line that is not all there yet, every byte is already known to be a good beginning: the peer never sees one that we will refuse,
+    only lines that we will not let come to their end.
+ 4. Trailers belong to the body: the peer sent them, the peer gets them.
+ 5. What any two servers could read differently is refused: signs, blanks, 17 digits, LF without CR, a CR alone, extensions in requests.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from mcpproxy.errors import ProxyError, Side
-from mcpproxy.http.fields import NEVER_IN_TRAILERS
+from mcpproxy.http.fields import TEXT, TOKEN, may_be_trailer
 
 NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = 0, 1, 2, 3
-REQUEST, RESPONSE = 0, 1
+REQUEST, RESPONSE = Side.DOWNSTREAM, Side.UPSTREAM  # whose body it is
 
-LINE_LIMIT = 4096  # bytes of a chunk line or trailer line: a size has 16 digits, an extension or a trailer field is a short thing
-TRAILER_LIMIT = 8192  # bytes of all trailers; real ones are a checksum or a status
-SIZE_MEMO = 4096  # chunk size lines remembered (they repeat: servers write in blocks, events have few lengths)
+CHUNK_LIMIT = 2**63  # bytes: a size that a signed 64-bit integer cannot hold means something else to somebody
+LINE_LIMIT = 4096  # bytes of one chunk extension or one trailer: far beyond any use seen
+TRAILER_LIMIT = 8192  # bytes of all trailers: what most servers grant a whole head
+TRAILER_LINES = 32  # trailers carry a digest or a status, not a head
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-SIZE_LINE = (
-    re.compile(rb"([0-9A-Fa-f]{1,16})"),
-    re.compile(rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[\t !#-\[\]-~]*"))?)*'),
-)
-"""RFC 9112 §7.1.1. Requests: no extensions at all, nobody sends them and parsers differ. Responses: only as tokens or plain quoted strings."""
-SIZE_START = (
-    re.compile(rb"[0-9A-Fa-f]{1,16}\r?"),
-    re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[\t -~]*)?\r?"),
-)
-TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?[ \t]*")
-TRAILER_START = re.compile(rb"(?:" + _TOKEN + rb"(?::[\t -~\x80-\xff]*)?)?\r?")
-
-_SIZE, _DATA, _DATA_END, _TRAILER = 0, 1, 2, 3
+CRLF = b"\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+size_line = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n").match
+size_begins = re.compile(rb"[0-9A-Fa-f]{1,16}\r?").fullmatch
+QUOTED = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*+"'
+extended_size_line = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?:[ \t]*+;[ \t]*+[%(t)b]++(?:[ \t]*+=[ \t]*+(?:[%(t)b]++|%(q)b))?+)++\r\n" % {b"t": TOKEN, b"q": QUOTED}
+).match
+extended_size_begins = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*+(?:;[\t -~]*+)?\r?)?").fullmatch
+trailer_line = re.compile(rb"([%b]++):[%b]*+\r\n" % (TOKEN, TEXT)).match
+trailer_begins = re.compile(rb"(?:[%b]++(?::[%b]*+\r?)?|\r)" % (TOKEN, TEXT)).fullmatch
 
 
 class FramingError(ProxyError):
-    """A body that broke its own framing (RFC 9112 §7.1)."""
+    """A body broke its own framing: 400 for a client's, 502 for a server's."""
 
-    def __init__(self, kind: str, trailing: int) -> None:
-        if trailing == REQUEST:
-            super().__init__(kind, Side.DOWNSTREAM, 400)
-        else:
-            super().__init__(kind, Side.UPSTREAM, 502)
+    def __init__(self, kind: str, side: Side) -> None:
+        super().__init__(kind, side, 502 if side is Side.UPSTREAM else 400)
 
 
 class LengthScanner:
-    """Content-Length (RFC 9112 §6.2)."""
+    """A body of a length that is known from the start."""
 
     __slots__ = ("done", "left")
-    between = False  # nothing may be put between these bytes
+    between = False  # there is no place where anything could be added
 
     def __init__(self, length: int) -> None:
         self.left = length
         self.done = length == 0
 
-    def feed(self, data: bytes, pieces: list[Any] | None = None) -> int:
-        """How many bytes of `data` belong to the body."""
-        size = len(data)
-        left = self.left
+    def feed(self, data: bytes, pieces: list[bytes] | None = None) -> int:
+        """How many of these bytes belong to the body."""
+        size, left = len(data), self.left
         if size < left:
             self.left = left - size
-        else:
-            size = left
-            self.left = 0
-            self.done = True
-        if pieces is not None and size:
-            pieces.append(data if size == len(data) else data[:size])
-        return size
+            if pieces is not None:
+                pieces.append(data)
+            return size
+        self.left = 0
+        self.done = True
+        if pieces is not None and left:
+            pieces.append(data[:left])
+        return left
 
 
 class UntilClose:
-    """A response that ends with its connection (RFC 9112 §6.3, rule 8)."""
+    """A body that ends with its connection: every byte belongs to it, and only the caller sees the end."""
 
     __slots__ = ()
-    done = False
     between = True
+    done = False
 
-    def feed(self, data: bytes, pieces: list[Any] | None = None) -> int:
+    def feed(self, data: bytes, pieces: list[bytes] | None = None) -> int:
         """All of them."""
-        if pieces is not None and data:
+        if pieces is not None:
             pieces.append(data)
         return len(data)
 
 
 class ChunkedScanner:
-    """Chunked transfer coding (RFC 9112 §7.1), with CRLF everywhere and nothing lenient."""
+    """A body in chunks (RFC 9112 §7.1): size CRLF data CRLF … 0 CRLF, trailers, CRLF."""
 
-    __slots__ = ("_left", "_part", "_sizes", "_state", "_trailing", "_trailers", "done")
+    __slots__ = ("_held", "_left", "_lines", "_side", "_trailing", "done")
 
-    def __init__(self, trailing: int) -> None:
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._left = 0  # bytes of the present chunk still to come, its CRLF included
+        self._held = b""  # the beginning of a line that was cut
+        self._trailing = 0  # bytes left for trailers; 0 before the last chunk
+        self._lines = 0
         self.done = False
-        self._trailing = trailing
-        self._state = _SIZE
-        self._left = 0  # payload bytes of this chunk still to come
-        self._part = b""  # the beginning of a line
-        self._trailers = 0
-        self._sizes = SIZES[trailing]
 
     @property
     def between(self) -> bool:
-        """Does the next byte begin a chunk?"""
-        return self._state == _SIZE and not self._part
+        """Exactly between two chunks: one more could be put in here."""
+        return not (self._left or self._held or self._trailing or self.done)
 
-    def feed(self, data: bytes, pieces: list[Any] | None = None) -> int:
-        """How many bytes of `data` belong to the body. Raises FramingError."""
-        size = len(data)
-        if self._state == _SIZE:
-            if not self._part and pieces is None:
-                line_end = data.find(b"\r\n", 0, 18)
-                if line_end > 0:  # the common slice: exactly one whole chunk
-                    length = self._sizes.get(data[:line_end])
-                    if length and line_end + length + 4 == size and data[-2:] == b"\r\n":
-                        return size
-        elif self._left > size:  # the other one: all of it lies inside a chunk
-            self._left -= size
-            if pieces is not None and size:
-                pieces.append(data)
-            return size
-        return self._walk(data, pieces)
-
-    def _walk(self, data: bytes, pieces: list[Any] | None) -> int:
-        at, size = 0, len(data)
-        while at < size:
-            state = self._state
-            if state == _DATA:
-                take = min(self._left, size - at)
+    def feed(self, data: bytes, pieces: list[bytes] | None = None) -> int:
+        """How many of these bytes belong to the body."""
+        size, left = len(data), self._left
+        if left:
+            if size <= left - 2:  # wholly inside one chunk
+                self._left = left - size
                 if pieces is not None:
-                    pieces.append(data[at : at + take])
-                at += take
-                self._left -= take
-                if not self._left:
-                    self._state = _DATA_END
-            elif state == _DATA_END:
-                wanted = b"\n" if self._part else b"\r\n"
-                got = data[at : at + len(wanted)]
-                if not wanted.startswith(got):
-                    raise FramingError("bad-chunk-end", self._trailing)
-                at += len(got)
-                if got == wanted:
-                    self._part, self._state = b"", _SIZE
-                else:
-                    self._part = b"\r"
-            else:
-                line_end = data.find(b"\n", at, at + LINE_LIMIT)
-                if line_end < 0:
-                    self._unfinished(self._part + data[at:])
-                    return size
-                line = self._part + data[at : line_end + 1] if self._part else data[at : line_end + 1]
-                self._part = b""
-                at = line_end + 1
-                if line[-2:-1] != b"\r":
-                    raise FramingError("bad-line-end", self._trailing)
-                if state == _SIZE:
-                    self._size_line(line[:-2])
-                elif self._trailer_line(line[:-2]):
-                    return at
+                    pieces.append(data)
+                return size
+            at = self._end_chunk(data, left, pieces)
+            if self._left:
+                return size
+        elif self.done or not size:
+            return 0
+        elif self._held or self._trailing:
+            return self._resume(data, pieces)
+        else:
+            at = 0
+        while at != size:
+            line = size_line(data, at) or self._odd_line(data, at)
+            if line is None:
+                return size
+            length = int(line[1], 16)
+            start = line.end()
+            if not length:
+                return self._trailers(data, start)
+            at = start + length + 2
+            if at > size:
+                self._begin_chunk(data, start, length, pieces)
+                return size
+            if data[at - 2 : at] != CRLF:
+                raise FramingError("bad-chunk-end", self._side)
+            if pieces is not None:
+                pieces.append(data[start : at - 2])
         return size
 
-    def _size_line(self, line: bytes) -> None:
-        length = self._sizes.get(line)
-        if length is None:
-            found = SIZE_LINE[self._trailing].fullmatch(line)
-            if found is None:
-                raise FramingError("bad-chunk-size", self._trailing)
-            length = int(found.group(1), 16)
-            if len(line) <= 16:
-                if len(self._sizes) >= SIZE_MEMO:
-                    self._sizes.clear()
-                self._sizes[line] = length
-        if length:
-            self._left = length
-            self._state = _DATA
-        else:
-            self._state = _TRAILER
+    # -- a chunk that does not lie in one slice ------------------------------------------------------------------------------------------
 
-    def _trailer_line(self, line: bytes) -> bool:
-        """True when this was the empty line that ends the message."""
-        if not line:
-            self.done = True
-            return True
-        self._trailers += len(line)
-        found = TRAILER_LINE.fullmatch(line)
-        if found is None or self._trailers > TRAILER_LIMIT or found.group(1).lower() in NEVER_IN_TRAILERS:
-            raise FramingError("bad-trailer", self._trailing)
-        return False
+    def _begin_chunk(self, data: bytes, start: int, length: int, pieces: list[bytes] | None) -> None:
+        if length >= CHUNK_LIMIT:
+            raise FramingError("bad-chunk-size", self._side)
+        end = start + length
+        if end < len(data) and data[end] != 13:
+            raise FramingError("bad-chunk-end", self._side)
+        if pieces is not None and start < len(data):
+            pieces.append(data[start:end])
+        self._left = end + 2 - len(data)
 
-    def _unfinished(self, part: bytes) -> None:
-        """Keep the beginning of a line, unless it can only become a bad one."""
-        if self._state == _SIZE:
-            good, kind = SIZE_START[self._trailing].fullmatch(part), "bad-chunk-size"
-        else:
-            good, kind = TRAILER_START.fullmatch(part), "bad-trailer"
-        if good is None or len(part) > LINE_LIMIT:
-            raise FramingError(kind, self._trailing)
-        self._part = part
+    def _end_chunk(self, data: bytes, left: int, pieces: list[bytes] | None) -> int:
+        """The rest of a chunk and what is here of its CRLF. Returns where that stops."""
+        at = left - 2 if left > 2 else 0
+        wanted = CRLF if left >= 2 else b"\n"
+        got = data[at : at + len(wanted)]
+        if not wanted.startswith(got):
+            raise FramingError("bad-chunk-end", self._side)
+        if pieces is not None and at:
+            pieces.append(data[:at])
+        self._left = len(wanted) - len(got)
+        return at + len(got)
 
+    # -- lines that are cut, extended or wrong ---------------------------------------------------------------------------------------------
 
-SIZES: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
-"""Size lines that were judged well-formed, for requests and responses apart (they differ in extensions)."""
+    def _resume(self, data: bytes, pieces: list[bytes] | None) -> int:
+        """Put a cut line together and go on."""
+        held, self._held = self._held, b""
+        data = held + data
+        used = self._trailers(data, 0) if self._trailing else self.feed(data, pieces)
+        return used - len(held)
+
+    def _odd_line(self, data: bytes, at: int) -> re.Match[bytes] | None:
+        """No plain size line at `at`: one with extensions, one that is cut (None), or none at all."""
+        begins = size_begins
+        if self._side is RESPONSE:
+            begins = extended_size_begins
+            line = extended_size_line(data, at, at + LINE_LIMIT)
+            if line is not None:
+                return line
+        if len(data) - at > LINE_LIMIT or not begins(data, at):
+            raise FramingError("bad-chunk-size", self._side)
+        self._held = data[at:]
+        return None
+
+    def _trailers(self, data: bytes, at: int) -> int:
+        """After the last chunk: fields, then an empty line."""
+        if not self._trailing:
+            self._trailing = TRAILER_LIMIT
+        while data[at : at + 2] != CRLF:
+            line = trailer_line(data, at, at + LINE_LIMIT)
+            if line is None:
+                rest = data[at:]
+                if len(rest) >= min(LINE_LIMIT, self._trailing):
+                    raise FramingError("trailers-too-large", self._side)
+                if rest and not trailer_begins(rest):
+                    raise FramingError("bad-trailer", self._side)
+                self._held = rest
+                return len(data)
+            self._trailing -= line.end() - at
+            self._lines += 1
+            if self._trailing <= 0 or self._lines > TRAILER_LINES:
+                raise FramingError("trailers-too-large", self._side)
+            name = line[1].lower()
+            if not may_be_trailer(name) or (self._side is REQUEST and b"_" in name):
+                raise FramingError("bad-trailer", self._side)
+            at = line.end()
+        self.done = True
+        return at + 2

@@ -1,14 +1,17 @@
-"""What we answer ourselves: small JSON bodies that a program can read and a person can understand.
+"""Answers of our own: whole HTTP/1.1 messages, JSON inside, in the shape of a JSON-RPC error where an MCP client is listening.
 
-On MCP routes the body is a JSON-RPC error object, because clients parse it as one (and choose their protocol era by it). Its `code` is the HTTP status:
-outside the range JSON-RPC reserves (-32768…-32000), where the MCP specification forbids new codes. The slug in `reason` is also in the access log.
+The `kind` that an error carries is told as `reason`, with a sentence for people; both are stable, neither repeats anything the peer sent.
+The JSON-RPC code is the HTTP status: the range from -32768 to -32000 is not ours (MCP basic, error codes). Clients that do not know the reason
+still have the status. Answers are never cached, but for the redirect, whose cause will not go away.
 """
 
 from __future__ import annotations
 
 import json
 
-STATUS = {
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+STATUS_TEXT = {
     200: "OK",
     308: "Permanent Redirect",
     400: "Bad Request",
@@ -26,62 +29,57 @@ STATUS = {
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     502: "Bad Gateway",
     503: "Service Unavailable",
     504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
 }
+ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # what a 405 must tell (RFC 9110 §15.5.6): CONNECT and TRACE are refused
 
 MESSAGES = {
-    "bad-character": "the request head contains a control character, a bare CR or LF, or a folded line",
-    "bad-request-line": "the request line is not `METHOD target HTTP/1.1` with single spaces",
-    "bad-version": "the request line does not end in an HTTP version",
-    "version-not-supported": "this listener speaks HTTP/1.1 and HTTP/1.0",
-    "tls-on-plain-port": "this is a plain HTTP port and the client spoke TLS: use http://",
-    "bad-head": "the request head is not well-formed",
-    "bad-host": "exactly one well-formed Host field is needed",
-    "host-mismatch": "the authority of the target and the Host field differ",
-    "bad-target": "the request target is not a well-formed path",
-    "dot-segment": "the path contains `.` or `..` segments: send the resolved path",
-    "bad-connection-field": "the Connection field names a field that must not be removed, or is not a list of tokens",
-    "bad-content-length": "Content-Length must be given once, as a number",
-    "bad-transfer-encoding": "the only transfer coding understood is `chunked`, given once, in HTTP/1.1",
-    "length-and-chunked": "Content-Length and Transfer-Encoding must not come together",
-    "bad-chunk-size": "a chunk size is not a plain hexadecimal number",
-    "bad-chunk-end": "chunk data is not followed by CRLF",
-    "bad-line-end": "a line of the chunked body does not end in CRLF",
-    "bad-trailer": "a trailer is not well-formed or names a field that does not belong in trailers",
-    "unknown-expectation": "the only expectation understood is `100-continue`",
-    "method-not-allowed": "this method is not served here",
-    "target-too-long": "the request target is too long",
-    "head-too-large": "the request head is too large",
-    "too-many-fields": "the request has too many header fields",
-    "body-too-large": "the request body is larger than this route allows",
-    "head-timeout": "the request head did not arrive in time",
-    "body-timeout": "the request body stopped arriving",
-    "unknown-host": "no site with this name is served here",
-    "no-route": "nothing is served at this path",
-    "too-many-connections": "all connections are in use, try again soon",
-    "queue-full": "the upstream is busy and its queue is full, try again soon",
-    "queue-timeout": "the upstream was busy for too long, try again soon",
-    "out-of-descriptors": "the proxy is out of descriptors, try again soon",
-    "connect-refused": "the upstream server refused the connection: is it running?",
-    "connect-failed": "the upstream server could not be reached",
-    "connect-timeout": "the upstream server did not accept the connection in time",
-    "name-unknown": "the name of the upstream server is not known",
-    "upstream-tls": "the TLS handshake with the upstream server failed",
-    "upstream-closed": "the upstream server closed the connection before it answered",
-    "upstream-cut-head": "the upstream server closed the connection in the middle of its response head",
-    "bad-response-head": "the upstream server's response head is not well-formed",
-    "bad-response-framing": "the upstream server's response says ambiguously where its body ends",
-    "response-head-too-large": "the upstream server's response head is too large",
-    "too-many-response-fields": "the upstream server's response has too many header fields",
-    "too-many-interim-responses": "the upstream server sent too many interim responses",
-    "unasked-101": "the upstream server switched protocols without being asked",
-    "response-timeout": "the upstream server did not answer in time",
+    # the client's head
+    "bad-request-line": "The request line is not HTTP/1.1.",
+    "bad-line-end": "A line of the head does not end with CRLF.",
+    "control-character": "The head contains a control character.",
+    "folded-field": "A field is folded over several lines.",
+    "bad-field": "A field line is malformed.",
+    "bad-content-length": "Content-Length is malformed or there is more than one.",
+    "bad-transfer-encoding": "Transfer-Encoding must be exactly 'chunked', once, and needs HTTP/1.1.",
+    "length-and-coding": "Content-Length and Transfer-Encoding exclude each other.",
+    "missing-host": "The Host field is missing.",
+    "bad-host": "The Host field is malformed or there is more than one.",
+    "bad-target": "The request target is malformed or does not agree with Host.",
+    "bad-connection": "Connection names a field that belongs to the whole message.",
+    "method-not-allowed": "This method is not served here.",
+    "target-too-long": "The request target is too long.",
+    "head-too-large": "The request head is too large.",
+    "too-many-fields": "The request head has too many fields.",
+    "unknown-expectation": "Only 'Expect: 100-continue' can be met.",
+    "unsupported-version": "Only HTTP/1.1 and HTTP/1.0 are spoken on this connection.",
+    "tls-on-plain-port": "This port does not speak TLS.",
+    "head-timeout": "The request head did not arrive in time.",
+    # where it wants to go
+    "unknown-host": "This host name is not served here.",
+    "no-route": "Nothing is served at this path.",
+    # a body
+    "bad-chunk-size": "A chunk size is malformed.",
+    "bad-chunk-end": "A chunk does not end where its size said.",
+    "bad-trailer": "A trailer field is malformed or not allowed in trailers.",
+    "trailers-too-large": "The trailers are too large.",
+    "body-too-large": "The request body is too large.",
+    "body-timeout": "The request body did not arrive in time.",
+    # the server behind us
+    "bad-status-line": "The server's status line is not HTTP/1.1.",
+    "response-head-too-large": "The server's response head is too large.",
+    "too-many-interim-responses": "The server sent too many interim responses.",
+    "unasked-101": "The server switched protocols without being asked to.",
+    "upstream-cut-head": "The server closed its connection within the response head.",
+    "upstream-closed": "The server closed its connection without an answer.",
+    "response-timeout": "The server did not answer in time.",
+    # ourselves
+    "too-many-connections": "Too many connections are open.",
 }
-
-EXTRA = {"method-not-allowed": (b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",)}
 
 
 def reply(
@@ -91,39 +89,41 @@ def reply(
     jsonrpc: bool,
     close: bool,
     retry_after: int | None = None,
-    extra: tuple[bytes, ...] = (),
+    extra: tuple[tuple[bytes, bytes], ...] = (),
     head_only: bool = False,
 ) -> bytes:
-    """A whole HTTP/1.1 answer. `extra`: further field lines without CRLF; `head_only`: for HEAD, the body is left out but its length is told."""
-    message = MESSAGES.get(kind, STATUS[status])
+    """An error answer. `extra` are more fields; `head_only` answers HEAD."""
+    message = MESSAGES.get(kind) or STATUS_TEXT[status] + "."
+    told: dict[str, object]
     if jsonrpc:
-        document: object = {"jsonrpc": "2.0", "id": None, "error": {"code": status, "message": message, "data": {"reason": kind}}}
+        told = {"jsonrpc": "2.0", "id": None, "error": {"code": status, "message": message, "data": {"reason": kind}}}
     else:
-        document = {"error": {"status": status, "reason": kind, "message": message}}
-    lines = [*extra, *EXTRA.get(kind, ())]
+        told = {"error": {"status": status, "reason": kind, "message": message}}
+    fields = [(b"Cache-Control", b"no-store"), *extra]
+    if status == 405:
+        fields.append((b"Allow", ALLOWED))
     if retry_after is not None:
-        lines.append(b"Retry-After: %d" % retry_after)
-    return _answer(status, document, lines, close, head_only)
+        fields.append((b"Retry-After", b"%d" % retry_after))
+    return _message(status, fields, told, close=close, head_only=head_only)
 
 
 def health(*, close: bool) -> bytes:
-    """The local health answer."""
-    return _answer(200, {"status": "ok"}, [b"Cache-Control: no-store"], close, False)
+    """We are alive."""
+    return _message(200, [(b"Cache-Control", b"no-store")], {"status": "ok"}, close=close)
 
 
-def redirect(location: bytes, *, close: bool) -> bytes:
-    """308 keeps method and body (RFC 9110 §15.4.9): MCP clients follow nothing else on POST."""
-    return _answer(308, {"location": location.decode("ascii")}, [b"Location: %b" % location], close, False)
+def redirect(location: bytes, close: bool) -> bytes:
+    """308: the same request, method and body, to another place."""
+    return _message(308, [(b"Location", location)], None, close=close)
 
 
-def _answer(status: int, document: object, lines: list[bytes], close: bool, head_only: bool) -> bytes:
-    body = json.dumps(document, separators=(",", ":")).encode() + b"\n"
-    head = [
-        b"HTTP/1.1 %d %b" % (status, STATUS[status].encode()),
-        b"Content-Type: application/json",
-        b"Content-Length: %d" % len(body),
-        *lines,
-    ]
+def _message(status: int, fields: list[tuple[bytes, bytes]], told: object, *, close: bool, head_only: bool = False) -> bytes:
+    body = b"" if told is None else json.dumps(told, separators=(",", ":")).encode() + b"\n"
+    lines = [b"HTTP/1.1 %d %b" % (status, STATUS_TEXT[status].encode())]
+    lines += [b"%b: %b" % field for field in fields]
+    if told is not None:
+        lines.append(b"Content-Type: application/json")
+    lines.append(b"Content-Length: %d" % len(body))
     if close:
-        head.append(b"Connection: close")
-    return b"\r\n".join([*head, b"", b"" if head_only else body])
+        lines.append(b"Connection: close")
+    return b"\r\n".join([*lines, b"", b"" if head_only else body])

@@ -1,37 +1,43 @@
-"""WebSocket handshakes (RFC 6455 §4): was one asked for correctly, and is this 101 the answer to it?
+"""Was a websocket asked for, and is this 101 the answer to it (RFC 6455 §4)?
 
-Only `websocket` is ever upgraded: h2c by upgrade is gone from the standard (RFC 9113 §3.1), and an unknown protocol would be a hole in every rule.
+Only a complete and correct handshake counts; of anything else the upgrade is ignored, as RFC 9110 §7.8 allows, and the request goes on as a plain
+one. That leaves no way to open a tunnel by asking for something that we and the server understand differently (h2c, two protocols, a body in
+between). Whether Sec-WebSocket-Accept fits the key is the client's to check: it is the one who would be deceived.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from mcpproxy.http.fields import options
+from mcpproxy.http.fields import Field, options
 
-KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
-Fields = tuple[tuple[bytes, bytes, bytes], ...]
-
-
-def _values(fields: Fields, wanted: bytes) -> list[bytes]:
-    return [value for _, name, value in fields if name == wanted]
+WEBSOCKET = b"websocket"
+_key = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==").fullmatch  # base64 of 16 bytes
+_accept = re.compile(rb"[A-Za-z0-9+/]{27}=").fullmatch  # base64 of a SHA-1
+_version = re.compile(rb"[0-9]{1,3}").fullmatch  # whether it is one the server speaks (13), the server says (426)
 
 
-def asked_for(method: bytes, version: int, no_body: bool, connection: frozenset[bytes], fields: Fields) -> bytes | None:
-    """b"websocket" when this request is a well-formed handshake, else None (its Upgrade field is then dropped like any hop-by-hop field)."""
-    if method != b"GET" or version != 11 or not no_body or b"upgrade" not in connection:
+def asked(method: bytes, version: int, fields: Iterable[Field]) -> bytes | None:
+    """The protocol a request without body asks to switch to, or None."""
+    fields = tuple(fields)
+    if method != b"GET" or version != 11 or not _named(fields):
         return None
-    keys = _values(fields, b"sec-websocket-key")
-    if options(_values(fields, b"upgrade")) != [b"websocket"] or _values(fields, b"sec-websocket-version") != [b"13"]:
-        return None
-    if len(keys) != 1 or KEY.fullmatch(keys[0]) is None:
-        return None
-    return b"websocket"
+    keys, versions = _values(fields, b"sec-websocket-key"), _values(fields, b"sec-websocket-version")
+    return WEBSOCKET if len(keys) == len(versions) == 1 and _key(keys[0]) and _version(versions[0]) else None
 
 
-def granted(status: int, connection: frozenset[bytes], fields: Fields) -> bytes | None:
-    """The protocol a 101 switches to, in lower case; None for every other response."""
-    if status != 101 or b"upgrade" not in connection:
-        return None
-    protocols = options(_values(fields, b"upgrade"))
-    return protocols[0] if len(protocols) == 1 else None
+def switched(fields: Iterable[Field]) -> bytes | None:
+    """The protocol a 101 switches to, or None when it is no good answer to anything we let through."""
+    fields = tuple(fields)
+    accepts = _values(fields, b"sec-websocket-accept")
+    return WEBSOCKET if _named(fields) and len(accepts) == 1 and _accept(accepts[0]) else None
+
+
+def _named(fields: tuple[Field, ...]) -> bool:
+    upgrades = _values(fields, b"upgrade")
+    return len(upgrades) == 1 and upgrades[0].lower() == WEBSOCKET and b"upgrade" in options(fields)
+
+
+def _values(fields: tuple[Field, ...], name: bytes) -> list[bytes]:
+    return [value for _, lower, value in fields if lower == name]
