@@ -89,7 +89,7 @@ class Count(Kind):
             hint = f", without quotes: {value}" if isinstance(value, str) and value.isascii() and value.isdigit() else ""
             raise Wrong(f"{show_value(value)}: must be a whole number{hint}")
         if value < self.least:
-            raise Wrong(f"{value}: must be at least {self.least}")
+            raise Wrong(f"{show_value(value)}: must be at least {self.least}")
         if value > MOST:
             raise Wrong(f"{show_value(value)}: must be at most {MOST}")
         return value

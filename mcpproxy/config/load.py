@@ -210,7 +210,7 @@ def _unknown(of: type, name: str, keys: Mapping[str, Key]) -> Wrong:
     if name in LATER.get(of, ()):
         return Wrong(f"is not in this version: {LATER[of][name]}")
     owners = [title for table, title in TABLES.items() if table is not of and name in keys_of(table)]
-    hint = nearest(name, keys) or (f"; it belongs into {' or '.join(owners)}" if owners else "")
+    hint = f"; it belongs into {' or '.join(owners)}" if owners else nearest(name, keys)
     return Wrong(f"there is no such key here{hint}", sorted(keys))
 
 

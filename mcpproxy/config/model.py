@@ -310,7 +310,7 @@ def default_state_dir() -> str:
 class Config(Struct, frozen=True, kw_only=True):
     """The whole file."""
 
-    listen: Annotated[tuple[Listen, ...], Key(Tables("list of tables", Listen), "The listeners, see `[[listen]]`.", "needed")]
+    listen: Annotated[tuple[Listen, ...], Key(Tables("list of tables", Listen), "The listeners, see `[[listen]]`.", "needed")] = ()
     upstream: Annotated[
         dict[str, Upstream], Key(Named("tables by name", Upstream), "The upstreams, see `[upstream.NAME]`.", "needed for routes")
     ] = field(default_factory=dict)

@@ -60,13 +60,13 @@ def url(text: str) -> str:
         raise Wrong(f'the scheme is missing: "http://{text.lstrip("/")}"?', ("http://", "https://", "unix:"))
     if scheme.lower() not in ("http", "https"):
         raise Wrong(f'"{scheme}://" is not a scheme for upstreams{nearest(scheme, ("http", "https"))}', ("http://", "https://", "unix:"))
+    if not text.isascii() or any(character <= " " or character == "\x7f" for character in text):
+        raise Wrong("a URL has no spaces, control characters or letters beyond ASCII (write an international name in its xn-- form)")
     try:
         parts = urlsplit(text)
         given = parts.port
     except ValueError as error:
         raise Wrong(f"not a URL: {error}") from None
-    if not text.isascii() or any(character <= " " or character == "\x7f" for character in text):
-        raise Wrong("a URL has no spaces, control characters or letters beyond ASCII (write an international name in its xn-- form)")
     if parts.username is not None or parts.password is not None:
         raise Wrong("user and password do not belong into an upstream URL")
     if parts.path not in ("", "/") or "?" in text or "#" in text:

@@ -1,0 +1,108 @@
+"""Each kind of value: what it takes, what it says when it refuses."""
+
+from typing import Any
+
+import pytest
+
+from mcpproxy.config import kinds, names
+from mcpproxy.config.mistakes import Wrong
+
+WORDS = kinds.Choice("word", ("stdout", "stderr"))
+LOG = kinds.File("file", ("stdout", "off"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "read"),
+    [
+        (kinds.Duration(), "1.5s", 1.5),
+        (kinds.Duration(zero=True), "0s", 0.0),
+        (kinds.Duration(), "366d", 366 * 86400.0),
+        (kinds.Size(), "10MiB", 10 << 20),
+        (kinds.Size(least=0), "0B", 0),
+        (kinds.Count(), 1, 1),
+        (kinds.Count(least=0), 0, 0),
+        (kinds.Flag(), False, False),
+        (WORDS, "stderr", "stderr"),
+        (kinds.Text("path", names.path), "/mcp", "/mcp"),
+        (kinds.File(), "a.pem", "/etc/m/a.pem"),
+        (kinds.File(), "/a.pem", "/a.pem"),
+        (LOG, "off", "off"),
+        (LOG, "./log", "/etc/m/./log"),
+    ],
+)
+def test_taken(kind: kinds.Kind, value: object, read: object) -> None:
+    found = kind.read(value, "/etc/m")
+    assert (found, type(found)) == (read, type(read))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        (kinds.Duration(), "0s", '"0s": must be longer than zero'),
+        (kinds.Duration(), 30, '30: a duration needs a unit: "30s"'),
+        (kinds.Duration(), "367d", "longer than a year"),
+        (kinds.Duration(), "-1s", "a duration is a number"),
+        (kinds.Duration(), True, "true: a duration is"),
+        (kinds.Duration(), {"a": 1}, "a table: a duration is"),
+        (kinds.Size(), "0B", "at least 1B"),
+        (kinds.Size(least=1024), "1023B", "at least 1KiB"),
+        (kinds.Size(), "2000000GiB", "is the unit right"),
+        (kinds.Size(), 1024, '"1024B"'),
+        (kinds.Count(), 0, "0: must be at least 1"),
+        (kinds.Count(), -1, "at least 1"),
+        (kinds.Count(), 1 << 40, "at most"),
+        (kinds.Count(), "32", "without quotes: 32"),
+        (kinds.Count(), 1.0, "whole number"),
+        (kinds.Count(), True, "whole number"),
+        (kinds.Flag(), "true", "without quotes"),
+        (kinds.Flag(), 1, "true or false"),
+        (WORDS, "stdour", 'did you mean "stdout"'),
+        (WORDS, 1, "not a valid choice"),
+        (WORDS, ["stdout"], "not a valid choice"),
+        (kinds.Text("path", names.path), "mcp", '"mcp": a path starts'),
+        (kinds.Text("path", names.path), 1, "a text in quotes"),
+        (kinds.File(), "", "name of a file"),
+        (kinds.File(), "a\0b", "name of a file"),
+        (kinds.File(), 1, "name of a file"),
+        (LOG, "sdtout", 'did you mean "stdout"'),
+        (LOG, "access.log", 'a path with a "/"'),
+    ],
+)
+def test_refused(kind: kinds.Kind, value: object, said: str) -> None:
+    with pytest.raises(Wrong) as caught:
+        kind.read(value, "/etc/m")
+    assert said in caught.value.message
+
+
+def test_numbers_too_long_to_print_are_refused_too() -> None:
+    for kind in (kinds.Count(), kinds.Duration(), kinds.Size(), kinds.Flag(), WORDS, LOG):
+        with pytest.raises(Wrong):
+            kind.read(1 << 100_000, "")
+
+
+def test_choices_are_listed_as_they_are_written() -> None:
+    with pytest.raises(Wrong) as caught:
+        WORDS.read("x", "")
+    assert caught.value.choices == ('"stdout"', '"stderr"')
+
+
+def test_without_a_directory_relative_names_stay() -> None:
+    assert kinds.File().read("a.pem", "") == "a.pem"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (kinds.Duration(), 86400.0, '"24h"'),
+        (kinds.Duration(), None, "not set"),
+        (kinds.Size(), 10 << 20, '"10MiB"'),
+        (kinds.Count(), 32, "32"),
+        (kinds.Flag(), True, "true"),
+        (WORDS, "stdout", '"stdout"'),
+        (kinds.File(), None, "not set"),
+        (kinds.Words("list", WORDS), (), "not set"),
+        (kinds.Words("list", WORDS), ("a", "b"), '["a", "b"]'),
+    ],
+)
+def test_values_are_shown_as_toml(kind: kinds.Kind, value: Any, text: str) -> None:
+    assert text == kind.show(value)

@@ -1,0 +1,255 @@
+"""Addresses, URLs, hosts and paths: normal forms, and refusals that say what to write."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpproxy.config import names
+from mcpproxy.config.mistakes import Wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("0.0.0.0:443", "0.0.0.0:443"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("[::]:443", "[::]:443"),
+        ("[0:0::1]:8443", "[::1]:8443"),
+        ("127.0.0.1:0080", "127.0.0.1:80"),
+        ("unix:/run/mcpproxy.sock", "unix:/run/mcpproxy.sock"),
+        ("unix:///run/mcpproxy.sock", "unix:/run/mcpproxy.sock"),
+    ],
+)
+def test_addresses(text: str, normal: str) -> None:
+    assert normal == names.address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "host:port"),
+        ("443", "host:port"),
+        ("::1", "host:port"),
+        ("::1:443", "host:port"),
+        (":443", '"0.0.0.0:443" is every IPv4'),
+        ("*:443", '"0.0.0.0:443" is every IPv4'),
+        ("localhost:443", '"127.0.0.1:443"'),
+        ("example.com:443", "takes no names"),
+        ("0.0.0.0:https", "is not a port"),
+        ("0.0.0.0:65536", "is not a port"),
+        ("0.0.0.0:-1", "is not a port"),
+        ("0.0.0.0:٤٤٣", "is not a port"),
+        ("0.0.0.0:", "is not a port"),
+        ("256.0.0.1:80", "not an IP address"),
+        ("[127.0.0.1]:80", "in brackets"),
+        ("[fe80::1%eth0]:80", "without a zone"),
+        ("[::ffff:192.0.2.1]:80", '"192.0.2.1:80"'),
+        ("http://0.0.0.0:80/", '"0.0.0.0:80"'),
+        ("unix:run/x.sock", "absolute path"),
+        ("unix://run/x.sock", "absolute path"),
+        ("unix:", "absolute path"),
+        ("unix:/run/", "absolute path"),
+        ("unix:/" + "x" * 107, "at most 107 bytes"),
+    ],
+)
+def test_addresses_refused(text: str, said: str) -> None:
+    refused(names.address, text, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+        ("HTTPS://Tools.Example.COM", "https://tools.example.com"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        ("http://mcp_server:8000", "http://mcp_server:8000"),
+        ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ("unix:///run/a.sock", "unix:/run/a.sock"),
+    ],
+)
+def test_urls(text: str, normal: str) -> None:
+    assert normal == names.url(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("127.0.0.1:8000", '"http://127.0.0.1:8000"'),
+        ("localhost", '"http://localhost"'),
+        ("htps://x", 'did you mean "https"'),
+        ("ftp://x", "not a scheme"),
+        ("http://x:8000/mcp", "ends after the port"),
+        ("http://x:8000?a=b", "ends after the port"),
+        ("http://x:8000#f", "ends after the port"),
+        ("http://x:8000/?", "ends after the port"),
+        ("http://user:pass@x", "user and password"),
+        ("http://x:0", "1 to 65535"),
+        ("http://x:", "1 to 65535"),
+        ("http://x:65536", "not a URL"),
+        ("http://x:80a", "not a URL"),
+        ("http://[::1", "not a URL"),
+        ("http://", "empty"),
+        ("http://:80", "empty"),
+        ("http://a b", "no spaces"),
+        ("http://a\r\nX: y", "no spaces"),
+        ("http://bücher.example", "beyond ASCII"),
+        ("http://*.example.com", "no wildcard"),
+        ("http://-x", "not a host name"),
+        ("http://x..y", "not a host name"),
+        ("http://1.2.3", "looks like an IPv4"),
+        ("unix:relative", "absolute path"),
+    ],
+)
+def test_urls_refused(text: str, said: str) -> None:
+    refused(names.url, text, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("MCP.Example.com", "mcp.example.com"),
+        ("*.example.com", "*.example.com"),
+        ("localhost", "localhost"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8::1", "[2001:db8::1]"),
+        ("[2001:db8:0::1]", "[2001:db8::1]"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_hosts(text: str, normal: str) -> None:
+    assert normal == names.host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("*", "leave it out"),
+        ("*.", "final dot"),
+        ("a.*.example", 'one "*."'),
+        ("*a.example", 'one "*."'),
+        ("*.*.example", 'one "*."'),
+        ("example.com:443", 'are meant): "example.com"'),
+        ("[::1]:443", 'are meant): "[::1]"'),
+        ("https://example.com", "without scheme"),
+        ("example.com/mcp", "without scheme"),
+        ("example.com.", '"example.com"'),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("a" * 64, "not a host name"),
+        (".".join(["a" * 60] * 5), "not a host name"),
+        ("a b", "not a host name"),
+        ("a\n", "not a host name"),
+        ("10.0.0.256", "looks like an IPv4"),
+    ],
+)
+def test_hosts_refused(text: str, said: str) -> None:
+    refused(names.host, text, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("upstream", "upstream"),
+        ("keep", "keep"),
+        ("API.example", "api.example"),
+        ("api.example:8080", "api.example:8080"),
+        ("::1", "[::1]"),
+        ("[::1]:80", "[::1]:80"),
+    ],
+)
+def test_host_policies(text: str, normal: str) -> None:
+    assert normal == names.host_policy(text)
+
+
+@pytest.mark.parametrize(("text", "said"), [("*.x", "no wildcard"), ("x:0x", "not a port"), ("a\r\nb: c", "not a"), ("", "empty")])
+def test_host_policies_refused(text: str, said: str) -> None:
+    refused(names.host_policy, text, said)
+
+
+@pytest.mark.parametrize("text", ["/", "/mcp", "/a/b/c", "/caf%C3%A9", "/.well-known", "/a:b@c;d=e,f!$&'()+~_-", "/" + "a" * 1000])
+def test_paths(text: str) -> None:
+    assert text == names.path(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", 'starts with "/"'),
+        ("mcp", '"/mcp"'),
+        ("/mcp/", '"/mcp"'),
+        ("//", '"/"'),
+        ("/mcp/*", 'leave the "*" out'),
+        ("/*", '"/"'),
+        ("/a//b", "not a path"),
+        ("/a b", "not a path"),
+        ("/café", "percent-encoded"),
+        ("/a%2", "not a path"),
+        ("/a?b", "no query"),
+        ("/a#b", "no query"),
+        ("/a/../b", '".."'),
+        ("/a/%2e%2E/b", '".."'),
+        ("/a/.", '".."'),
+        ("/a%2Fb", "encoded slash"),
+        ("/a%5cb", "encoded slash"),
+        ("/a%00", "encoded slash"),
+        ("/a\n", "not a path"),
+        ("/" + "a" * 1024, "not a path"),
+    ],
+)
+def test_paths_refused(text: str, said: str) -> None:
+    refused(names.path, text, said)
+
+
+@pytest.mark.parametrize("text", ["", ".hidden", "-x", "a b", "a" * 65, "ä", "a/b", "a\n"])
+def test_names_of_upstreams_refused(text: str) -> None:
+    refused(names.upstream_name, text, "1 to 64 letters")
+
+
+def test_plain_paths_compare_equal() -> None:
+    assert names.plain_path(b"/%6Dcp%2f%7e%c3") == b"/mcp%2F~%C3"
+    assert names.plain_path(b"/%zz%") == b"/%zz%"
+
+
+@pytest.mark.parametrize(
+    ("raw", "read"),
+    [(b"/a/../b", b"/b"), (b"/../..", b"/"), (b"//a\\b%2Fc/.", b"/a/b/c"), (b"", b"/"), (b"*", b"/*"), (b"/%25%32%66", b"/%2f")],
+)
+def test_generous_paths(raw: bytes, read: bytes) -> None:
+    assert read == names.generous_path(raw)
+
+
+READERS: list[Callable[[str], str]] = [
+    names.address,
+    names.url,
+    names.host,
+    names.host_policy,
+    names.path,
+    names.socket_path,
+    names.upstream_name,
+]
+LIKELY = st.text(alphabet="htps:/[]*.%0123456789abcdef?#@ -_é\0\n", max_size=30)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+@given(text=st.one_of(st.text(), LIKELY, LIKELY.map("http://".__add__), LIKELY.map("/".__add__)))
+def test_a_normal_form_is_its_own_normal_form(reader: Callable[[str], str], text: str) -> None:
+    """Also: whatever the text, it is taken or refused, and what is taken has nothing that could break a head or a log line."""
+    try:
+        normal = reader(text)
+    except Wrong:
+        return
+    assert normal == reader(normal)
+    if reader is not names.socket_path and not normal.startswith("unix:"):
+        assert normal.isascii()
+        assert normal.isprintable()
+        assert " " not in normal
+
+
+def refused(reader: Callable[[str], str], text: str, said: str) -> None:
+    with pytest.raises(Wrong) as caught:
+        reader(text)
+    assert said in caught.value.message
