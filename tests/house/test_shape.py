@@ -21,7 +21,7 @@ def lines(module: Module) -> int:
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
 def test_a_file_opens_with_its_theory(module: Module) -> None:
     assert module.theory, f"{module.name} has no docstring"
-    assert module.theory.splitlines()[0].strip()[-1] in ".?!:;…", f"{module.name}: the first line is a sentence"
+    assert module.theory.splitlines()[0].strip()[-1] in ".?!:;…)", f"{module.name}: the first line is a sentence"
 
 
 def test_a_long_file_says_why() -> None:
