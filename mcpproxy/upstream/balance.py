@@ -29,6 +29,10 @@ class RoundRobin:
         self._turn = (self._turn + 1) % count
         return endpoints[self._turn]
 
+    def current(self) -> Endpoint:
+        """Whose turn it was last."""
+        return self._endpoints[self._turn]
+
     def order(self, first: Endpoint, now: float) -> list[Endpoint]:
         """`first`, then the other living ones in turn, then the dead ones."""
         at = self._endpoints.index(first)

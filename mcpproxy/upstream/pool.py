@@ -173,21 +173,21 @@ class Pool:
         return None
 
     def acquire(self, lessee: Lessee, now: float) -> Cancellable:
-        """Dial, or wait for a place in the queue. Ends in lessee.leased or lessee.not_leased, later; cancel the returned object to withdraw.
+        """After `take` found nothing: dial the endpoint it looked at, or wait for a place in the queue. Ends in lessee.leased or lessee.not_leased,
+        later; cancel the returned object to withdraw.
 
         Raises ProxyError(503) when the queue is full.
         """
         if self.in_use < self.max_in_use:
-            return self._dial(lessee, now)
+            return self._dial(lessee, self.only or self.turns.current())
         if len(self.waiting) >= self.limits.queue:
             raise ProxyError("queue-full", Side.UPSTREAM, 503, Retry.SAFE)
         ticket = Ticket(self, lessee, now + self.limits.queue_timeout)
         self.waiting.append(ticket)
         return ticket
 
-    def _dial(self, lessee: Lessee, now: float) -> Cancellable:
+    def _dial(self, lessee: Lessee, endpoint: Endpoint) -> Cancellable:
         self.in_use += 1
-        endpoint = self.only or self.turns.next(now)
         return self.dial(self, endpoint, lessee)
 
     # -- a lease ends ------------------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class Pool:
         self.in_use -= 1
         if self.waiting:
             ticket = self.waiting.popleft()
-            ticket.dial = self._dial(ticket.lessee, clock.now)
+            ticket.dial = self._dial(ticket.lessee, self.only or self.turns.next(clock.now))
 
     # -- idle links --------------------------------------------------------------------------------------------------------------------
 
