@@ -3,6 +3,7 @@
 #   make demo    an embedded MCP server behind https://127.0.0.1:8443/mcp; prints lines to try
 #   make test    the tests; those that need software this machine lacks are left out and named
 #   make check   formatting, lint, types, tests: what CI runs
+#   make real    fetch the SDKs of other languages and versions into .cache, so that no test is left out for want of them
 #   make bench   speed and size beside nginx and haproxy (says what is missing)
 
 PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -12,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LISTEN ?= 127.0.0.1:8443
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: demo test check bench
+.PHONY: demo test check real bench
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -26,6 +27,9 @@ check: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict mcpproxy
 	$(MAKE) --no-print-directory test
+
+real: .venv/.test
+	$(BIN)/python tests/support/install_real.py
 
 bench: .venv/.test
 	$(BIN)/python -m benchmarks $(WORKS)
