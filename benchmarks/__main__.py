@@ -7,10 +7,13 @@ import sys
 import time
 
 from benchmarks import chart, machine, profile, report, verify
-from benchmarks.lab import CONTENDERS, HERE, Lab, open_lab
+from benchmarks.lab import CONTENDERS, HERE, Lab, Proxy, open_lab
 from benchmarks.load import BadRun
 from benchmarks.works import ALL
 from benchmarks.works.base import Figures, Scale, Work
+
+DISTURBED = 0.08  # share of the proxy's core used by others: above it the caches are theirs, and a request costs up to a fifth more
+TRIES = 3
 
 
 def arguments() -> argparse.Namespace:
@@ -53,7 +56,7 @@ def main() -> int:
         print("mcpproxy itself cannot be imported here; measuring the peers only", file=sys.stderr)
         contenders.remove("mcpproxy")
     if chosen.works[:1] == ["profile"]:
-        return profile.run(chosen.works[1], chosen.ours, contenders[0])
+        return profile.run(ALL[chosen.works[1]], chosen.ours, contenders[0])
     scale = Scale(chosen.quick, chosen.rounds or (2 if chosen.quick else 5))
     works = [ALL[name] for name in chosen.works] or list(ALL.values())
     bad = False
@@ -85,14 +88,43 @@ def measure(lab: Lab, work: Work, contenders: list[str], scale: Scale) -> dict[s
             with lab.contender(name) as proxy:
                 if spoken := verify.prove(lab, proxy):
                     print(f"{name}: same answers, same fields, same log ({spoken})", file=sys.stderr)
-                figures = work.measure(lab, proxy, scale, number)
+                figures = undisturbed(work, lab, proxy, scale, number)
             rounds[name].append(figures)
             first = next(iter(work.shown))
+            took, others = time.monotonic() - began, figures["others"]
             print(
-                f"{work.name} round {number + 1}/{scale.rounds} {name}: {first} {figures[first]:.2f} ({time.monotonic() - began:.0f} s)",
+                f"{work.name} round {number + 1}/{scale.rounds} {name}: {first} {figures[first]:.2f} ({took:.0f} s, others {others:.0%})",
                 file=sys.stderr,
             )
     return rounds
+
+
+def undisturbed(work: Work, lab: Lab, proxy: Proxy, scale: Scale, number: int) -> Figures:
+    """Measure; again if somebody else used the proxy's core meanwhile. The least disturbed try counts, and says how much it was.
+
+    A refused run is tried again under the same condition only; undisturbed it stands.
+    """
+    tries: list[Figures] = []
+    core = machine.cores()[0]
+    for left in reversed(range(TRIES)):
+        busy, own, began = machine.core_busy_ns(core), proxy.cpu_ns(), time.monotonic()
+        figures: Figures = {}
+        refusal: BadRun | None = None
+        try:
+            figures = work.measure(lab, proxy, scale, number)
+        except BadRun as error:
+            refusal = error
+        busy, own = machine.core_busy_ns(core) - busy, proxy.cpu_ns() - own
+        others = max(0.0, (busy - own) / 1e9 / (time.monotonic() - began))
+        if refusal is None:
+            tries.append({**figures, "others": others})
+        elif others <= DISTURBED or (left == 0 and not tries):
+            raise refusal
+        else:
+            print(f"  refused, others had {others:.0%} of the core: {refusal}", file=sys.stderr)
+        if others <= DISTURBED:
+            break
+    return min(tries, key=lambda figures: figures["others"])
 
 
 if __name__ == "__main__":

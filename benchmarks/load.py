@@ -83,7 +83,7 @@ def calls(lab: Lab, proxy: Proxy, *, tls: bool, seconds: float, script: str = "p
     """wrk against the fixed answer."""
     url = f"https://127.0.0.1:{proxy.tls}/mcp" if tls else f"http://127.0.0.1:{proxy.plain}/mcp"
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(HERE / "conf" / script), url]
-    dialled = _links_accepted(lab)
+    dialled, _ = upstream_status(lab)
     cpu, upstream = proxy.cpu_ns(), machine.cpu_ns(lab.fixed_pid)
     output, load_ns, wall = pinned(command, {"BENCH_SEED": seed})
     cpu, upstream = proxy.cpu_ns() - cpu, machine.cpu_ns(lab.fixed_pid) - upstream
@@ -92,7 +92,7 @@ def calls(lab: Lab, proxy: Proxy, *, tls: bool, seconds: float, script: str = "p
     if failed or not said["requests"]:
         raise BadRun(f"{proxy.name}: {said['requests']} requests, failed: {failed}")
     done = said["requests"]
-    if (dialled := _links_accepted(lab) - dialled) > CONNECTIONS * 4 + done / 1000:
+    if (dialled := upstream_status(lab)[0] - dialled) > CONNECTIONS * 4 + done / 1000:
         raise BadRun(f"{proxy.name}: {dialled} upstream connections for {done} requests: its pool is not tuned for this load")
     return Calls(
         requests=done,
@@ -107,13 +107,14 @@ def calls(lab: Lab, proxy: Proxy, *, tls: bool, seconds: float, script: str = "p
     )
 
 
-def _links_accepted(lab: Lab) -> int:
-    """How many connections the upstream has seen so far, from its status page."""
+def upstream_status(lab: Lab) -> tuple[int, int]:
+    """(connections accepted, requests answered) by the fixed upstream so far."""
     connection = http.client.HTTPConnection("127.0.0.1", lab.fixed, timeout=10)
     connection.request("GET", "/status")
     page = connection.getresponse().read().decode()
     connection.close()
-    return int(page.splitlines()[2].split()[0])
+    accepted, _handled, requests = map(int, page.splitlines()[2].split())
+    return accepted, requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,13 @@ def cpu_ns(root: int) -> int:
     return total
 
 
+def core_busy_ns(core: int) -> int:
+    """How long this core was not idle since boot, whoever used it."""
+    line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
 def _kib(path: str, field: str) -> int:
     for line in Path(path).read_text().splitlines():
         if line.startswith(field):

@@ -1,40 +1,48 @@
 """Where does our process spend its time? `python -m benchmarks profile post_tls`.
 
-Runs the load of a work against mcpproxy alone and looks at it from three sides, in turn: system calls per request (strace -c, which slows
-it down: read the counts, not the times), hot functions (perf, both kernel and interpreter), and CPU per request without either.
+Runs a work (quick) three times: undisturbed for its figures, under strace -c for the system calls (which slows it down: read the counts,
+not the times), and under perf for the hot functions of kernel and interpreter. `--only nginx` looks at nginx instead.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks import load, machine
 from benchmarks.lab import Lab, Proxy, open_lab
+from benchmarks.works.base import Scale, Work
 
-SCRIPTS = {"post_tls": (True, "post.lua"), "post_plain": (False, "post.lua"), "misses": (True, "misses.lua")}
-SECONDS = 4
+QUICK = Scale(quick=True, rounds=1)
+SHARE_SHOWN = 0.01  # of all system calls: rarer ones are noise
 
 
-def run(work: str, ours: str = "", contender: str = "mcpproxy") -> int:
-    if work not in SCRIPTS:
-        print(f"profile knows {', '.join(SCRIPTS)}", file=sys.stderr)
-        return 2
-    tls, script = SCRIPTS[work]
-    with open_lab(ours) as lab, lab.contender(contender) as proxy:
-        load.calls(lab, proxy, tls=tls, seconds=1, script=script, seed="warm")
-        undisturbed = load.calls(lab, proxy, tls=tls, seconds=SECONDS, script=script, seed="plain")
-        print(f"{contender} {work}: {undisturbed.cpu_us:.2f} µs/request at {undisturbed.requests / undisturbed.seconds:,.0f} requests/s")
-        with attached(["strace", "-f", "-c", "-U", "calls,errors,name", "-o", str(lab.directory / "strace"), "-p", _worker(proxy)]):
-            counted = load.calls(lab, proxy, tls=tls, seconds=SECONDS, script=script, seed="strace")
-        _show_calls((lab.directory / "strace").read_text(), counted.requests)
-        with attached(["perf", "record", "-q", "-g", "-F", "999", "-o", str(lab.directory / "perf"), "-p", _worker(proxy)]):
-            load.calls(lab, proxy, tls=tls, seconds=SECONDS, script=script, seed="perf")
-        _show_perf(lab)
+def run(work: Work, ours: str, contender: str) -> int:
+    with open_lab(ours) as lab:
+        work.prepare(lab, [contender], QUICK)
+        with lab.contender(contender) as proxy:
+            print(f"{contender}, undisturbed: {_shown(work, lab, proxy)}")
+        with lab.contender(contender) as proxy:
+            strace = ["strace", "-f", "-c", "-U", "calls,errors,name", "-o", str(lab.directory / "strace"), "-p", _worker(proxy)]
+            _, before = load.upstream_status(lab)
+            with attached(strace):
+                _shown(work, lab, proxy)
+            _show_calls((lab.directory / "strace").read_text(), load.upstream_status(lab)[1] - before)
+        with lab.contender(contender) as proxy:
+            with attached(["perf", "record", "-q", "-g", "-F", "999", "-o", str(lab.directory / "perf"), "-p", _worker(proxy)]):
+                _shown(work, lab, proxy)
+            _show_perf(lab)
     return 0
+
+
+def _shown(work: Work, lab: Lab, proxy: Proxy) -> str:
+    try:
+        figures = work.measure(lab, proxy, QUICK, 0)
+    except load.BadRun as refusal:  # a tracer may slow a process too far for a result; what it saw is of use all the same
+        return f"({refusal})"
+    return ", ".join(f"{figures[figure]:.2f} {heading}" for figure, heading in work.shown.items())
 
 
 def _worker(proxy: Proxy) -> str:
@@ -58,12 +66,14 @@ def attached(command: list[str]) -> Iterator[None]:
             print(f"({' '.join(command)}: {said.decode().strip()})")
 
 
-def _show_calls(text: str, requests: int) -> None:
-    print("system calls per request")
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0].isdigit() and int(words[0]) > requests / 100:
-            print(f"  {int(words[0]) / requests:7.3f}  {words[-1]}")
+def _show_calls(text: str, answers: int) -> None:
+    """Counts, and per call answered by the fixed upstream where the work makes calls."""
+    rows = [(int(words[0]), words[-1]) for line in text.splitlines() if (words := line.split()) and len(words) > 1 and words[0].isdigit()]
+    total = max((count for count, _ in rows), default=0)
+    print(f"system calls{' (and per call)' if answers > 100 else ''}")
+    for count, name in rows:
+        if count > total * SHARE_SHOWN:
+            print(f"  {count:9}  {f'{count / answers:7.3f}  ' if answers > 100 else ''}{name}")
 
 
 def _show_perf(lab: Lab) -> None:

@@ -14,6 +14,7 @@ from benchmarks.works.base import Figures, Scale, Target, Work
 
 RESULTS = HERE / "results"
 OURS = "mcpproxy"
+NOISY = 0.08  # share of the proxy's core used by others in the worst round that a reader must be told of
 LOAD_FULL = 0.95  # share of the load core from which on the load generator is the bottleneck
 
 
@@ -96,6 +97,11 @@ def show(work: Work, rounds: dict[str, list[Figures]]) -> None:
         print(
             f"  note: the load core was full with {', '.join(full)}: there requests/s are the load generator's; CPU per request is not touched by it"
         )
+    noisy = [
+        f"{name} {worst:.0%}" for name, figures in rounds.items() if figures and (worst := max(one["others"] for one in figures)) > NOISY
+    ]
+    if noisy:
+        print(f"  note: others used the proxy's core during a round ({', '.join(noisy)}); measure again on a quiet machine")
     print(f"  ({work.note})")
 
 

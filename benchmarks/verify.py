@@ -39,6 +39,7 @@ def prove(lab: Lab, proxy: Proxy) -> str:
             answer = connection.getresponse()
             got = answer.status, answer.read().decode(), answer.getheader("content-type")
             expect(proxy, "answer", (200, ANSWER, "application/json"), got)
+        expect(proxy, "connection kept after the answer", True, isinstance(tls.sock, ssl.SSLSocket))
         assert isinstance(tls.sock, ssl.SSLSocket)
         spoken = f"{tls.sock.version()} {(tls.sock.cipher() or ('?',))[0]}"
         ids = set()
