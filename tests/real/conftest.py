@@ -1,0 +1,123 @@
+"""The ways to a server (direct, and through the daemon over TLS), the servers themselves, and what is left out where software is missing.
+
+Servers and the daemons before them live as long as the session: they are expensive to start, and a daemon that has carried every other
+client as well is the better witness. A test that looks at the access log selects its own records by path or request id.
+
+Tests marked `software("mcp1", …)` need those rooms of tests/support/install_real.py. Where they are not filled the tests are deselected,
+and the summary says so; under MCPPROXY_TESTS=all that is an error.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support import software
+from tests.support.certs import Certificate
+from tests.support.daemon import Daemon, simple_config
+from tests.support.install_real import is_ready
+
+Origin = Callable[[str], str]
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+INSTALL = "python tests/support/install_real.py"
+
+
+# --- what is left out
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"software(*rooms): needs what `{INSTALL}` installs; left out and named where that is missing")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    missing = {item: rooms for item in items if (rooms := _missing(item))}
+    counts = config.stash[LEFT_OUT] = Counter(room for rooms in missing.values() for room in rooms)
+    if missing and os.environ.get("MCPPROXY_TESTS") == "all":
+        raise pytest.UsageError(f"MCPPROXY_TESTS=all, but not installed: {', '.join(sorted(counts))}; run {INSTALL}")
+    if missing:
+        config.hook.pytest_deselected(items=list(missing))
+        items[:] = [item for item in items if item not in missing]
+
+
+def _missing(item: pytest.Item) -> set[str]:
+    return {room for mark in item.iter_markers("software") for room in mark.args if not is_ready(room)}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for room, count in sorted(config.stash.get(LEFT_OUT, Counter()).items()):
+        terminalreporter.write_line(f"left out: {count} tests need {room}, which `{INSTALL}` installs", yellow=True)
+
+
+# --- the ways
+
+
+class Proxies:
+    """One daemon with TLS for every origin asked for."""
+
+    def __init__(self, directory: Path, certificate: Certificate) -> None:
+        self.directory, self.certificate = directory, certificate
+        self.daemons: dict[str, Daemon] = {}
+        self.stack = ExitStack()
+
+    def before(self, origin: str) -> Daemon:
+        if origin not in self.daemons:
+            place = self.directory / str(len(self.daemons))
+            place.mkdir()
+            listen = {"tls": {"cert": str(self.certificate.cert), "key": str(self.certificate.key)}}
+            route = {"max_body": "80MiB", "host": ["localhost", "127.0.0.1"]}
+            config = simple_config(origin, listen=listen, route=route)
+            self.daemons[origin] = self.stack.enter_context(Daemon(config, place))
+        return self.daemons[origin]
+
+    def url(self, origin: str) -> str:
+        return f"https://localhost:{self.before(origin).port()}"
+
+
+@pytest.fixture(scope="session")
+def proxies(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[Proxies]:
+    made = Proxies(tmp_path_factory.mktemp("proxies"), certificate)
+    with made.stack:
+        yield made
+
+
+@pytest.fixture(params=["direct", "proxied"])
+def through(request: pytest.FixtureRequest, proxies: Proxies) -> Origin:
+    """`through(server.origin)`: the origin a client is to use; with the direct one the test proves itself."""
+    return proxies.url if request.param == "proxied" else str
+
+
+# --- servers, each started when first asked for
+
+
+def _lasting(start: Callable[[], software.Server]) -> Callable[[], Iterator[software.Server]]:
+    @pytest.fixture(scope="session")
+    def server() -> Iterator[software.Server]:
+        with start() as started:
+            yield started
+
+    return server
+
+
+sdk2 = _lasting(software.sdk2_server)
+sdk1 = _lasting(software.sdk1_server)
+fast = _lasting(software.fast_server)
+everything = _lasting(software.everything_server)
+everything_sse = _lasting(lambda: software.everything_server("sse"))
+conformance = _lasting(software.conformance_server)
+
+
+@pytest.fixture(scope="session")
+def clients(certificate: Certificate) -> Iterator[Callable[[str], software.Driver]]:
+    """`clients("ts1")`: that client program, started once."""
+    started: dict[str, software.Driver] = {}
+    with ExitStack() as stack:
+
+        def client(kind: str) -> software.Driver:
+            if kind not in started:
+                started[kind] = stack.enter_context(software.client_program(kind, certificate.cert))
+            return started[kind]
+
+        yield client
