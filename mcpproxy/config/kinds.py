@@ -133,7 +133,8 @@ class Text(Kind):
         try:
             return self.syntax(value)
         except Wrong as wrong:
-            raise Wrong(f"{show_value(value)}: {wrong.message}", wrong.choices) from None
+            shown = f"{show_value(value)}: " if "@" not in value else ""  # it may hold a password
+            raise Wrong(f"{shown}{wrong.message}", wrong.choices) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,7 @@ class Tls(Struct, frozen=True, kw_only=True):
         Key(
             Tables("list of tables", CertificateFiles),
             "Several certificates, chosen by the name the client asks for (SNI). The first of all (`cert`/`key` come before these) "
-            "answers clients "
-            "that ask for none or for an unknown one.",
+            "answers clients that ask for none or for an unknown one.",
             "none",
         ),
     ] = ()
@@ -60,8 +59,8 @@ class Tls(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Key(
             Words("list of host names", Text("host name", names.host)),
-            "Names for a certificate of the local development authority, beside localhost and the loopback addresses. Not together with "
-            "`cert`, "
+            "Names for a certificate of the local development authority, beside localhost and the loopback addresses: local names "
+            "(`mcp.test`, `box.lan`, private addresses) and those of this machine; it vouches for no others. Not together with `cert`, "
             "`key` or `certificates`: those carry their names themselves.",
             "none",
         ),
@@ -86,8 +85,7 @@ class Listen(Struct, frozen=True, kw_only=True):
         Key(
             Text("address", names.address),
             'Where to listen: `"0.0.0.0:443"` (every IPv4 address), `"[::]:443"` (every IPv6 address; give both for both), '
-            '`"127.0.0.1:8000"`, '
-            '`"unix:/run/mcpproxy.sock"`. Port 0 lets the system choose one (it is printed at the start).',
+            '`"127.0.0.1:8000"`, `"unix:/run/mcpproxy.sock"`. Port 0 lets the system choose one (it is printed at the start).',
         ),
     ]
     tls: Annotated[
@@ -95,8 +93,7 @@ class Listen(Struct, frozen=True, kw_only=True):
         Key(
             Table('table or "dev"', Tls, "dev"),
             'The certificates, see `[listen.tls]`; or `"dev"` for a certificate of the local development authority, which only machines '
-            "that trust "
-            "it accept. Without it the listener speaks plain HTTP: for loopback, unix sockets and redirects.",
+            "that trust it accept. Without it the listener speaks plain HTTP: for loopback, unix sockets and redirects.",
             "plain HTTP",
         ),
     ] = None
@@ -104,8 +101,8 @@ class Listen(Struct, frozen=True, kw_only=True):
         Literal["https"] | None,
         Key(
             Choice('"https"', ("https",)),
-            'With `"https"` every request is answered by 308 with the same URL on https (the port of the first TLS listener); nothing is '
-            "forwarded. For the plain listener on port 80.",
+            'With `"https"` every request is answered by 308 with the same URL on https (the port of the first TLS listener); nothing is'
+            " forwarded. For the plain listener on port 80.",
         ),
     ] = None
 
@@ -118,8 +115,7 @@ class Upstream(Struct, frozen=True, kw_only=True):
         Key(
             Words("list of URLs", Text("URL", names.url), least=1),
             "Its addresses: `http://host:port`, `https://host[:port]` or `unix:/path/to.sock`. Several are used in turn. No path: "
-            "requests keep the path "
-            "the client sent (see `route.path` and `route.strip_prefix`).",
+            "requests keep the path the client sent (see `route.path` and `route.strip_prefix`).",
         ),
     ]
     keepalive: Annotated[
@@ -127,16 +123,15 @@ class Upstream(Struct, frozen=True, kw_only=True):
         Key(
             Count(least=0),
             "Idle connections kept ready, over all its addresses. Choose about the number of calls in progress at a busy moment; with "
-            "fewer, connections "
-            "are opened and closed all the time. 0 keeps none. Streams do not count: they are not idle.",
+            "fewer, connections are opened and closed all the time. 0 keeps none. Streams do not count: they are not idle.",
         ),
     ] = 32
     keepalive_idle: Annotated[
         float,
         Key(
             Duration(),
-            "An idle connection older than this is not used again. Must be shorter than the server's own keep-alive time (5 s in Node and "
-            "uvicorn), or calls meet a connection that is just being closed. A `Keep-Alive: timeout=` of the server wins when it is "
+            "An idle connection older than this is not used again. Must be shorter than the server's own keep-alive time (5 s in Node "
+            "and uvicorn), or calls meet a connection that is just being closed. A `Keep-Alive: timeout=` of the server wins when it is "
             "shorter.",
         ),
     ] = 4.0
@@ -147,8 +142,8 @@ class Upstream(Struct, frozen=True, kw_only=True):
         float,
         Key(
             Duration(),
-            "How long the server may think before its response begins; then 504. Tools may run for hours, so this is long; shorten it only "
-            "where every tool is known to be quick.",
+            "How long the server may think before its response begins; then 504. Tools may run for hours, so this is long; shorten it "
+            "only where every tool is known to be quick.",
         ),
     ] = 24 * HOUR
     max_connections: Annotated[
@@ -168,8 +163,7 @@ class Upstream(Struct, frozen=True, kw_only=True):
         Key(
             Text('"upstream", "keep" or host name', names.host_policy),
             'The Host the server sees: `"upstream"` (host and port of its own URL; what SDK servers on loopback insist on), `"keep"` '
-            "(what the client "
-            "sent), or a fixed name. `X-Forwarded-Host` always tells what the client sent.",
+            "(what the client sent), or a fixed name. `X-Forwarded-Host` always tells what the client sent.",
         ),
     ] = "upstream"
     retry_after: Annotated[
@@ -203,8 +197,8 @@ class Route(Struct, frozen=True, kw_only=True):
         Key(
             Words("host name or list", Text("host name", names.host), bare=True),
             "The host names of this route: exact (`mcp.example.com`), or with a wildcard for one or more labels at the left "
-            "(`*.example.com`, which is "
-            "not `example.com` itself). Ports are not compared. A request for a host that no route knows is answered 421.",
+            "(`*.example.com`, which is not `example.com` itself). Ports are not compared. A request for a host that no route knows is "
+            "answered 421.",
             "any host",
         ),
     ] = ()
@@ -227,8 +221,8 @@ class Route(Struct, frozen=True, kw_only=True):
         float,
         Key(
             Duration(),
-            "A response (SSE stream, WebSocket, download) on which nothing moves for this long is cut. Long on purpose: sessions are quiet "
-            "for hours.",
+            "A response (SSE stream, WebSocket, download) on which nothing moves for this long is cut. Long on purpose: sessions are "
+            "quiet for hours.",
         ),
     ] = 24 * HOUR
     max_body: Annotated[int, Key(Size(), "The largest request body; beyond it 413. Responses are not limited.")] = 10 * MIB
@@ -237,8 +231,7 @@ class Route(Struct, frozen=True, kw_only=True):
         Key(
             Duration(),
             'Send a comment line on an SSE stream that was silent for this long, like `"15s"`, so that NATs and load balancers between '
-            "here and the client keep "
-            "it open. It is only sent between events. Not needed where the server sends its own.",
+            "here and the client keep it open. It is only sent between events. Not needed where the server sends its own.",
             "off",
         ),
     ] = None

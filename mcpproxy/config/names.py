@@ -55,6 +55,8 @@ def url(text: str) -> str:
         raise Wrong('the URL is empty; give something like "http://127.0.0.1:8000"')
     if text.startswith("unix:"):
         return "unix:" + socket_path(text[5:])
+    if "@" in text:  # asked first: no other message may repeat a password
+        raise Wrong("user and password do not belong into an upstream URL")
     scheme, separator, _ = text.partition("://")
     if not separator:
         raise Wrong(f'the scheme is missing: "http://{text.lstrip("/")}"?', ("http://", "https://", "unix:"))
@@ -67,8 +69,6 @@ def url(text: str) -> str:
         given = parts.port
     except ValueError as error:
         raise Wrong(f"not a URL: {error}") from None
-    if parts.username is not None or parts.password is not None:
-        raise Wrong("user and password do not belong into an upstream URL")
     if parts.path not in ("", "/") or "?" in text or "#" in text:
         raise Wrong(
             f'an upstream URL ends after the port: "{scheme}://{parts.netloc}"; the path of a request is passed on as the client sent it, '

@@ -32,8 +32,8 @@ def places(text: str) -> dict[Path, int]:
     walk = Walk(text)
     try:
         walk.document()
-    except (Stop, RecursionError):
-        pass
+    except (Stop, RecursionError, tomllib.TOMLDecodeError):
+        pass  # the rest of the text has no lines then
     return walk.found
 
 

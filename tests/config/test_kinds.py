@@ -86,6 +86,12 @@ def test_choices_are_listed_as_they_are_written() -> None:
     assert caught.value.choices == ('"stdout"', '"stderr"')
 
 
+def test_a_password_is_not_repeated() -> None:
+    with pytest.raises(Wrong) as caught:
+        kinds.Text("URL", names.url).read("http://me:secret@127.0.0.1", "")
+    assert "secret" not in caught.value.message
+
+
 def test_without_a_directory_relative_names_stay() -> None:
     assert kinds.File().read("a.pem", "") == "a.pem"
 

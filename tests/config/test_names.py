@@ -87,6 +87,8 @@ def test_urls(text: str, normal: str) -> None:
         ("http://x:8000#f", "ends after the port"),
         ("http://x:8000/?", "ends after the port"),
         ("http://user:pass@x", "user and password"),
+        ("user:pass@x:8000", "user and password"),
+        ("http://user:pa ss@x:99999/y", "user and password"),
         ("http://x:0", "1 to 65535"),
         ("http://x:", "1 to 65535"),
         ("http://x:65536", "not a URL"),

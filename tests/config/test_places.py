@@ -4,7 +4,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mcpproxy.config.mistakes import Path
@@ -128,6 +128,7 @@ def tomllib_key(name: str) -> str:
 
 
 @given(st.text(alphabet="ab=[]{}.,\"'#\n\\ 1\t", max_size=60))
+@example('"\\1"')
 def test_nothing_is_ever_raised(text: str) -> None:
     places(text)
 
