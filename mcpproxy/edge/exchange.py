@@ -27,6 +27,7 @@ from mcpproxy.http import replies, sse
 from mcpproxy.http.framing import RESPONSE, ChunkedScanner, LengthScanner, UntilClose
 from mcpproxy.http.head import bad_start
 from mcpproxy.net.link import WOULD_BLOCK
+from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Cancellable, UpstreamLink
 from mcpproxy.upstream.retry import may_retry
 
@@ -108,9 +109,11 @@ class Exchange:
         except ProxyError as error:
             self.fail(error)
 
-    def not_leased(self, error: ProxyError) -> None:
+    def not_leased(self, error: ProxyError, endpoint: Endpoint | None) -> None:
         """No endpoint could be reached, or the queue took too long."""
         self.waiting = None
+        if endpoint is not None:
+            self.upstream = endpoint.quoted
         self.fail(error)
 
     # -- step 5: forward ---------------------------------------------------------------------------------------------------------------
@@ -152,8 +155,17 @@ class Exchange:
         try:
             if not link.write(data):
                 self.client.pause_upload()
-        except OSError:
-            self.spoiled = True  # the server stopped listening; its answer may still be on the way (RFC 9112 §9.5)
+        except OSError as error:
+            self.upstream_deaf(error)
+
+    def upstream_deaf(self, error: OSError) -> None:
+        """The server stopped listening. Its answer may lie unread here (RFC 9112 §9.5): read on, and forget the rest of the upload."""
+        if self.receive is tunnel.from_server:
+            tunnel.server_ended(self, error)
+            return
+        self.spoiled = True
+        if not self.request_ended:
+            self.client.resume()
 
     def upstream_drained(self) -> None:
         """The server took what was pending."""
@@ -306,7 +318,7 @@ class Exchange:
             tunnel.server_ended(self, error)
             return
         if self.rplan is not None:
-            if error is None and self.rplan.length == UNTIL_CLOSE_LENGTH:
+            if error is None and self.rplan.length == UNTIL_CLOSE_LENGTH and not self.spoiled:  # a failed write may have eaten the reset
                 self._settle(keep=False)
                 self._over(b"done")
             else:

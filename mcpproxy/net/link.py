@@ -65,14 +65,21 @@ class Link:
             self.reading = False
             self.loop.remove_reader(self.fd)
 
-    def read_blocked(self, blocked: Exception) -> None:
-        """A read raised one of WOULD_BLOCK. Only one case needs an act: TLS must write (a key update) before it can read on."""
-        if isinstance(blocked, ssl.SSLWantWriteError) and self.pending is None:
-            self.loop.add_writer(self.fd, self._read_after_write)
+    def read_failed(self, error: OSError) -> bool:
+        """A read raised. True when that is the peer's clean end; False when there is nothing to do (`lost` was told, if it was that)."""
+        if isinstance(error, WOULD_BLOCK):
+            if isinstance(error, ssl.SSLWantWriteError) and self.pending is None:
+                self.loop.add_writer(self.fd, self._read_after_write)  # a key update: TLS must write before it can read on
+            return False
+        if isinstance(error, ssl.SSLZeroReturnError):
+            return True  # close_notify; OpenSSL reads it as b"" only as long as we have not said ours
+        self.lost(error)
+        return False
 
     def _read_after_write(self) -> None:
         self.loop.remove_writer(self.fd)
-        self.readable()
+        if self.reading:
+            self.readable()
 
     # -- writing ---------------------------------------------------------------------------------------------------------------------
 
@@ -105,7 +112,7 @@ class Link:
         except OSError as error:
             self.loop.remove_writer(self.fd)
             self.pending = None
-            self.lost(error)
+            self.not_written(error)
             return
         if sent < len(pending):
             self.pending = pending[sent:]
@@ -172,6 +179,10 @@ class Link:
     def lost(self, error: OSError) -> None:
         """The peer is gone; found out while writing what was pending."""
         raise NotImplementedError
+
+    def not_written(self, error: OSError) -> None:
+        """What was pending could not be written."""
+        self.lost(error)
 
     def due(self, now: float) -> float | None:
         """See timers.Item."""

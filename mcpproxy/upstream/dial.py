@@ -89,7 +89,7 @@ class Dial:
         if lessee is not None:
             self._end()
             self.pool.lease_ended()
-            lessee.not_leased(self._error)
+            lessee.not_leased(self._error, self.endpoint)
 
     def due(self, now: float) -> float | None:
         """The connect (or TLS, or name) deadline of this endpoint has passed."""

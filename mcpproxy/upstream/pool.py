@@ -37,14 +37,17 @@ class Lessee(Protocol):
     def leased(self, link: UpstreamLink) -> None:
         """Here is the link that was waited for."""
 
-    def not_leased(self, error: ProxyError) -> None:
-        """There is no link."""
+    def not_leased(self, error: ProxyError, endpoint: Endpoint | None) -> None:
+        """There is no link; `endpoint` is the last one that was tried."""
 
     def upstream_ended(self, error: OSError | None) -> None:
         """The server closed (None) or reset the leased link."""
 
     def upstream_drained(self) -> None:
         """What was pending towards the server is gone."""
+
+    def upstream_deaf(self, error: OSError) -> None:
+        """What was pending could not be written; what the server said before may still be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +81,10 @@ class UpstreamLink(Link):
     def readable(self) -> None:
         try:
             data = self.recv(READ)
-        except WOULD_BLOCK as blocked:
-            self.read_blocked(blocked)
-            return
         except OSError as error:
-            self.lost(error)
-            return
+            if not self.read_failed(error):
+                return
+            data = b""
         lessee = self.lessee
         if lessee is None:
             self.pool.forget(self)  # closed while idle, or bytes nobody asked for
@@ -99,6 +100,12 @@ class UpstreamLink(Link):
             self.pool.forget(self)
         else:
             self.lessee.upstream_ended(error)
+
+    def not_written(self, error: OSError) -> None:
+        if self.lessee is None:
+            self.pool.forget(self)
+        else:
+            self.lessee.upstream_deaf(error)
 
     def drained(self) -> None:
         if self.lessee is not None:
@@ -241,7 +248,7 @@ class Pool:
                 idle.remove(link)
                 link.close()
         while self.waiting and self.waiting[0].deadline <= now:
-            self.waiting.popleft().lessee.not_leased(ProxyError("queue-timeout", Side.UPSTREAM, 503, Retry.SAFE))
+            self.waiting.popleft().lessee.not_leased(ProxyError("queue-timeout", Side.UPSTREAM, 503, Retry.SAFE), None)
 
     def close_idle(self) -> None:
         """The process ends."""
