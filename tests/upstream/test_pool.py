@@ -37,7 +37,7 @@ class Lessee:
         link.lessee = self
         self.link = link
 
-    def not_leased(self, error):
+    def not_leased(self, error, endpoint):
         self.error = error
 
     def upstream_ended(self, error):
