@@ -1,7 +1,6 @@
 """What only shows when the whole configuration is seen.
 
-    problems(config)        names that must exist, things that must not be there twice, combinations that mean nothing: these refuse the
-    configuration
+    problems(config)        names that must exist, things that must not be there twice, combinations that mean nothing: mistakes
     unwise(config)          legal, and probably not what was wanted: warnings
     check_files(config)     the files it names (config/files): `mcpproxy check` and the start both ask
 
