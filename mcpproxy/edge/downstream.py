@@ -35,7 +35,7 @@ from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http import replies
 from mcpproxy.http.framing import REQUEST, ChunkedScanner, LengthScanner
 from mcpproxy.http.head import bad_start
-from mcpproxy.net.link import READ, WOULD_BLOCK, Link
+from mcpproxy.net.link import READ, Link
 from mcpproxy.net.timers import Wheel
 from mcpproxy.observe.accesslog import AccessLog
 
@@ -183,12 +183,10 @@ class Downstream(Link):
     def readable(self) -> None:
         try:
             data = self.recv(READ)
-        except WOULD_BLOCK as blocked:
-            self.read_blocked(blocked)
-            return
         except OSError as error:
-            self.lost(error)
-            return
+            if not self.read_failed(error):
+                return
+            data = b""
         if data:
             self.input(self, data)
         else:
