@@ -370,6 +370,7 @@ class Downstream(Link):
         self.since = monotonic()
         self.wheel.at_most(self, self.since + LINGER_S)
         self.finish_writing()
+        self.read_raw()
         self.resume()
 
     def drained(self) -> None:

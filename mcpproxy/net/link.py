@@ -18,6 +18,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from mcpproxy.net.timers import NOT_ARMED, Wheel
@@ -124,12 +125,20 @@ class Link:
     # -- ends ------------------------------------------------------------------------------------------------------------------------
 
     def finish_writing(self) -> None:
-        """Tell the peer that no more bytes come (close_notify, FIN) while still reading what it sends."""
+        """Tell the peer that no more bytes come (close_notify, FIN) while still reading what it sends.
+
+        Over TLS, bytes of the peer that cross our close_notify are an error to OpenSSL as Python calls it: see `read_raw`.
+        """
         self._say_goodbye()
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the peer was faster
+
+    def read_raw(self) -> None:
+        """What comes from now on is thrown away: there is no need to decrypt it, and nothing in it can be an error."""
+        if self.tls is not None:
+            self.recv = partial(socket.socket.recv, self.sock)
 
     def close(self) -> None:
         """A clean end: close_notify for TLS, then FIN."""
