@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from benchmarks import chart, machine, profile, report, verify
+from benchmarks import machine, profile, publish, report, verify
 from benchmarks.lab import CONTENDERS, HERE, Lab, Proxy, open_lab
 from benchmarks.load import BadRun
 from benchmarks.works import ALL
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     chosen = arguments()
     if chosen.works == ["publish"]:
-        return chart.publish()
+        return publish.publish()
     if packages := machine.missing():
         print(f"missing: {' '.join(packages)}\n  apt-get install {' '.join(packages)}", file=sys.stderr)
         return 2
@@ -73,7 +73,7 @@ def main() -> int:
                 print(f"  -> {report.save(work, rounds, scale).relative_to(HERE.parent)}")
             bad |= any(not row["met"] for row in report.judge(work, rounds))
     if not chosen.dry:
-        chart.write()
+        publish.draw(publish.newest())
     return 1 if bad else 0
 
 

@@ -1,4 +1,4 @@
-"""Draw the newest results as one SVG, and put them as a table between the README's figure markers.
+"""Draw results as one SVG.
 
 Small multiples: one panel per work, one bar per contender, all starting at zero, shorter is better. Every colour is chosen to stand on
 white and on black alike: an image cannot know on which of them it is shown.
@@ -6,15 +6,9 @@ white and on black alike: an image cannot know on which of them it is shown.
 
 from __future__ import annotations
 
-import json
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS
-
-README = RESULTS.parent.parent / "README.md"
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 ORDER = ("mcpproxy", "nginx", "haproxy")
 COLOURS = {"mcpproxy": "#2f81f7", "nginx": "#3fa45b", "haproxy": "#b08030"}
 PANELS = (  # work, figure, title, unit
@@ -32,16 +26,6 @@ PANELS = (  # work, figure, title, unit
 WIDTH, COLUMNS, PANEL_HEIGHT, BAR, TOP = 860, 2, 104, 16, 34
 NAMES, NUMBERS = 74, 66  # room left of the bars for names, right of them for numbers
 STYLE = "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#6e7781}.t{font-weight:600}"  # a grey that reads on both
-
-
-def newest() -> dict[str, dict[str, Any]]:
-    """The latest full result of each work."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(RESULTS.glob("*.json")):
-        report = json.loads(path.read_text())
-        if not report["quick"]:
-            found[report["work"]] = report
-    return found
 
 
 def svg(reports: dict[str, dict[str, Any]]) -> str:
@@ -74,44 +58,5 @@ def _panel(left: int, top: int, width: int, title: str, values: dict[str, float]
 
 
 def readable(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
-
-
-def table(reports: dict[str, dict[str, Any]]) -> str:
-    lines = ["| what | mcpproxy | nginx | HAProxy |", "|---|--:|--:|--:|"]
-    for work, figure, title, unit in PANELS:
-        if work in reports:
-            values = reports[work]["medians"]
-            lines.append(
-                f"| {title} ({unit}) | " + " | ".join(readable(values[name][figure]) if name in values else "–" for name in ORDER) + " |"
-            )
-    return "\n".join(lines)
-
-
-def write() -> Path:
-    """benchmarks/results/chart.svg from the newest results."""
-    target = RESULTS / "chart.svg"
-    if reports := newest():
-        target.write_text(svg(reports))
-    return target
-
-
-def publish() -> int:
-    """Chart, and the README's table between its markers."""
-    reports = newest()
-    write()
-    machine = next(iter(reports.values()))["machine"]
-    where = (
-        f"Medians of interleaved rounds, {machine['cpu']}, Linux {machine['kernel']}, Python {machine['python']}, "
-        f"nginx {machine['nginx']}, HAProxy {machine['haproxy']}; method and more in [docs/performance.md](docs/performance.md)."
-    )
-    picture = "![mcpproxy beside nginx and HAProxy](benchmarks/results/chart.svg)"
-    block = f"{BEGIN}\n{picture}\n\n{table(reports)}\n\n{where}\n{END}"
-    text = README.read_text()
-    before, marker, rest = text.partition(BEGIN)
-    if not marker:
-        print(f"README.md has no {BEGIN} marker; this would stand there:\n{block}")
-        return 1
-    after = rest.partition(END)[2] if END in rest else rest
-    README.write_text(before + block + after)
-    return 0
+    """Three digits that mean something."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
