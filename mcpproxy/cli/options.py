@@ -77,5 +77,8 @@ def warn(loaded: Loaded) -> None:
 
 
 def announce(urls: list[str]) -> None:
-    """One line on stderr once the listeners accept."""
+    """One line on stderr once the listeners accept, and a word to systemd."""
+    from mcpproxy.ops.systemd import READY, tell
+
+    tell(READY)
     print(f"mcpproxy: serving {', '.join(urls)}", file=sys.stderr, flush=True)

@@ -34,7 +34,7 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-Type=exec
+Type=notify
 ExecStartPre={program} check -c {config}
 ExecStart={program} run -c {config}
 Restart=on-failure

@@ -4,6 +4,8 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
+
 from mcpproxy.cli.main import status_of
 from tests.cli.rig import Command
 from tests.cli.test_options import GOOD, written
@@ -27,6 +29,17 @@ def test_it_serves_what_the_file_says_and_ends_when_told(tmp_path: Path) -> None
                 assert client.response().status == 200
             assert command.told_to_end(signal.SIGTERM) == 0
     assert command.out.count('"path":"/mcp"') == 1
+
+
+def test_systemd_is_told_when_it_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with Command("run", "-c", str(written(tmp_path, config(port))), state=tmp_path / "state"):
+            assert systemd.recv(100) == b"READY=1"
+            RawClient(port).close()
 
 
 def test_warnings_come_before_the_start(tmp_path: Path) -> None:
