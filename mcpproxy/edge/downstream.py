@@ -181,14 +181,16 @@ class Downstream(Link):
         self.loop.add_reader(self.fd, self.readable)
 
     def readable(self) -> None:
+        recv = self.recv
         try:
-            data = self.recv(READ)
+            data = recv(READ)
         except OSError as error:
             if not self.read_failed(error):
                 return
             data = b""
         if data:
-            self.input(self, data)
+            state = self.input
+            state(self, data)
         else:
             self.ended()
 
@@ -500,7 +502,8 @@ def next_head(self: Downstream, data: bytes) -> None:
     if end < 4:
         self.unfinished(data)
         return
-    plan = self.get_plan(data[:end])
+    get_plan = self.get_plan
+    plan = get_plan(data[:end])
     if plan is None:
         if data[0] == 13:  # CR
             data = without_empty_lines(data)

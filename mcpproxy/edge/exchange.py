@@ -17,6 +17,7 @@ framing for HTTP/1.0) → nothing. States change by storing another function, so
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from mcpproxy.clock import clock, monotonic
@@ -66,6 +67,7 @@ class Exchange:
         "reused",
         "rplan",
         "scanner",
+        "send",
         "server_done",
         "spoiled",
         "touched",
@@ -82,6 +84,7 @@ class Exchange:
         self.waiting: Cancellable | None = None
         self.scanner: ChunkedScanner | LengthScanner | UntilClose
         self.boundary: sse.EventBoundary | None = None
+        self.send: Callable[[bytes], int] = client.send  # while a response streams: the client's own `send`, one hop nearer
         self.began = self.first = self.touched = self.commented = 0.0
         self.bytes_in = self.bytes_out = self.attempts = self.reused = self.interims = 0
         self.held = b""  # a response head that has not all arrived, or bytes that wait for the client to take an interim response
@@ -223,15 +226,33 @@ class Exchange:
             self.receive = response_body
         self.commented = self.touched = clock.now
         self.rest = None
-        self.bytes_out += len(head)
-        self.receive(self, data[end:], head)
+        self.send = client.send
+        self._first_bytes(head, data[end:])
 
-    def broken_body(self, error: ProxyError, head: bytes) -> None:
-        """The body broke its framing. Before our head went out that is a plain 502."""
-        if head:
+    def _first_bytes(self, head: bytes, data: bytes) -> None:
+        """The first bytes of a body leave together with the head. A body that breaks its framing already here is a plain 502."""
+        pieces: list[bytes] | None = None if self.receive is response_body else []
+        try:
+            used = self.scanner.feed(data, pieces) if data else 0
+        except ProxyError as error:
             self.rplan = None
-            self.bytes_out = 0
-        self.fail(error)
+            self.fail(error)
+            return
+        if used != len(data):
+            self.spoiled = True
+            data = data[:used]
+        if pieces is not None:
+            if self.receive is response_body_dechunked:
+                data = b"".join(pieces)
+            else:
+                watch(self, pieces)
+        pass_on(self, head + data)
+
+    def hold_back(self, out: bytes, sent: int) -> None:
+        """The client took only `sent` bytes: the rest is pending, and the server is not read until it is gone."""
+        self.client.hold(memoryview(out)[sent:])
+        if self.link is not None:
+            self.link.pause()
 
     def _interim(self, plan: ResponsePlan, data: bytes, end: int) -> None:
         """100, 103 and their kin go to an HTTP/1.1 client as they come (RFC 9110 §15.2)."""
@@ -474,7 +495,8 @@ def response_head(x: Exchange, data: bytes) -> None:
     if x.held:
         data, x.held = x.held + data, b""
     end = data.find(HEAD_END) + 4
-    plan = x.plan.responses.get(data[:end])
+    get_plan = x.plan.responses.get
+    plan = get_plan(data[:end])
     if plan is None:
         plan = x.judge_response(data, end)
         if plan is None:
@@ -491,8 +513,9 @@ def response_head(x: Exchange, data: bytes) -> None:
     else:
         out = plan.head + data[end:]
     size = len(out)
+    send = client.send
     try:
-        sent = client.send(out)
+        sent = send(out)
     except WOULD_BLOCK:
         sent = 0
     except OSError:
@@ -535,66 +558,85 @@ def response_head(x: Exchange, data: bytes) -> None:
         client.exchange_over(keep)
 
 
-def response_body(x: Exchange, data: bytes, head: bytes = b"") -> None:
-    """Splice: bytes pass as they are while the scanner agrees with every one of them."""
+def response_body(x: Exchange, data: bytes) -> None:
+    """Splice: bytes pass as they are while the scanner agrees with every one of them. (As pass_on, but no call more than needed.)"""
+    scanner = x.scanner
+    size = len(data)
     try:
-        used = x.scanner.feed(data)
+        used = scanner.feed(data)
     except ProxyError as error:
-        x.broken_body(error, head)
+        x.fail(error)
         return
-    if used != len(data):
+    if used != size:
         x.spoiled = True  # bytes after the end: they go nowhere and the link goes with them
-        data = data[:used]
-    pass_on(x, head + data if head else data)
+        pass_on(x, data[:used])
+        return
+    x.touched = clock.now
+    x.bytes_out += size
+    send = x.send
+    try:
+        sent = send(data)
+    except WOULD_BLOCK:
+        sent = 0
+    except OSError as error:
+        x.client.lost(error)
+        return
+    if sent != size:
+        x.hold_back(data, sent)
+    if scanner.done:
+        x.finished()
 
 
-def response_body_watched(x: Exchange, data: bytes, head: bytes = b"") -> None:
+def response_body_watched(x: Exchange, data: bytes) -> None:
     """As response_body, for an event stream whose silence is filled with comments: somebody must know where an event ends."""
-    pieces: list[Any] = []
+    pieces: list[bytes] = []
     try:
         used = x.scanner.feed(data, pieces)
     except ProxyError as error:
-        x.broken_body(error, head)
+        x.fail(error)
         return
+    watch(x, pieces)
+    if used != len(data):
+        x.spoiled = True
+        data = data[:used]
+    pass_on(x, data)
+
+
+def watch(x: Exchange, pieces: list[bytes]) -> None:
+    """Payload of an event stream passes."""
     boundary = x.boundary
     assert boundary is not None
     for piece in pieces:
         boundary.feed(piece)
-    if used != len(data):
-        x.spoiled = True
-        data = data[:used]
-    pass_on(x, head + data if head else data)
 
 
-def response_body_dechunked(x: Exchange, data: bytes, head: bytes = b"") -> None:
+def response_body_dechunked(x: Exchange, data: bytes) -> None:
     """Relay: an HTTP/1.0 client gets the payload without its chunk framing, ended by the connection (RFC 9112 §7.1)."""
-    pieces: list[Any] = []
+    pieces: list[bytes] = []
     try:
         used = x.scanner.feed(data, pieces)
     except ProxyError as error:
-        x.broken_body(error, head)
+        x.fail(error)
         return
     if used != len(data):
         x.spoiled = True
-    pass_on(x, b"".join([head, *pieces]))
+    pass_on(x, b"".join(pieces))
 
 
 def pass_on(x: Exchange, out: bytes) -> None:
     """To the client, now; what it does not take stops the server."""
     x.touched = clock.now
-    client = x.client
     size = len(out)
     x.bytes_out += size
     if size:
         try:
-            sent = client.send(out)
+            sent = x.send(out)
         except WOULD_BLOCK:
             sent = 0
         except OSError as error:
-            client.lost(error)
+            x.client.lost(error)
             return
         if sent != size:
-            client.hold(memoryview(out)[sent:])
-            x.link.pause()  # type: ignore[union-attr]
+            x.hold_back(out, sent)
     if x.scanner.done:
         x.finished()

@@ -79,8 +79,9 @@ class UpstreamLink(Link):
         self.uses = 0
 
     def readable(self) -> None:
+        recv = self.recv  # a slot is read twice as fast as it is called through (here and wherever the hot path does this)
         try:
-            data = self.recv(READ)
+            data = recv(READ)
         except OSError as error:
             if not self.read_failed(error):
                 return
@@ -89,7 +90,8 @@ class UpstreamLink(Link):
         if lessee is None:
             self.pool.forget(self)  # closed while idle, or bytes nobody asked for
         elif data:
-            lessee.receive(lessee, data)
+            receive = lessee.receive
+            receive(lessee, data)
         else:
             self.pause()  # an end is said once
             lessee.upstream_ended(None)
