@@ -48,6 +48,9 @@ class Link:
         if isinstance(sock, ssl.SSLSocket):
             # SSLSocket.read/write are Python wrappers around these two; on the hot path the wrapper costs as much as the dictionary look-up of a plan.
             self.tls = sock._sslobj  # type: ignore[attr-defined]
+            if self.tls is None:
+                sock.close()
+                raise ConnectionAbortedError("the peer left before the handshake")
             self.recv, self.send = self.tls.read, self.tls.write
         else:
             self.recv, self.send = sock.recv, sock.send
@@ -203,7 +206,10 @@ def _closed(_: Any) -> Any:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Socket options every TCP link gets: no Nagle, and probes so that a vanished peer of a silent 24 h stream is found within minutes."""
+    """Socket options every TCP link gets: no Nagle, and probes so that a vanished peer of a silent 24 h stream is found within minutes.
+
+    A listening socket hands them on to what it accepts.
+    """
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mcpproxy.errors import StartError
+from mcpproxy.net.link import prepare
 
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn (4096 by default)
 BATCH = 64  # accepts per turn: a storm of connections does not hold up the streams that are already there
@@ -66,6 +67,7 @@ def _bind_tcp(address: Address) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # "[::]:443" beside "0.0.0.0:443" is two listeners, on every system
+        prepare(sock)  # inherited by every connection that is accepted, for nothing
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG)
     except BaseException:

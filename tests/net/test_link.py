@@ -172,12 +172,13 @@ def test_eight_mebibytes_reach_a_slow_reader_unharmed(pair, steps, kind, client)
 def test_a_peer_that_is_gone_is_an_error_of_write(pair, steps, kind):
     link, peer = pair(kind)
     cut(peer)
-    with pytest.raises(OSError):
+
+    def write_on():
         for _ in range(200):
             link.write(b"x" * READ)
-            steps.turn()
-            if link.error:
-                raise link.error
+
+    with pytest.raises(OSError):
+        write_on()
 
 
 @pytest.mark.parametrize("kind", ["tcp", *TLS])
@@ -363,7 +364,7 @@ def test_what_comes_after_the_last_words_can_be_thrown_away(pair, steps, kind):
     link.read_raw()
     link.resume()
     peer.sendall(b"upload" * 1000)
-    steps.until(lambda: sum(map(len, link.data)) >= 7800)
+    steps.until(lambda: sum(map(len, link.data)) >= 7200)
     assert b"413" == read_all(peer)
     peer.close()
     steps.until(lambda: link.ends)
