@@ -193,7 +193,7 @@ class ChunkedScanner:
             line = trailer_line(data, at, at + LINE_LIMIT)
             if line is None:
                 rest = data[at:]
-                if len(rest) >= min(LINE_LIMIT, self._trailing):
+                if len(rest) >= min(LINE_LIMIT, self._trailing) and rest != b"\r":
                     raise FramingError("trailers-too-large", self._side)
                 if rest and not trailer_begins(rest):
                     raise FramingError("bad-trailer", self._side)

@@ -115,7 +115,7 @@ def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
         length=length or 0,
         keep_alive=_keeps(version, said),
         expect_continue=_expects_continue(fields) and version == 11 and has_body,
-        upgrade=upgrades.asked(method, version, fields) if b"upgrade" in said and not has_body else None,
+        upgrade=upgrades.asked(method, version, fields) if b"upgrade" in said and not chunked and not length else None,
     )
 
 
@@ -219,7 +219,7 @@ ANY_REQUEST = h11.Request(  # h11 reads a response only after a request; one tha
     method="GET", target="/", headers=[("Host", "any"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
 )
 is_length = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS).fullmatch
-is_timeout = re.compile(rb"(?:.*[,; \t])?timeout[ \t]*=[ \t]*\"?([0-9]{1,9})(?![0-9]).*", re.IGNORECASE).fullmatch
+names_timeout = re.compile(rb"(?<![^,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE).search
 
 
 def _read(reader: h11.Connection, head: bytes, status: int) -> tuple[Field, ...]:
@@ -287,7 +287,7 @@ def _expects_continue(fields: tuple[Field, ...]) -> bool:
 
 
 def _timeout(keep_alive: bytes | None) -> int | None:
-    found = is_timeout(keep_alive) if keep_alive else None
+    found = names_timeout(keep_alive) if keep_alive else None
     return int(found[1]) if found else None
 
 

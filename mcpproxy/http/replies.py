@@ -70,6 +70,13 @@ MESSAGES = {
     "body-too-large": "The request body is too large.",
     "body-timeout": "The request body did not arrive in time.",
     # the server behind us
+    "connect-refused": "The server refused the connection.",
+    "connect-failed": "The server could not be reached.",
+    "connect-timeout": "The server could not be reached in time.",
+    "name-unknown": "The server's name could not be resolved.",
+    "upstream-tls": "TLS with the server failed.",
+    "queue-full": "The server is busy and too many requests are waiting.",
+    "queue-timeout": "The server is busy and this request waited too long.",
     "bad-status-line": "The server's status line is not HTTP/1.1.",
     "response-head-too-large": "The server's response head is too large.",
     "too-many-interim-responses": "The server sent too many interim responses.",
@@ -79,6 +86,7 @@ MESSAGES = {
     "response-timeout": "The server did not answer in time.",
     # ourselves
     "too-many-connections": "Too many connections are open.",
+    "out-of-descriptors": "Too many connections are open.",
 }
 
 

@@ -2,7 +2,7 @@
 
 Accepted are origin-form and absolute-form with the authority that Host names (reduced to origin-form: the next hop gets Host anyway), and `*` with
 OPTIONS. A route is found by the path as it was sent, so a path that the server would rewrite into another one is refused: dot segments, also
-percent-encoded; backslashes; percent-encoded controls and broken percent-encodings.
+percent-encoded or with parameters; backslashes; percent-encoded controls and broken percent-encodings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _authority = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9_~-]++(?:\.[A
 _absolute = re.compile(rb"https?://([^/?]++)(/[^?]*+)?+(\?.*+)?+", re.IGNORECASE).fullmatch
 _bad = re.compile(rb"[^!-~]|[#\\]").search
 _bad_path = re.compile(
-    rb"/(?:\.|%2e){1,2}(?:/|$)"  # dot segments
+    rb"(?:/|%2f|%5c)(?:\.|%2e){1,2}(?:/|%2f|%5c|;|%3b|$)"  # dot segments, also as servers see them that decode first or know /..;/
     rb"|%(?![0-9a-f]{2})"
     rb"|%(?:[01][0-9a-f]|7f)",
     re.IGNORECASE,

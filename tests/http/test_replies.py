@@ -1,0 +1,112 @@
+import ast
+import json
+
+import h11
+import pytest
+
+from mcpproxy.http import replies
+from mcpproxy.http.head import HeadLimits, parse_response
+from mcpproxy.http.replies import CONTINUE, MESSAGES, STATUS_TEXT, health, redirect, reply
+from tests.house.tree import MODULES
+
+
+def split(message: bytes) -> tuple[bytes, bytes]:
+    head, _, body = message.partition(b"\r\n\r\n")
+    return head + b"\r\n\r\n", body
+
+
+def test_an_answer_is_a_whole_message_with_json_inside() -> None:
+    head, body = split(reply(404, "no-route", jsonrpc=False, close=False))
+    parsed = parse_response(head, b"GET")
+    assert (parsed.status, parsed.reason, parsed.length, parsed.keep_alive) == (404, b"Not Found", len(body), True)
+    assert parsed.first(b"content-type") == b"application/json"
+    assert parsed.first(b"cache-control") == b"no-store"
+    assert json.loads(body) == {"error": {"status": 404, "reason": "no-route", "message": MESSAGES["no-route"]}}
+
+
+def test_a_json_rpc_client_gets_a_json_rpc_error() -> None:
+    head, body = split(reply(503, "queue-full", jsonrpc=True, close=True, retry_after=7, extra=((b"X", b"y"),)))
+    parsed = parse_response(head, b"POST")
+    assert (parsed.keep_alive, parsed.first(b"retry-after"), parsed.first(b"x")) == (False, b"7", b"y")
+    message = MESSAGES["queue-full"]
+    assert json.loads(body) == {"jsonrpc": "2.0", "id": None, "error": {"code": 503, "message": message, "data": {"reason": "queue-full"}}}
+
+
+def test_head_is_answered_without_the_body_but_with_its_length() -> None:
+    whole = reply(502, "connect-refused", jsonrpc=False, close=False)
+    assert reply(502, "connect-refused", jsonrpc=False, close=False, head_only=True) == split(whole)[0]
+
+
+@pytest.mark.parametrize("status", [status for status in STATUS_TEXT if status >= 400])
+@pytest.mark.parametrize("jsonrpc", [False, True])
+def test_every_status_can_be_told(status: int, jsonrpc: bool) -> None:
+    head, body = split(reply(status, "some-reason", jsonrpc=jsonrpc, close=False))
+    assert parse_response(head, b"GET").status == status
+    assert STATUS_TEXT[status] in body.decode()
+
+
+def test_405_tells_what_is_allowed() -> None:
+    head, _ = split(reply(405, "method-not-allowed", jsonrpc=False, close=False))
+    allowed = parse_response(head, b"TRACE").first(b"allow")
+    assert allowed is not None
+    assert b"TRACE" not in allowed
+    assert b"POST" in allowed
+
+
+def test_redirect_and_health() -> None:
+    head, body = split(redirect(b"https://a/b?c", True))
+    parsed = parse_response(head, b"POST")
+    assert (parsed.status, parsed.first(b"location"), parsed.length, parsed.keep_alive, body) == (308, b"https://a/b?c", 0, False, b"")
+    head, body = split(health(close=False))
+    assert (parse_response(head, b"GET").status, json.loads(body)) == (200, {"status": "ok"})
+
+
+def test_continue_is_an_interim_response() -> None:
+    assert parse_response(CONTINUE, b"POST").status == 100
+
+
+def test_h11_reads_our_answers() -> None:
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(reply(431, "head-too-large", jsonrpc=True, close=False))
+    assert isinstance(client.next_event(), h11.Response)
+    assert isinstance(client.next_event(), h11.Data)
+    assert isinstance(client.next_event(), h11.EndOfMessage)
+
+
+def kinds() -> set[str]:
+    """Every slug that the code may raise or answer with."""
+    found = set()
+    for module in MODULES:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in {
+                "ProxyError",
+                "HeadError",
+                "FramingError",
+                "reply",
+            }:
+                found |= {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    return found
+
+
+def test_every_reason_has_a_sentence() -> None:
+    found = kinds()
+    assert {"bad-host", "bad-chunk-size", "connect-timeout", "too-many-connections"} <= found, "the search finds something"
+    assert found <= set(MESSAGES)
+
+
+def test_every_sentence_has_a_use_and_is_one() -> None:
+    text = "".join(module.text for module in MODULES if module.name != "http/replies")
+    for kind, message in MESSAGES.items():
+        assert f'"{kind}"' in text
+        assert message.endswith(".")
+        assert message[0].isupper()
+
+
+def test_our_texts_are_plain() -> None:
+    assert HeadLimits().fields == 100
+    for text in (*STATUS_TEXT.values(), *MESSAGES.values()):
+        assert text.isascii()
+        assert text.isprintable()
+    assert replies.ALLOWED.isascii()
