@@ -4,6 +4,7 @@
 #   make test    the tests; those that need software this machine lacks are left out and named
 #   make check   formatting, lint, types, tests: what CI runs
 #   make real    fetch the SDKs of other languages and versions into .cache, so that no test is left out for want of them
+#   make docs    write the pages that are made from the code: docs/config.md, the reasons in docs/operations.md
 #   make bench   speed and size beside nginx and haproxy (says what is missing)
 
 PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -13,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LISTEN ?= 127.0.0.1:8443
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: demo test check real bench
+.PHONY: demo test check real docs bench
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -30,6 +31,10 @@ check: .venv/.test
 
 real: .venv/.test
 	$(BIN)/python tests/support/install_real.py
+
+docs: .venv/.test
+	$(BIN)/python -m mcpproxy.config.reference docs/config.md
+	$(BIN)/python -m tests.house.reasons
 
 bench: .venv/.test
 	$(BIN)/python -m benchmarks $(WORKS)

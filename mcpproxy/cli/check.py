@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, config_option, configured, warn
+from mcpproxy.cli.options import EXAMPLE, config_option, configured, warnings
 
 
 @click.command(epilog=EXAMPLE("mcpproxy check -c mcpproxy.toml"))
@@ -24,6 +24,7 @@ def command(config: Path) -> int:
     for listen in loaded.config.listen:
         if listen.tls is not None and listen.tls != "dev":
             devca.check_hosts(listen.tls.hosts)
-    warn(loaded)
+    for line in warnings(loaded):
+        click.echo(line, err=True)
     click.echo(f"{config}: fine")
     return 0

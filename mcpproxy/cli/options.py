@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mcpproxy.config.load import Loaded
     from mcpproxy.config.model import Config
 
+LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_CONFIG = Path("/etc/mcpproxy/mcpproxy.toml")
 
 config_option = click.option(
@@ -70,15 +71,24 @@ def with_state_dir(config: Config, state_dir: str | None) -> Config:
     return config if state_dir is None else structs.replace(config, state_dir=str(Path(state_dir).absolute()))
 
 
-def warn(loaded: Loaded) -> None:
-    """What is legal but unwise, a line each on stderr."""
-    for warning in loaded.warnings:
-        print(f"mcpproxy: warning: {warning}", file=sys.stderr)
+def warnings(loaded: Loaded) -> list[str]:
+    """What is legal but unwise in the configuration and the files it names, a line each."""
+    from mcpproxy.clock import monotonic, wall_offset
+
+    found = [*loaded.warnings, *loaded.file_warnings(monotonic() + wall_offset())]
+    return [f"mcpproxy: warning: {warning}" for warning in found]
 
 
-def announce(urls: list[str]) -> None:
-    """One line on stderr once the listeners accept, and a word to systemd."""
+def say(config: Config, level: str, *lines: str) -> None:
+    """Messages of the daemon itself: to stderr, unless `log.level` wants only more important ones."""
+    if LEVELS.index(level) >= LEVELS.index(config.log.level):
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+
+
+def announce(config: Config, urls: list[str]) -> None:
+    """One line once the listeners accept, and a word to systemd."""
     from mcpproxy.ops.systemd import READY, tell
 
     tell(READY)
-    print(f"mcpproxy: serving {', '.join(urls)}", file=sys.stderr, flush=True)
+    say(config, "info", f"mcpproxy: serving {', '.join(urls)}")

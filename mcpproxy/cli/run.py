@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, announce, config_option, configured, state_dir_option, warn
+from mcpproxy.cli.options import EXAMPLE, announce, config_option, configured, say, state_dir_option, warnings
 
 
 @click.command(epilog=EXAMPLE("mcpproxy run -c mcpproxy.toml"))
@@ -21,5 +22,5 @@ def command(config: Path, state_dir: str | None) -> int:
     from mcpproxy.ops.run import run
 
     loaded = configured(config, state_dir)
-    warn(loaded)
-    return run(loaded.config, ready=announce)
+    say(loaded.config, "warning", *warnings(loaded))
+    return run(loaded.config, ready=partial(announce, loaded.config))

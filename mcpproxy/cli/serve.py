@@ -29,7 +29,7 @@ def command(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -
     config = quick(url, listen, no_tls, state_dir)
 
     def ready(urls: list[str]) -> None:
-        announce(urls)
+        announce(config, urls)
         if not no_tls:
             click.echo(f"  clients that should trust it need this root: {devca.files(config.state_dir).ca}", err=True)
 

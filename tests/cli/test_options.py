@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpproxy.cli.options import announce, configured, warn
+from mcpproxy.cli.options import LEVELS, announce, configured, say, warnings
 from mcpproxy.errors import StartError
 from tests.support.certs import Certificate
 
@@ -59,11 +59,29 @@ def test_a_file_that_cannot_be_read_is_one_line_and_advice(tmp_path: Path, name:
     assert "mcpproxy serve URL needs none" in caught.value.hint
 
 
-def test_warnings_and_readiness_are_lines_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    warn(configured(written(tmp_path, GOOD.replace("127.0.0.1:8000", "0.0.0.0:8000"))))
-    announce(["http://0.0.0.0:8000"])
-    out, err = capsys.readouterr()
-    assert out == ""
-    warning, ready = err.splitlines()
+def test_warnings_name_their_line(tmp_path: Path) -> None:
+    (warning,) = warnings(configured(written(tmp_path, GOOD.replace("127.0.0.1:8000", "0.0.0.0:8000"))))
     assert warning.startswith("mcpproxy: warning: line 3: listen[0].address: plain HTTP on a public address")
-    assert ready == "mcpproxy: serving http://0.0.0.0:8000"
+
+
+def test_a_key_everybody_can_read_is_a_warning(tmp_path: Path, certificate: Certificate) -> None:
+    key = tmp_path / "loose.key"
+    key.write_bytes(certificate.key.read_bytes())
+    key.chmod(0o644)
+    text = GOOD.replace('8000"', f'8000"\ntls = {{ cert = "{certificate.cert}", key = "{key}" }}')
+    (warning,) = warnings(configured(written(tmp_path, text)))
+    assert "loose.key" in warning
+
+
+@pytest.mark.parametrize("wanted", LEVELS)
+def test_messages_below_the_wanted_level_are_not_said(tmp_path: Path, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configured(written(tmp_path, GOOD + f'[log]\nlevel = "{wanted}"\n')).config
+    for level in LEVELS:
+        say(config, level, level)
+    out, err = capsys.readouterr()
+    assert (out, err.split()) == ("", list(LEVELS[LEVELS.index(wanted) :]))
+
+
+def test_readiness_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    announce(configured(written(tmp_path, GOOD)).config, ["http://127.0.0.1:8000", "unix:/run/x.sock"])
+    assert capsys.readouterr() == ("", "mcpproxy: serving http://127.0.0.1:8000, unix:/run/x.sock\n")
