@@ -124,3 +124,18 @@ def test_the_readme_keeps_its_promises() -> None:
     assert "make demo" in text
     assert "make test" in text
     assert "<!-- figures -->" in text
+
+
+def test_changes_wait_in_files_of_two_lines() -> None:
+    for file in (ROOT / "docs" / "changes").iterdir():
+        assert re.fullmatch(r"[a-z0-9-]+\.(feature|fix|change|security)\.md", file.name), file.name
+        assert 1 <= len(file.read_text().splitlines()) <= 2, f"{file.name}: two lines"
+
+
+def test_decisions_have_their_parts() -> None:
+    for number, file in enumerate(sorted((ROOT / "docs" / "decisions").iterdir()), 1):
+        text = file.read_text()
+        assert file.name.startswith(f"{number:04}-")
+        assert text.startswith(f"# {number:04}. ")
+        assert all(f"**{part}**" in text.replace(".**", "**") for part in ("Context", "Choice", "Rejected", "What we gave up")), file.name
+        assert len(text.splitlines()) <= 40, f"{file.name}: one page"
