@@ -42,6 +42,7 @@ from mcpproxy.observe.accesslog import AccessLog
 LINGER_S = 2.0  # seconds to read and forget after the last answer: a round trip around the world and some
 LINGER_BYTES = 1024 * 1024  # what is read and forgotten at most; a client that sends on regardless is reset
 EMPTY_LINES = 4  # bytes of CRLF before a request line that are forgiven (RFC 9112 §2.2)
+DRAIN_GRACE_S = 0.1  # seconds an idle connection may still put a request in that was on its way when the drain began
 GLANCE = 256  # bytes of an unfinished head that come before it is looked at again: one-byte packets must not cost a scan each
 
 
@@ -223,7 +224,7 @@ class Downstream(Link):
             if found is not None:
                 like = front.templates.find(found.key)
                 if like is not None:
-                    plan = like.plan_for(found, front.judge.limits)
+                    plan = like.plan_for(found, len(head), front.judge.limits)
                     if like.worth_storing:
                         front.plans.put(head, plan)
                     return plan
@@ -309,6 +310,11 @@ class Downstream(Link):
         if not self.exchange.request_ended:
             self.pause()
 
+    def resume_upload(self) -> None:
+        """The server takes bytes again. The time in which we did not read does not count as the client's."""
+        self.since = clock.now
+        self.resume()
+
     # -- what the exchange tells us --------------------------------------------------------------------------------------------------------
 
     def exchange_over(self, keep: bool, answer: bytes = b"") -> None:
@@ -316,6 +322,9 @@ class Downstream(Link):
         self.scanner = None
         self.keep = keep
         if answer:
+            if self.pending is not None:  # an interim response it has not taken for ages: there is no place for another word
+                self.abort()
+                return
             try:
                 self.write(answer)
             except OSError:
@@ -342,6 +351,8 @@ class Downstream(Link):
             self.loop.call_soon(self._next_in_line)
         else:
             self.input = next_head
+            if self.draining.is_set:
+                self.loop.call_later(DRAIN_GRACE_S, self.drain)
         if not self.input_ended and len(self.ahead) < READ:
             self.resume()
 
@@ -350,7 +361,11 @@ class Downstream(Link):
         if self.fd >= 0 and self.input is ahead_bytes:
             data, self.ahead = self.ahead, b""
             self.input = next_head
+            if not self.input_ended:
+                self.resume()  # it may have been stopped because so much waited here
             next_head(self, data)
+            if len(self.ahead) >= READ:
+                self.pause()
 
     def cut_off(self) -> None:
         """The response was cut: the client must see it."""

@@ -27,7 +27,7 @@ from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http import replies, sse
 from mcpproxy.http.framing import RESPONSE, ChunkedScanner, LengthScanner, UntilClose
 from mcpproxy.http.head import bad_start
-from mcpproxy.net.link import WOULD_BLOCK
+from mcpproxy.net.link import READ, WOULD_BLOCK
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Cancellable, UpstreamLink
 from mcpproxy.upstream.retry import may_retry
@@ -105,6 +105,7 @@ class Exchange:
 
     def _wait(self) -> None:
         """No warm link: dial or queue. The client is not read meanwhile unless its request is complete (then a hang-up must be noticed)."""
+        self.upstream, self.reused = NO_UPSTREAM, 0
         if not self.request_ended:
             self.client.pause()
         try:
@@ -142,7 +143,7 @@ class Exchange:
             self.accepted = True
             if self.waiting is not None:
                 self.waiting = None
-                client.resume()
+                client.resume_upload()
         else:
             self.accepted = sent > 0
             self.waiting = None
@@ -168,14 +169,14 @@ class Exchange:
             return
         self.spoiled = True
         if not self.request_ended:
-            self.client.resume()
+            self.client.resume_upload()
 
     def upstream_drained(self) -> None:
         """The server took what was pending."""
         if self.receive is tunnel.from_server:
             tunnel.server_drained(self)
         elif not self.request_ended:
-            self.client.resume()
+            self.client.resume_upload()
 
     # -- step 6: the response head -------------------------------------------------------------------------------------------------------
 
@@ -374,7 +375,7 @@ class Exchange:
             return
         self._settle(keep=False)
         route = self.plan.route
-        keep = self.goes_on() and self.request_ended
+        keep = self.goes_on() and self.request_ended and self.plan.version == 11
         answer = replies.reply(
             error.status,
             error.kind,
@@ -408,24 +409,30 @@ class Exchange:
         """Read once: SDK clients reset right after the event they waited for, when the last chunk may lie unread here."""
         link = self.link
         assert link is not None
+        ended = self.scanner.done  # the last bytes came, and sending them on showed that the client is gone
         try:
-            data = link.recv(65536)
-            ended = bool(data) and self.scanner.feed(data) == len(data) and self.scanner.done
+            if not ended:
+                data = link.recv(READ)
+                ended = bool(data) and self.scanner.feed(data) == len(data) and self.scanner.done
         except (OSError, ProxyError):
             return False
         if ended:
-            self._settle(keep=self.request_ended)
+            self._settle(keep=self._may_keep())
             self._record(b"done", self._status(), b"")
         return ended
 
     def finished(self) -> None:
         """The response's last byte went to the client (or is pending there)."""
+        self._settle(keep=self._may_keep())
+        self._over(b"done")
+
+    def _may_keep(self) -> bool:
+        """The response ended where it said. Did everything else end well, too?"""
         link, plan = self.link, self.rplan
         assert link is not None and plan is not None
         if plan.idle_hint is not None:
             link.hint(plan.idle_hint)
-        self._settle(keep=plan.keep_link and self.request_ended and not self.spoiled and link.pending is None)
-        self._over(b"done")
+        return plan.keep_link and self.request_ended and not self.spoiled and link.pending is None
 
     def tunnel_over(self, end: bytes) -> None:
         """Both directions of a tunnel ended."""
@@ -501,7 +508,7 @@ def response_head(x: Exchange, data: bytes) -> None:
         plan = x.judge_response(data, end)
         if plan is None:
             return
-    if plan.length != len(data) - end or not x.request_ended:
+    if plan.length != len(data) - end or not x.request_ended or x.spoiled:
         x.respond(plan, data, end)
         return
     client = x.client
@@ -546,7 +553,7 @@ def response_head(x: Exchange, data: bytes) -> None:
         link.pool.keep(link, now)
     else:
         link.pool.discard(link)
-    if x.attempts or x.bytes_out:
+    if x.attempts or x.interims:
         x.forget()
     if sent != size:
         client.hold(memoryview(out)[sent:])

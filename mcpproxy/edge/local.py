@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream
     from mcpproxy.edge.plan import Plan
 
-REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([!-~]{1,2048})")
+REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (/[!-~]{0,2048})?")  # a path; other forms may hold a password
 
 
 def answer(client: Downstream, plan: Plan, data: bytes, end: int) -> None:
@@ -48,5 +48,5 @@ def describe_refused(head: bytes) -> bytes:
     """Members for a head that was refused or never ended: method and path if the first line looks like one, never a query, never a field."""
     found = REQUEST_LINE.match(head)
     method = found.group(1).decode() if found else None
-    path = found.group(2).partition(b"?")[0].decode("latin-1")[:256] if found else None
+    path = found.group(2).partition(b"?")[0].decode("latin-1")[:256] if found and found.group(2) else None
     return json.dumps({"method": method, "host": None, "path": path, "protocol": None}, separators=(",", ":"))[1:-1].encode()

@@ -148,7 +148,9 @@ class Responses:
         if go_on is not None and close is not None:
             names = [name.lower() for name in found.names]
             length_at = names.index(b"content-length") if b"content-length" in names else -1
-            self.templates.put(found.key, (plan, go_on, close, length_at))
+            like = (plan, go_on, close, length_at)
+            if self._fill(b"", found, *like).extra == plan.extra:  # not so when a field came twice and only its second line was cut
+                self.templates.put(found.key, like)
 
     @staticmethod
     def _fill(head: bytes, found: Cut, like: ResponsePlan, go_on: Template, close: Template, length_at: int) -> ResponsePlan:
@@ -275,13 +277,15 @@ class RequestTemplate:
         names = [name.lower() for name in found.names]
         length_at = names.index(b"content-length") if b"content-length" in names else -1
         id_at = names.index(b"x-request-id") if b"x-request-id" in names else -1
+        if id_at >= 0 and found.values[id_at] != plan.request_id:
+            return None  # it came twice, and only the second line was cut
         return cls(plan, tuple(heads), length_at, id_at, names == [b"content-length"])
 
-    def plan_for(self, found: Cut, limits: HeadLimits) -> Plan:
-        """The plan for these values. Raises what compiling would raise for them: 413, 431."""
+    def plan_for(self, found: Cut, size: int, limits: HeadLimits) -> Plan:
+        """The plan for these values in a head of this size. Raises what compiling would raise for them: 413, 431."""
         plan = copy(self.plan)
         values = found.values
-        if len(found.key) + sum(map(len, values)) > limits.head:
+        if size > limits.head:
             raise HeadError(431, "head-too-large")
         if self.length_at >= 0:
             plan.length = int(values[self.length_at])

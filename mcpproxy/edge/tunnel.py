@@ -21,7 +21,8 @@ def open_tunnel(x: Exchange, plan: ResponsePlan, data: bytes, end: int) -> None:
     """The server said 101."""
     client, link = x.client, x.link
     assert link is not None
-    if x.plan.upgrade is None or plan.upgrade != x.plan.upgrade or not x.request_ended:
+    asked = x.request_ended and link.pending is None  # a server that agrees to what it has not read agrees to nothing
+    if x.plan.upgrade is None or plan.upgrade != x.plan.upgrade or not asked:
         x.fail(ProxyError("unasked-101", Side.UPSTREAM, 502))
         return
     x.first = monotonic()

@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 from mcpproxy.assemble import Runtime, assemble
 from mcpproxy.config.model import Config
+from mcpproxy.edge.downstream import DRAIN_GRACE_S
 from mcpproxy.errors import StartError
 from mcpproxy.net.loop import new_loop, settle_memory
 
-IDLE_GRACE = 0.1  # seconds an idle connection may still put a request in that was on its way when the drain began
 LOG_PATIENCE = 5.0  # seconds for the last log lines to reach a slow disk or pipe
 
 
@@ -85,7 +85,7 @@ class Life:
             front.judge.draining = True
             front.plans.clear()
             front.templates.clear()
-        self._loop.call_later(IDLE_GRACE, self._close_idle)
+        self._loop.call_later(DRAIN_GRACE_S, self._close_idle)
         self._loop.call_later(self._drain_s, self._loop.stop)
 
     def _close_idle(self) -> None:
@@ -97,7 +97,7 @@ class Life:
         if not self._runtime.links:
             self._loop.stop()
         else:
-            self._watch = self._loop.call_later(IDLE_GRACE, self._see_whether_empty)
+            self._watch = self._loop.call_later(DRAIN_GRACE_S, self._see_whether_empty)
 
     def stop(self) -> None:
         """End everything that is still there, each with its log line, and write the log to its end."""

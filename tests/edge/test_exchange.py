@@ -1,0 +1,296 @@
+"""One request and its response: what is kept, what is cut, what is logged, whatever order things happen in."""
+
+import pytest
+
+from mcpproxy.edge.exchange import INTERIM_LIMIT
+from tests.edge.conftest import HEAD_END
+
+GET = b"GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+UPLOAD = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+
+
+def call(edge, client, server=None, request=GET, answer=OK):
+    """One exchange, whole; returns the server's socket."""
+    client.sendall(request)
+    server = server or edge.accept()
+    edge.read(server)
+    server.sendall(answer)
+    edge.read(client, b"ok")
+    return server
+
+
+def test_a_small_call_passes_and_its_link_is_kept(proxy):
+    edge = proxy()
+    client = edge.client()
+    server = call(edge, client)
+    call(edge, client, server)
+    first, second = edge.lines(2)
+    assert [("done", 200, False), ("done", 200, True)] == [(line["end"], line["status"], line["reused"]) for line in (first, second)]
+    assert (0, 1) == (edge.pool.in_use, len(edge.pool.endpoints[0].idle))
+
+
+# -- the server stops listening ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_whose_upload_failed_is_not_kept_and_the_next_upload_is_whole(proxy):
+    """The server answered early and reset; the client's last bytes met the reset before the answer was read."""
+    edge = proxy()
+    client = edge.client()
+    client.sendall(UPLOAD % 20 + b"0123456789")
+    server = edge.accept()
+    edge.read(server, b"0123456789")
+    link = next(iter(edge.runtime.links)).exchange.link
+    link.pause()  # as if the loop looked at the client first
+    server.sendall(OK)
+    client.sendall(b"01234")
+    edge.until(lambda: next(iter(edge.runtime.links)).exchange.bytes_in >= 15)
+    edge.reset(server)
+    edge.steps.for_a_while(0.01)
+    client.sendall(b"56789")
+    edge.until(lambda: next(iter(edge.runtime.links)).exchange.request_ended)
+    link.resume()
+    edge.read(client, b"ok")
+    assert [] == edge.pool.endpoints[0].idle
+    client.sendall(UPLOAD % 4 + b"ab")
+    again = edge.accept()
+    edge.read(again, b"ab")
+    client.sendall(b"cd")
+    assert b"cd" == edge.read(again, b"cd")
+    again.sendall(OK)
+    edge.read(client, b"ok")
+
+
+# -- interim responses ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_interim_answers_of_earlier_exchanges_do_not_count(proxy):
+    """HTTP/1.0 clients are not told of them; their number is counted per exchange all the same."""
+    edge = proxy()
+    client = edge.client()
+    request = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
+    server = None
+    for _ in range(INTERIM_LIMIT + 2):
+        server = call(edge, client, server, request, b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK)
+    assert {"done"} == {line["end"] for line in edge.lines(INTERIM_LIMIT + 2)}
+
+
+def test_too_many_interim_answers_are_502(proxy):
+    edge = proxy()
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * (INTERIM_LIMIT + 1) + OK)
+    edge.until(lambda: edge.lines())
+    assert "too-many-interim-responses" == edge.lines()[0]["reason"]
+
+
+# -- what the log says ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_exchange_that_never_had_a_link_names_none(proxy):
+    edge = proxy("max_connections = 1\nqueue = 0")
+    first, second = edge.client(), edge.client()
+    call(edge, second)
+    first.sendall(GET)
+    edge.until(lambda: edge.pool.in_use)
+    second.sendall(GET)
+    edge.read(second, b"\n")
+    failed = edge.lines(2)[1]
+    assert ("queue-full", None, False) == (failed["reason"], failed["upstream"], failed["reused"])
+
+
+@pytest.mark.parametrize("request_line", [b"GET /mcp?key=SECRET", b"GET http://user:SECRET@localhost/mcp"])
+@pytest.mark.parametrize("fault", [b"", b"Bad Field: SECRET\r\n"], ids=["served", "refused"])
+def test_no_secret_reaches_the_log(proxy, request_line, fault):
+    edge = proxy()
+    client = edge.client()
+    client.sendall(
+        request_line
+        + b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer SECRET\r\nCookie: a=SECRET\r\nMcp-Session-Id: SECRET\r\n"
+        + b"X-Api-Key: SECRET\r\nMcp-Param-Token: SECRET\r\nProxy-Authorization: SECRET\r\n"
+        + fault
+        + b"\r\n"
+    )
+    if not fault and b"user" not in request_line:
+        server = edge.accept()
+        edge.read(server)
+        server.sendall(
+            b"HTTP/1.1 200 OK\r\nMcp-Session-Id: SECRET\r\nSet-Cookie: SECRET\r\nLocation: /?SECRET\r\nContent-Length: 2\r\n\r\nok"
+        )
+    assert edge.lines(1)
+    assert b"SECRET" not in edge.log_text
+
+
+# -- the client leaves ------------------------------------------------------------------------------------------------------------------------
+
+
+def stream(edge, client, head=b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"):
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(head)
+    edge.read(client)
+    return server
+
+
+@pytest.mark.parametrize("said", [b"", b"Connection: close\r\n"])
+def test_a_reset_that_meets_the_last_piece_is_no_failure(proxy, said):
+    """SDK clients reset right after the event they waited for; here the proxy learns of it by sending."""
+    edge = proxy()
+    client = edge.client()
+    server = stream(edge, client, b"HTTP/1.1 200 OK\r\n" + said + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    ours = next(iter(edge.runtime.links))
+    ours.pause()  # as if the loop looked at the server first
+    edge.reset(client)
+    server.sendall(b"0\r\n\r\n")
+    line = edge.lines(1)[0]
+    assert ("done", 200) == (line["end"], line["status"])
+    assert (0 if said else 1) == len(edge.pool.endpoints[0].idle)
+    assert 0 == edge.pool.in_use
+
+
+def test_a_reset_before_the_last_piece_was_read_is_no_failure(proxy):
+    edge = proxy()
+    client = edge.client()
+    server = stream(edge, client)
+    link = next(iter(edge.runtime.links)).exchange.link
+    link.pause()  # as if the loop looked at the client first
+    server.sendall(b"0\r\n\r\n")
+    edge.reset(client)
+    assert "done" == edge.lines(1)[0]["end"]
+    assert [link] == edge.pool.endpoints[0].idle
+    assert link.reading
+
+
+def test_a_client_that_leaves_a_stream_stops_the_server(proxy):
+    edge = proxy()
+    client = edge.client()
+    server = stream(edge, client)
+    client.close()
+    assert edge.end(server)[1] in ("fin", "reset")
+    assert "client-gone" == edge.lines(1)[0]["end"]
+    assert 0 == edge.pool.in_use
+
+
+# -- answers of our own -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_http_1_0_client_is_told_of_a_failure_and_of_the_end(proxy):
+    edge = proxy(url="http://127.0.0.1:9")
+    client = edge.client()
+    client.sendall(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+    answer, how = edge.end(client)
+    assert b"connect-refused" in answer
+    assert "fin" == how
+
+
+def test_a_failure_keeps_the_clients_connection(proxy):
+    edge = proxy()
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.close()
+    assert b"HTTP/1.1 502 " == edge.read(client, b"\n")[:13]
+    call(edge, client)
+
+
+def test_a_response_deadline_is_504_and_counts_from_the_request(proxy):
+    edge = proxy('response_timeout = "30s"')
+    client = edge.client()
+    client.sendall(POST)
+    server = edge.accept()
+    edge.read(server, b"{}")
+    edge.later(29)
+    assert [] == edge.lines()
+    edge.later(31)
+    assert ("timeout", 504, "response-timeout") == tuple(edge.lines(1)[0][key] for key in ("end", "status", "reason"))
+    assert edge.end(server)[1] in ("fin", "reset")
+
+
+def test_our_words_wait_for_no_place_behind_an_interim_answer(proxy):
+    """The client takes nothing: 1xx heads wait in our hands, and the deadline passes. There is nothing to do but cut."""
+    edge = proxy('response_timeout = "30s"')
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    ours = next(iter(edge.runtime.links))
+    ours.sock.setsockopt(1, 7, 4096)  # SO_SNDBUF
+    server.sendall((b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 60_000 + HEAD_END) * 12)
+    edge.until(lambda: ours.pending is not None)
+    edge.later(31)
+    assert ours.fd < 0
+    assert "timeout" == edge.lines(1)[0]["end"]
+    got, how = edge.end(client)
+    assert b"504" not in got
+    assert "reset" == how
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "end"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "upstream-gone"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "upstream-gone"),
+    ],
+)
+def test_a_body_that_was_cut_is_cut(proxy, answer, end):
+    edge = proxy()
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(answer)
+    edge.until(lambda: next(iter(edge.runtime.links)).exchange.rplan is not None)
+    server.close()
+    assert end == edge.lines(1)[0]["end"]
+    edge.end(client)
+    assert (0, []) == (edge.pool.in_use, edge.pool.endpoints[0].idle)
+
+
+def test_bytes_after_the_end_go_nowhere_and_the_link_with_them(proxy):
+    edge = proxy()
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert OK == edge.read(client, b"ok")
+    edge.until(lambda: edge.pool.in_use == 0)
+    assert [] == edge.pool.endpoints[0].idle
+    call(edge, client)
+
+
+def test_a_slow_client_stops_its_server_and_loses_nothing(proxy):
+    edge = proxy()
+    client = edge.client()
+    server = stream(edge, client, b"HTTP/1.1 200 OK\r\nContent-Length: 16000000\r\n\r\n")
+    ours = next(iter(edge.runtime.links))
+    body = bytes(range(250)) * 64_000
+    sent = 0
+
+    def push():
+        nonlocal sent
+        try:
+            sent += server.send(body[sent : sent + 65536])
+        except BlockingIOError:
+            return True
+        return sent == len(body)
+
+    edge.until(push)
+    edge.until(lambda: ours.pending is not None)
+    assert len(ours.pending) <= 65536
+    assert not ours.exchange.link.reading
+    got = bytearray()
+    while len(got) < len(body):
+        push()
+        got += edge.read(client, 1)
+    assert bytes(got) == body
+    edge.until(lambda: edge.lines())
+    assert "done" == edge.lines(1)[0]["end"]
