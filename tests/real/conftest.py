@@ -17,8 +17,9 @@ import pytest
 
 from tests.support import software
 from tests.support.certs import Certificate
-from tests.support.daemon import Daemon, simple_config
+from tests.support.daemon import Daemon
 from tests.support.install_real import is_ready
+from tests.support.ports import free_port
 
 Origin = Callable[[str], str]
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -55,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 class Proxies:
-    """One daemon with TLS for every origin asked for."""
+    """One daemon for every origin asked for, with a TLS listener and a plain one."""
 
     def __init__(self, directory: Path, certificate: Certificate) -> None:
         self.directory, self.certificate = directory, certificate
@@ -66,14 +67,19 @@ class Proxies:
         if origin not in self.daemons:
             place = self.directory / str(len(self.daemons))
             place.mkdir()
-            listen = {"tls": {"cert": str(self.certificate.cert), "key": str(self.certificate.key)}}
-            route = {"max_body": "80MiB", "host": ["localhost", "127.0.0.1"]}
-            config = simple_config(origin, listen=listen, route=route)
+            tls = {"cert": str(self.certificate.cert), "key": str(self.certificate.key)}
+            config = {
+                "listen": [{"address": f"127.0.0.1:{free_port()}", "tls": tls}, {"address": f"127.0.0.1:{free_port()}"}],
+                "upstream": {"u": {"urls": [origin]}},
+                "route": [{"upstream": "u", "host": ["localhost", "127.0.0.1"]}],
+                "drain": "5s",
+            }
             self.daemons[origin] = self.stack.enter_context(Daemon(config, place))
         return self.daemons[origin]
 
-    def url(self, origin: str) -> str:
-        return f"https://localhost:{self.before(origin).port()}"
+    def url(self, origin: str, *, tls: bool = True) -> str:
+        port = self.before(origin).port(0 if tls else 1)
+        return f"{'https' if tls else 'http'}://localhost:{port}"
 
 
 @pytest.fixture(scope="session")

@@ -26,25 +26,26 @@ async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object
     async def on_progress(step, _total, _text):
         progress.append(step)
 
-    async with (sse_client if transport == "sse" else streamablehttp_client)(url) as (read, write, *_):
-        async with ClientSession(read, write, elicitation_callback=answer_question, message_handler=on_message) as session:
-            start = await session.initialize()
-            tools = {tool.name for tool in (await session.list_tools()).tools}
-            echo = await session.call_tool("echo", {"message": "grüße, 世界"})
-            large = await session.call_tool("echo", {"message": "x" * big})
-            slow = await session.call_tool("trigger-long-running-operation", {"duration": 0.15, "steps": 3}, progress_callback=on_progress)
-            seen = {
-                "protocol": start.protocolVersion,
-                "tools": sorted(tools),
-                "echo": echo.content[0].text,
-                "large": len(large.content[0].text),
-                "slow": slow.content[0].text,
-                "progress": progress,
-            }
-            if "ask" in tools:
-                seen["ask"] = (await session.call_tool("ask", {})).content[0].text
-            if "change" in tools:
-                seen["noticed"] = await noticed(session, notices)
+    connect = sse_client(url) if transport == "sse" else streamablehttp_client(url)
+    kit = {"elicitation_callback": answer_question, "message_handler": on_message}
+    async with connect as (read, write, *_), ClientSession(read, write, **kit) as session:
+        start = await session.initialize()
+        tools = {tool.name for tool in (await session.list_tools()).tools}
+        echo = await session.call_tool("echo", {"message": "grüße, 世界"})
+        large = await session.call_tool("echo", {"message": "x" * big})
+        slow = await session.call_tool("trigger-long-running-operation", {"duration": 0.15, "steps": 3}, progress_callback=on_progress)
+        seen = {
+            "protocol": start.protocolVersion,
+            "tools": sorted(tools),
+            "echo": echo.content[0].text,
+            "large": len(large.content[0].text),
+            "slow": slow.content[0].text,
+            "progress": progress,
+        }
+        if "ask" in tools:
+            seen["ask"] = (await session.call_tool("ask", {})).content[0].text
+        if "change" in tools:
+            seen["noticed"] = await noticed(session, notices)
     return seen
 
 

@@ -1,0 +1,78 @@
+"""The official conformance suite, in both eras: directly and through the daemon. No check may be worse through it.
+
+The suite says nothing about intermediaries; it is a proof of transparency: 80 and 190 checks of what a client sees of a server.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.real.conftest import Proxies
+from tests.support.certs import Certificate
+from tests.support.software import Server, conformance_cli
+
+pytestmark = pytest.mark.software("node", "npm")
+SUITE_S = 60.0
+RANK = {"FAILURE": 0, "WARNING": 1, "SKIPPED": 2, "INFO": 3, "SUCCESS": 3}
+# Scenarios whose own client cannot do HTTPS: it speaks plain HTTP whatever the URL says, or looks for the foreign Host in the certificate.
+PLAIN_ONLY = {"http-header-validation", "http-custom-header-server-validation", "dns-rebinding-protection"}
+Check = tuple[str, str, int]  # scenario, check, which of several with that name
+Checks = dict[Check, tuple[str, str]]  # status, message
+
+
+def run_suite(url: str, revision: str, results: Path, ca: Path) -> Checks:
+    """Every check with its status and message."""
+    with conformance_cli(url, revision, results, ca) as suite:
+        suite.process.wait(SUITE_S)
+    return dict(checks(results))
+
+
+def checks(results: Path) -> Iterator[tuple[Check, tuple[str, str]]]:
+    for file in sorted(results.glob("*/checks.json")):
+        scenario = file.parent.name.removeprefix("server-").partition("-20")[0]
+        seen: Counter[str] = Counter()
+        for check in json.loads(file.read_text()):
+            seen[check["id"]] += 1
+            yield (scenario, check["id"], seen[check["id"]]), (check["status"], check.get("errorMessage") or "")
+
+
+@pytest.fixture(scope="module")
+def direct(conformance: Server, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Checks]:
+    """`direct(revision)`: what the suite says of the server itself, asked once."""
+
+    @cache
+    def run(revision: str) -> Checks:
+        return run_suite(conformance.origin + "/mcp", revision, tmp_path_factory.mktemp("direct"), certificate.cert)
+
+    return run
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(("revision", "passes"), [("2025-11-25", 75), ("2026-07-28", 160)])
+def test_no_check_is_worse_through_the_daemon(
+    revision: str,
+    passes: int,
+    tls: bool,
+    direct: Callable[[str], Checks],
+    conformance: Server,
+    proxies: Proxies,
+    certificate: Certificate,
+    tmp_path: Path,
+) -> None:
+    expected = direct(revision)
+    assert sum(status == "SUCCESS" for status, _ in expected.values()) >= passes  # else there is little that could become worse
+    seen = run_suite(proxies.url(conformance.origin, tls=tls) + "/mcp", revision, tmp_path, certificate.cert)
+    if tls:
+        expected = {check: said for check, said in expected.items() if check[0] not in PLAIN_ONLY}
+    missing = "FAILURE", "the check did not run"
+    worse = [
+        f"{check}: {status} directly, {seen.get(check, missing)} through the daemon"
+        for check, (status, _) in expected.items()
+        if RANK[seen.get(check, missing)[0]] < RANK[status]
+    ]
+    assert not worse, "\n".join(worse)
+    assert seen.keys() >= expected.keys()
