@@ -74,7 +74,7 @@ def test_upstream_cuts_its_answer_after_every_byte(kind: str, end: Callable[[Lin
     with ScriptedUpstream(script, keep_bytes=False) as upstream:
         daemon = start(run, upstream)
         check_free(daemon)
-        descriptors = daemon.descriptors()
+        descriptors = daemon.resting()
         for at in range(len(answer) + 1):
             with daemon.client() as client:
                 got = client.exchange(REQUEST)
@@ -113,7 +113,7 @@ def test_upstream_hangs_up_after_every_byte_of_the_request(end: Callable[[Link],
     with ScriptedUpstream(script) as upstream:
         daemon = start(run, upstream)
         check_free(daemon)
-        descriptors = daemon.descriptors()
+        descriptors = daemon.resting()
         sizes = range(4, len(REQUEST) + 60, 3)  # the forwarded head is longer than ours by X-Forwarded fields
         for size in sizes:  # noqa: B007 - the script reads it
             with daemon.client() as client:
@@ -142,7 +142,7 @@ def test_client_goes_after_every_byte_of_its_request(
         daemon = start(run, upstream, listen=tls_listen if tls else {})
         options: dict[str, Any] = {"tls": certificate.client()} if tls else {}
         check_free(daemon, **options)
-        descriptors = daemon.descriptors()
+        descriptors = daemon.resting()
         sizes = range(1, len(request_bytes))
         for size in sizes:
             client: RawClient = daemon.client(**options)
@@ -183,7 +183,7 @@ def test_client_goes_after_every_byte_of_the_answer(kind: str, hard: bool, run: 
     with ScriptedUpstream(script, keep_bytes=False) as upstream:
         daemon = start(run, upstream)
         check_free(daemon)
-        descriptors = daemon.descriptors()
+        descriptors = daemon.resting()
         for at in range(len(answer)):
             gone.clear()
             client: RawClient = daemon.client()
@@ -209,7 +209,7 @@ def test_client_goes_inside_the_handshake(hard: bool, run: Run, tls_listen: dict
         daemon = start(run, upstream, listen=tls_listen)
         options: dict[str, Any] = {"tls": certificate.client()}
         check_free(daemon, **options)
-        descriptors = daemon.descriptors()
+        descriptors = daemon.resting()
         for size in range(0, len(hello) + 1, 7):
             client = daemon.client()
             client.send(hello[:size])

@@ -1,6 +1,7 @@
 """How a daemon stops: the first signal drains, the second ends, nothing in the log is lost, and a full table of descriptors is no end."""
 
 import os
+import resource
 import select
 import signal
 import threading
@@ -105,7 +106,7 @@ def test_an_exchange_in_flight_is_answered_with_close(run: Run) -> None:
 def test_a_request_half_sent_is_still_taken(run: Run) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = run(upstream.url, drain="60s")
-        before = daemon.descriptors()
+        before = daemon.resting()
         with daemon.client() as client:
             client.send(get()[:20])
             until(lambda: daemon.descriptors() > before, "connected")
@@ -223,14 +224,16 @@ def _readable(descriptor: int) -> bool:
 
 def test_running_out_of_descriptors_neither_spins_nor_ends_the_listener(run: Run, tls_listen: dict[str, Any]) -> None:
     with ScriptedUpstream(answer()) as upstream:
-        daemon = run(upstream.url, nofile=64)
-        before = daemon.descriptors()
+        daemon = run(upstream.url)
+        before = daemon.resting()
+        full = before + 10
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (full, full))  # after it has counted how many clients fit
         clients = []
         for _ in range(100):
             client = daemon.client()
             client.send(b"GET / HT")
             clients.append(client)
-        until(lambda: daemon.descriptors() > before + 20, "the table fills")
+        until(lambda: daemon.descriptors() >= full, "the table fills")
         used = daemon.cpu_s()
         stays(lambda: daemon.cpu_s() - used < 0.4, 1.0, "no spinning while it is full")
         assert daemon.process.poll() is None
@@ -255,6 +258,7 @@ def test_with_all_descriptors_taken_by_clients_the_first_ones_are_still_served(r
 def test_beyond_the_connection_limit_a_plain_client_is_told_503(run: Run) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = run(upstream.url, limits={"connections": 4})
+        daemon.resting()
         clients = [daemon.client() for _ in range(4)]
         for client in clients:
             assert client.exchange(post(b"x")).status == 200
@@ -281,6 +285,7 @@ def test_beyond_the_connection_limit_a_tls_client_is_closed_before_any_handshake
 ) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = run(upstream.url, listen=tls_listen, limits={"connections": 2})
+        daemon.resting()
         clients = [daemon.client(tls=certificate.client()) for _ in range(2)]
         with daemon.client() as third:
             third.try_send(b"\x16\x03\x01")

@@ -72,7 +72,7 @@ def test_who_leaves_the_queue_is_not_served(run: Run) -> None:
             assert gate.entered.wait(10)
             leaver = daemon.client()
             leaver.send(post(b"never", path="/leaver"))
-            baseline = daemon.descriptors()
+            baseline = daemon.resting()
             leaver.close()
             assert daemon.record(path="/leaver")["end"] == "client-gone"
             until(lambda: daemon.descriptors() <= baseline, "its descriptor is closed")

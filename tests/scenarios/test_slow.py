@@ -59,7 +59,7 @@ def test_a_dripped_head_is_told_408(run: Run, recorder: Recorder) -> None:
 
 def test_a_dripped_request_line_is_told_408(run: Run, recorder: Recorder) -> None:
     with run(recorder.url, limits=LIMITS).client() as client:
-        assert drip(client, b"G" * 200, 0.1) < IN_TIME
+        assert drip(client, b"GET /" + b"a" * 200, 0.1) < IN_TIME
         assert client.response().status == 408
 
 
@@ -269,7 +269,7 @@ def test_forty_clients_that_stop_reading_cost_two_reads_each_and_hinder_nobody(r
 
     with ScriptedUpstream(script) as upstream:
         daemon = run(upstream.url)
-        before, baseline = daemon.rss(), daemon.descriptors()
+        before, baseline = daemon.rss(), daemon.resting()
         clients = [daemon.client(receive_buffer=65536) for _ in torrents]
         for client in clients:
             client.send(get())

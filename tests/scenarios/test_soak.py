@@ -163,7 +163,7 @@ def test_everything_is_back_after_many_mixed_exchanges(tmp_path: Path, tls_liste
             "log": {"access": str(tmp_path / "access.log")},
         }
         with Daemon(config, tmp_path) as daemon:
-            baseline = daemon.descriptors()
+            baseline = daemon.resting()
             crowd = Crowd(daemon, certificate)
             crowd.run(WARM_UP, 1)
             until(

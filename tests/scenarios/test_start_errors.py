@@ -1,4 +1,4 @@
-"""A daemon that cannot start says why in one line, what to do in the next, and exits with 1 (2 for a bad configuration)."""
+"""A daemon that cannot start says why in one line, what to do in the next, and exits with 1."""
 
 import os
 import socket
@@ -17,9 +17,9 @@ UPSTREAM = "http://127.0.0.1:9"
 ORDINARY = ["setpriv", "--bounding-set=-net_bind_service,-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
 
-def says(config: dict[str, Any] | str, directory: Path, *expected: str, code: int = 1, prefix: list[str] | None = None) -> str:
+def says(config: dict[str, Any] | str, directory: Path, *expected: str, prefix: list[str] | None = None) -> str:
     status, text = run_to_end(config, directory, prefix=prefix or [])
-    assert status == code, text
+    assert status == 1, text
     assert "Traceback" not in text
     for part in expected:
         assert part in text, text
@@ -97,11 +97,11 @@ colour = "blue"
 [[route]]
 upstream = "v"
 """
-    says(text, tmp_path, "drain", "address", "urls", "colour", "upstream", "mcpproxy.toml", code=2)
+    says(text, tmp_path, "drain", "address", "urls", "colour", "upstream", "mcpproxy.toml")
 
 
 def test_text_that_is_not_toml(tmp_path: Path) -> None:
-    says("[[listen\n", tmp_path, "line 1", code=2)
+    says("[[listen\n", tmp_path, "line 1")
 
 
 def test_a_failed_start_leaves_no_socket_behind(tmp_path: Path, certificate: Certificate) -> None:

@@ -189,16 +189,13 @@ def test_bodies_of_megabytes_survive_tls_both_ways(run: Run, tls_listen: dict[st
         ScriptedUpstream(answer(), keep_bytes=False) as upstream,
         shake(run(upstream.url, listen=tls_listen), certificate.client()) as client,
     ):
-        sender = threading.Thread(target=client.send, args=(post(body),), daemon=True)
-        sender.start()
-        assert client.response(deadline_s=20).body == body
-        sender.join(5)
+        assert client.exchange(post(body), deadline_s=20).body == body
 
 
 def test_a_client_that_talks_nonsense_is_closed(run: Run, tls_listen: dict[str, Any], certificate: Certificate) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = run(upstream.url, listen=tls_listen)
-        before = daemon.descriptors()
+        before = daemon.resting()
         for nonsense in (
             b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"\x16\x03\x01\xff\xff" + b"x" * 100,

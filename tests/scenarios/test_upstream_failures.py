@@ -85,7 +85,7 @@ def test_a_black_hole_beside_a_good_endpoint_is_only_slow(run: Run) -> None:
 def test_a_client_that_leaves_while_we_connect_frees_its_place(run: Run) -> None:
     with black_hole() as port:
         daemon = run(f"http://127.0.0.1:{port}", upstream={"connect_timeout": "30s"})
-        baseline = daemon.descriptors()
+        baseline = daemon.resting()
         client = daemon.client()
         client.send(post())
         until(lambda: daemon.descriptors() >= baseline + 2, "it is connecting")
@@ -200,7 +200,7 @@ def test_a_link_closed_while_idle_is_not_leased_again(run: Run) -> None:
     """The close is noticed when it happens, so even a POST never meets it."""
     with ScriptedUpstream(once(response(b"x"))) as upstream:
         daemon = run(upstream.url)
-        before = daemon.descriptors()
+        before = daemon.resting()
         with daemon.client() as client:
             for i in range(5):
                 assert client.exchange(post()).status == 200

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -185,6 +186,15 @@ class Daemon:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def resting(self) -> int:
+        """How many descriptors it has when nothing happens: the count, once it has not changed for a while."""
+        count, since = self.descriptors(), time.monotonic()
+        while time.monotonic() - since < 0.15:
+            time.sleep(0.01)
+            if (now := self.descriptors()) != count:
+                count, since = now, time.monotonic()
+        return count
 
     def rss(self) -> int:
         """Resident bytes."""
