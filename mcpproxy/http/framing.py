@@ -26,7 +26,10 @@ LINE_LIMIT = 4096  # bytes of one chunk extension or one trailer: far beyond any
 TRAILER_LIMIT = 8192  # bytes of all trailers: what most servers grant a whole head
 TRAILER_LINES = 32  # trailers carry a digest or a status, not a head
 
+SIZES = 4096  # size lines remembered: events have few lengths, and servers write in blocks of one
+
 CRLF = b"\r\n"
+sizes: dict[bytes, int] = {}  # plain size lines that were judged good, never of the last chunk
 LAST_CHUNK = b"0\r\n\r\n"
 size_line = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n").match
 size_begins = re.compile(rb"[0-9A-Fa-f]{1,16}\r?").fullmatch
@@ -113,13 +116,15 @@ class ChunkedScanner:
                     pieces.append(data)
                 return size
             at = self._end_chunk(data, left, pieces)
-            if self._left:
-                return size
         elif self.done or not size:
             return 0
         elif self._held or self._trailing:
             return self._resume(data, pieces)
         else:
+            if pieces is None:  # the common slice: exactly one whole chunk, with a size line that was judged before
+                end = data.find(b"\r", 1, 9)
+                if sizes.get(data[:end]) == size - end - 4 and data[-2:] == CRLF and data[end + 1] == 10:
+                    return size
             at = 0
         while at != size:
             line = size_line(data, at) or self._odd_line(data, at)
@@ -127,6 +132,10 @@ class ChunkedScanner:
                 return size
             length = int(line[1], 16)
             start = line.end()
+            if length and start <= 10 and line[1] not in sizes:
+                if len(sizes) >= SIZES:
+                    sizes.clear()
+                sizes[line[1]] = length
             if not length:
                 return self._trailers(data, start)
             at = start + length + 2
