@@ -113,6 +113,8 @@ fast = _lasting(software.fast_server)
 everything = _lasting(software.everything_server)
 everything_sse = _lasting(lambda: software.everything_server("sse"))
 conformance = _lasting(software.conformance_server)
+plain_uvicorn = _lasting(lambda: software.uvicorn_server(5))
+plain_node = _lasting(lambda: software.node_server(5))
 
 
 @pytest.fixture(scope="session")
