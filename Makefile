@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or newer) with venv (Debian: python3-venv), make, and nothing else; every target makes what it needs.
 #
 #   make demo    an embedded MCP server behind https://127.0.0.1:8443/mcp; prints lines to try
-#   make test    the tests; those that need software this machine lacks are left out and named
+#   make test    the tests (WORKERS=4 at a time: most of them wait for something); those that need software this machine lacks are left out and named
 #   make check   formatting, lint, types, tests: what CI runs
 #   make real    fetch the SDKs of other languages and versions into .cache, so that no test is left out for want of them
 #   make docs    write the pages that are made from the code: docs/config.md, the reasons in docs/operations.md
@@ -12,7 +12,8 @@ PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 p
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/requirements.txt
 LISTEN ?= 127.0.0.1:8443
-PYTEST ?= $(BIN)/python -m pytest
+WORKERS ?= 4
+PYTEST ?= $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test check real docs bench
 .DELETE_ON_ERROR:

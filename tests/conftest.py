@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.needs import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401 - hooks
+from tests.needs import pytest_collection_modifyitems, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401
 from tests.support.certs import Certificate, make_certificate
 
 

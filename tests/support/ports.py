@@ -1,23 +1,28 @@
 """Addresses nobody else uses, and addresses where nobody answers.
 
-A free port is found by binding to 0 and letting go; the daemon binds it moments later. Ports are not handed out twice in one run.
+A free port is found by binding to it and letting go; the daemon binds it moments later. Ports are not handed out twice in one run. Runs in several
+processes (pytest-xdist) draw from ranges of their own, below those the kernel draws from, so nobody takes a port between the two binds.
 """
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
-_given: set[int] = set()
+FIRST, RANGE, WORKERS = 10_000, 2_000, 11  # up to 32 000; the kernel's own begins at 32 768
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+_next = os.getpid() * 7919 % RANGE  # two runs at the same time begin at different places
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    while True:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.bind((host, 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
+    global _next
+    for _ in range(RANGE):
+        port = FIRST + _worker * RANGE + _next
+        _next = (_next + 1) % RANGE
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
             return port
+    raise AssertionError(f"no free port in the range of worker {_worker}")
 
 
 @contextlib.contextmanager
