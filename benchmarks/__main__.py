@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
@@ -29,6 +30,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, comma separated (default: all)")
     parser.add_argument(
         "--ours", default="", metavar="COMMAND", help="another way to start our daemon; {config} in it becomes the configuration file"
+    )
+    parser.add_argument(
+        "--nice", default="0", metavar="N", help="on a machine with other work: niceness of all that is measured, such as -10 (needs root)"
     )
     parser.add_argument("--dry", action="store_true", help="print, but write no result files")
     chosen = parser.parse_args()
@@ -57,6 +61,7 @@ def main() -> int:
         contenders.remove("mcpproxy")
     if chosen.works[:1] == ["profile"]:
         return profile.run(ALL[chosen.works[1]], chosen.ours, contenders[0])
+    os.environ[machine.NICENESS] = chosen.nice
     scale = Scale(chosen.quick, chosen.rounds or (2 if chosen.quick else 5))
     works = [ALL[name] for name in chosen.works] or list(ALL.values())
     bad = False

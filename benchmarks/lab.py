@@ -145,7 +145,7 @@ def running(command: list[str], core: int, output: int) -> Iterator[subprocess.P
         stderr=output,
         cwd=HERE.parent,
         env=machine.environment(),
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=machine.take_place(core),
     )
     try:
         yield process

@@ -68,7 +68,7 @@ def pinned(command: list[str], extra: dict[str, str] | None = None) -> tuple[str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**machine.environment(), **(extra or {})},
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=machine.take_place(core),
     )
     assert process.stdout is not None
     output = process.stdout.read().decode(errors="replace")

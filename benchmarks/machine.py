@@ -8,9 +8,11 @@ import platform
 import shutil
 import ssl
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 NEEDED = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client"}  # command -> Debian package
+NICENESS = "MCPPROXY_BENCH_NICE"  # set by --nice, read by everything we start
 OPEN_FILES = 20_000  # 5 000 streams cost the proxy 10 000 descriptors
 
 
@@ -71,6 +73,17 @@ def core_busy_ns(core: int) -> int:
     line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line.split()[1:9])
     return (user + nice + system + irq + softirq + steal) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def take_place(core: int) -> Callable[[], None]:
+    """For preexec_fn: this core, and the precedence that was asked for."""
+
+    def settle() -> None:
+        os.sched_setaffinity(0, {core})
+        if niceness := int(os.environ.get(NICENESS, "0")):
+            os.setpriority(os.PRIO_PROCESS, 0, niceness)
+
+    return settle
 
 
 def _kib(path: str, field: str) -> int:

@@ -145,7 +145,7 @@ def held(port: int, count: int, path: str) -> Iterator[Client]:
         stdout=subprocess.PIPE,
         cwd=HERE.parent,
         env=machine.environment(),
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=machine.take_place(core),
     )
     client = Client(process)
     try:
