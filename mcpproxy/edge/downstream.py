@@ -452,6 +452,7 @@ class Downstream(Link):
         front.served += self.served
         self.ahead = self.held = b""
         super()._release()
+        self.exchange.let_go()
 
     def due(self, now: float) -> float | None:
         state, limits = self.input, self.front.limits
@@ -512,7 +513,9 @@ class Downstream(Link):
 def next_head(self: Downstream, data: bytes) -> None:
     """Waiting for a request head. A small request passes here whole: look up, lease, forward."""
     if self.held:
-        data, self.held = self.held + data, b""
+        data = self.held + data
+        if HEAD_END in data:
+            self.held = b""
     end = data.find(HEAD_END) + 4
     if end < 4:
         self.unfinished(data)

@@ -493,6 +493,16 @@ class Exchange:
         self.upstream = NO_UPSTREAM
         self.spoiled = self.server_done = False
 
+    def let_go(self) -> None:
+        """The client's connection is gone. The two know each other; without this both would wait for the garbage collector."""
+        self.client = cast("Downstream", None)
+        self.send = self.client_gone
+
+    @staticmethod
+    def client_gone(_: bytes) -> int:
+        """There is nobody to send to."""
+        raise ConnectionAbortedError
+
 
 # -- the states of `receive` ---------------------------------------------------------------------------------------------------------------
 
