@@ -125,15 +125,19 @@ def test_a_lost_stream_is_resumed_by_its_last_event_id(everything: Server, throu
                 if '"progress":1' in read:
                     break
         # This server replays what was stored, but does not go on: so it must be over. A call that is as long and began later ends later.
-        assert http.post(url, content=call("tools/call", slow, id=8), headers=own).status_code == 200
+        assert http.post(url, content=call("tools/call", slow | {"_meta": {"progressToken": 10}}, id=8), headers=own).status_code == 200
         (last,) = re.findall(r"id: (\S+)\n(?:(?!id: ).|\n)*\"progress\":1", read)[-1:]
         with http.stream("GET", url, headers={**own, "accept": "text/event-stream", "last-event-id": last}) as stream:
             rest = ""
             for text in stream.iter_text():
                 rest += text
-                if "Long running operation completed" in rest:
+                if re.search(r'"id":7\b', rest):
                     break
-        assert '"progress":1,' not in rest
+        told = [json.loads(data) for data in re.findall(r"^data: (\{.*)$", rest, re.MULTILINE)]
+        assert [each["params"]["progress"] for each in told if each.get("params", {}).get("progressToken") == 9] == [2, 3]
+        assert [each["result"]["content"][0]["text"].partition(".")[0] for each in told if each.get("id") == 7] == [
+            "Long running operation completed"
+        ]
         assert http.delete(url, headers=own).status_code == 200
 
 
