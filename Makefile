@@ -19,6 +19,7 @@ PYTEST ?= $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
+	@chmod go-w certs   # where the umask is 002 git made it writable for the group; keys do not go into such a directory
 	@exec $(BIN)/mcpproxy demo --listen $(LISTEN) --state-dir certs
 
 test: .venv/.test
