@@ -151,7 +151,7 @@ def bad_start(prefix: bytes, limits: HeadLimits | None = None, *, response: bool
     try:
         _judge_start(prefix, limits, response=response)
     except HeadError as error:
-        return error
+        return error.with_traceback(None)  # the frames would hold the error, and the error the frames
     return None
 
 
