@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from tests.support.client import RawClient
+from tests.support.nursery import Born, nursery
 from tests.support.ports import free_port
 from tests.support.toml import write_toml
 from tests.support.waiting import until
@@ -42,10 +43,17 @@ def simple_config(*urls: str, port: int = 0, **changes: Any) -> dict[str, Any]:
     return config | changes
 
 
+COMMAND = (sys.executable, "-m", "mcpproxy", "run", "-c")
+
+
+def spawn(*command: str, state: str) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "STATE_DIRECTORY": state, "PYTHONUNBUFFERED": "1"}
+    pipe, root = subprocess.PIPE, Path(__file__).parents[2]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=root, env=environment)
+
+
 class Daemon:
     """`config`: data for write_toml, or TOML text (then the first listener's address must be given as `address`)."""
-
-    command: Sequence[str] = (sys.executable, "-m", "mcpproxy", "run", "-c")
 
     def __init__(
         self,
@@ -66,14 +74,11 @@ class Daemon:
         self.not_json: list[str] = []
         self._told_to_end = False
         limited = ["prlimit", f"--nofile={nofile}:{nofile}"] if nofile else []
-        self.process = subprocess.Popen(
-            [*prefix, *limited, *self.command, str(self.file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "STATE_DIRECTORY": str(directory / "state"), "PYTHONUNBUFFERED": "1"},
-        )
+        state = str(directory / "state")
+        if prefix or limited:
+            self.process: subprocess.Popen[bytes] | Born = spawn(*prefix, *limited, *COMMAND, str(self.file), state=state)
+        else:
+            self.process = nursery.bear(str(self.file), state)
         self._readers = [self._reader(self.process.stdout, self._logged), self._reader(self.process.stderr, self.messages.append)]
         if ready:
             self.wait_ready()
@@ -125,20 +130,20 @@ class Daemon:
             reader.join(5)
         return code
 
-    def stop(self) -> int:
-        """Two SIGTERMs: end now."""
+    def stop(self, patience_s: float = 0.5) -> int:
+        """Two signals: drain, and after `patience_s` end now."""
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
             try:
-                return self.wait(0.5)
+                return self.wait(patience_s)
             except subprocess.TimeoutExpired:
-                self.signal(signal.SIGTERM)
+                self.signal(signal.SIGINT)
             try:
                 return self.wait()
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.wait()
-                raise AssertionError("two SIGTERMs did not end the daemon") from None
+                raise AssertionError("two signals did not end the daemon") from None
         return self.wait()
 
     def __enter__(self) -> Self:
@@ -146,7 +151,7 @@ class Daemon:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         died = self.process.poll() is not None and not self._told_to_end
-        self.stop()
+        self.stop(0.02)
         if kind is not None:
             error_notes = [f"daemon log: {line}" for line in [*self.messages[-20:], *map(str, self.records[-5:])]]
             assert error is not None
