@@ -49,10 +49,13 @@ async def stream(send: Any, receive: Any, most: int | None) -> None:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    assert scope["type"] == "http"
+    if scope["type"] == "websocket":  # uvicorn answers 403
+        await receive()
+        return await send({"type": "websocket.close"})
     client, now = tuple(scope["client"]), time.monotonic()
     path = scope["path"]
     if path == "/events":
+        await read_body(receive)
         await stream(send, receive, 5)
     elif path == "/endless":
         await read_body(receive)
