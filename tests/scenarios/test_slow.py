@@ -339,3 +339,47 @@ def test_an_answer_that_comes_byte_by_byte_passes_byte_by_byte(run: Run) -> None
         client.read_until(b"3\r\na")
         seen.set()
         assert client.read_exact(9) == b"bc\r\n0\r\n\r\n"
+
+
+def test_an_upload_that_waits_for_its_upstream_is_not_blamed_on_the_client(run: Run) -> None:
+    """The upstream stops reading for longer than body_stall; the client had no chance to send, so there is no 408."""
+    size = 8 * MIB
+
+    def script(link: Link) -> None:
+        link.read_head()
+        link.owner.closing.wait(2.5)
+        link.read_exact(size)
+        link.send(response(b"got it"))
+
+    with ScriptedUpstream(script, keep_bytes=False) as upstream, run(upstream.url, limits=LIMITS).client() as client:
+        client.send(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
+        sender = threading.Thread(target=client.try_send, args=(b"x" * size,), daemon=True)
+        sender.start()
+        got = client.response(b"POST", 20)
+        assert (got.status, got.body) == (200, b"got it")
+        sender.join(5)
+
+
+def test_a_client_that_waits_for_100_is_not_blamed_for_its_silence(run: Run) -> None:
+    def script(link: Link) -> None:
+        link.read_head()
+        link.owner.closing.wait(2.5)
+        link.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        link.send(response(link.read_exact(5)))
+
+    with ScriptedUpstream(script) as upstream, run(upstream.url, limits=LIMITS).client() as client:
+        client.send(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        client.read_until(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert client.exchange(b"hello").body == b"hello"
+
+
+def test_pipelined_requests_of_a_client_that_reads_nothing_cost_no_memory(run: Run) -> None:
+    with ScriptedUpstream(answer(response(b"y" * 60_000)), keep_bytes=False) as upstream:
+        daemon = run(upstream.url)
+        before = daemon.rss()
+        with daemon.client(receive_buffer=65536) as client:
+            client.link.settimeout(1)
+            client.try_send(get() * 20_000)
+            stays(lambda: daemon.rss() - before < 2 * MIB, 0.7, "memory is bounded")
+            with daemon.client() as other:
+                assert other.exchange(get()).status == 200

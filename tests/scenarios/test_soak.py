@@ -188,3 +188,24 @@ def test_everything_is_back_after_many_mixed_exchanges(tmp_path: Path, tls_liste
         spoken = crowd.done.total() - crowd.done["connects only"] + 16
         resets = crowd.done["half a head"]  # a reset may overtake the head it follows: then there was no exchange
         assert spoken - resets <= len(lines) <= spoken
+
+
+def test_heads_that_are_all_different_do_not_grow_the_plan_store(tmp_path: Path) -> None:
+    with ScriptedUpstream(upstream_script, keep_bytes=False) as upstream:
+        config = {
+            "listen": [{"address": f"127.0.0.1:{free_port()}"}],
+            "upstream": {"u": {"urls": [upstream.url]}},
+            "route": [{"upstream": "u"}],
+            "limits": {"plans": 64, "plan_bytes": "256KiB"},
+            "log": {"access": "off"},
+        }
+        with Daemon(config, tmp_path) as daemon, daemon.client() as client:
+
+            def different(count: int, seed: int) -> None:
+                for i in range(count):
+                    assert client.exchange(get(f"/echo?{seed}-{i}", extra=f"X-{i}: {'y' * 1500}\r\n")).status == 200
+
+            different(500, 1)
+            before = daemon.rss()
+            different(3000, 2)  # some 5 MB of heads
+            assert daemon.rss() - before < 2 * 1024 * 1024

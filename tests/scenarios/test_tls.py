@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.scenarios.conftest import Run
+from tests.scenarios.test_cuts import client_hello
 from tests.support.certs import Certificate, make_certificate
 from tests.support.client import RawClient, get, post
 from tests.support.daemon import Daemon
@@ -252,3 +253,21 @@ def test_handshakes_do_not_hold_up_others(run: Run, tls_listen: dict[str, Any], 
         assert time.monotonic() - began < 2
         for each in silent:
             each.close()
+
+
+def test_failed_handshakes_leave_neither_memory_nor_descriptors(run: Run, tls_listen: dict[str, Any], certificate: Certificate) -> None:
+    """A fault of other stacks (python/cpython issue 109534)."""
+    with ScriptedUpstream(answer()) as upstream:
+        daemon = run(upstream.url, listen=tls_listen)
+        hello = client_hello(certificate)
+
+        def fail(count: int) -> None:
+            for i in range(count):
+                with daemon.client() as client:
+                    client.try_send(hello[: 5 + i % len(hello)] if i % 2 else hello + b"nonsense")
+
+        fail(200)
+        descriptors, before = daemon.resting(), daemon.rss()
+        fail(600)
+        until(lambda: daemon.descriptors() <= descriptors, "no descriptor is left")
+        assert daemon.rss() - before < 2 * 1024 * 1024

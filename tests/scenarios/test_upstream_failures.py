@@ -290,6 +290,22 @@ def test_an_answer_before_the_upload_ended_reaches_the_client(run: Run) -> None:
         assert daemon.record(path="/mcp")["status"] == 413
 
 
+def test_an_upstream_that_refuses_a_big_upload_and_hangs_up_is_heard(run: Run) -> None:
+    """It closes with bytes unread, so its answer races with a reset: the client hears the answer or 502, never nothing."""
+
+    def script(link: Link) -> None:
+        link.read_head()
+        link.send(response(b"too big", status="413 Content Too Large", extra="Connection: close\r\n"))
+
+    with ScriptedUpstream(script) as upstream:
+        daemon = run(upstream.url)
+        for _ in range(20):
+            with daemon.client() as client:
+                client.try_send(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n" + b"x" * 4_000_000)
+                assert client.response(b"POST").status in (413, 502)
+        assert len(daemon.wait_records(20)) == 20
+
+
 def test_an_early_answer_does_not_cut_an_upload_that_is_still_wanted(run: Run) -> None:
     """The upstream streams its answer while it reads: both directions run to their ends."""
 
