@@ -181,6 +181,15 @@ def test_log_rotation_loses_nothing(run: Run, tmp_path: Path) -> None:
     assert [len(part) for part in lines] == [50, 50, 50]
 
 
+def test_rotation_without_a_log_harms_nobody(run: Run) -> None:
+    with ScriptedUpstream(answer()) as upstream:
+        daemon = run(upstream.url, log={"access": "off"})
+        daemon.signal(signal.SIGUSR1)
+        with daemon.client() as client:
+            assert client.exchange(post(b"x")).body == b"x"
+            stays(lambda: daemon.process.poll() is None, 0.2, "it lives on")
+
+
 def test_a_log_reader_that_stopped_reading_stops_nobody(run: Run, tmp_path: Path) -> None:
     """stdout is a pipe nobody empties: requests are served on; what cannot be written may be dropped, the loop never blocks."""
     pipe = tmp_path / "log.pipe"
