@@ -25,6 +25,7 @@ from mcpproxy.http.fields import KEPT_WHATEVER_CONNECTION_SAYS, TEXT, TOKEN, Fie
 from mcpproxy.http.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE
 
 METHOD_LIMIT = 32  # bytes; the longest registered method has 17
+CONNECTION_LIMIT = 1024  # bytes of all Connection fields: every option costs a look at every field
 LENGTH_DIGITS = 18  # of Content-Length: below 2**63, so it is the same number to everybody
 
 
@@ -93,6 +94,7 @@ def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
     method, raw_target, version = _request_line(head, limits)
     _check_lines(head, limits, response=False)
     small = head.lower()
+    _check_connection(small, 400)
     length, chunked = _framing(small, version, 400)
     authority = _host(small, head)
     fields = _read(h11.Connection(h11.SERVER), head, 400)
@@ -123,7 +125,9 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
     """Read a response head to a request with `method`. Raises HeadError 502."""
     status, reason, version = _status_line(head)
     _check_lines(head, RESPONSE_LIMITS, response=True)
-    length, chunked = _framing(head.lower(), version, 502)
+    small = head.lower()
+    _check_connection(small, 502)
+    length, chunked = _framing(small, version, 502)
     asker = h11.Connection(h11.CLIENT)
     asker.send(ANY_REQUEST)
     fields = _read(asker, head, 502)
@@ -219,6 +223,7 @@ ANY_REQUEST = h11.Request(  # h11 reads a response only after a request; one tha
     method="GET", target="/", headers=[("Host", "any"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
 )
 is_length = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS).fullmatch
+connections = re.compile(rb"\r\nconnection:([^\r]*+)").findall
 names_timeout = re.compile(rb"(?<![^,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE).search
 
 
@@ -231,6 +236,11 @@ def _read(reader: h11.Connection, head: bytes, status: int) -> tuple[Field, ...]
     if not isinstance(event, h11.Request | h11.Response | h11.InformationalResponse):
         raise HeadError(status, "bad-field")
     return tuple([(name, name.lower(), value) for name, value in event.headers.raw_items()])
+
+
+def _check_connection(small: bytes, status: int) -> None:
+    if len(small) > CONNECTION_LIMIT and sum(map(len, connections(small))) > CONNECTION_LIMIT:
+        raise HeadError(status, "bad-connection")
 
 
 def _framing(small: bytes, version: int, status: int) -> tuple[int | None, bool]:
@@ -295,8 +305,8 @@ def _timeout(keep_alive: bytes | None) -> int | None:
 
 FORGIVEN = 4  # bytes of CRLF before a request line (RFC 9112 §2.2)
 AS_DIGIT = bytes.maketrans(b"123456789", b"000000000")
-whole_fields = re.compile(rb"(?:[%b]++:[%b]*+\r\n)*+" % (TOKEN, TEXT)).match
-begins_field = re.compile(rb"(?:[%b]++(?::[%b]*+)?)?\r?" % (TOKEN, TEXT)).fullmatch
+whole_fields = re.compile(rb"(?:[%b]++:[^\r]*+\r\n)*+" % TOKEN).match  # the bytes of values were looked at before
+begins_field = re.compile(rb"(?:[%b]++(?::[^\r]*+)?)?\r?" % TOKEN).fullmatch
 begins_target = re.compile(rb"[!-~]*").fullmatch
 
 

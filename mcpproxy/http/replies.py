@@ -50,7 +50,7 @@ MESSAGES = {
     "missing-host": "The Host field is missing.",
     "bad-host": "The Host field is malformed or there is more than one.",
     "bad-target": "The request target is malformed or does not agree with Host.",
-    "bad-connection": "Connection names a field that belongs to the whole message.",
+    "bad-connection": "Connection is too long or names a field that belongs to the whole message.",
     "method-not-allowed": "This method is not served here.",
     "target-too-long": "The request target is too long.",
     "head-too-large": "The request head is too large.",

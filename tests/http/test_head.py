@@ -246,6 +246,8 @@ def test_ambiguous_framing_is_refused() -> None:
 
 
 def test_exactly_one_host() -> None:
+    for head in (request(host=None), request(b"Host: localhost"), request(host=b"a b"), request(line=b"GET a HTTP/1.1")):
+        assert refusal(head).status == 400
     assert refusal(request(host=None)).kind == "missing-host"
     assert refusal(request(line=b"GET / HTTP/1.0", host=None)).kind == "missing-host"
     assert refusal(request(b"host: localhost")).kind == "bad-host"
@@ -257,8 +259,17 @@ def test_exactly_one_host() -> None:
 
 def test_connection_cannot_name_what_frames_or_routes() -> None:
     for name in (b"Content-Length", b"transfer-encoding", b"close, HOST"):
-        assert refusal(request(b"Connection: " + name, b"Content-Length: 5")).kind == "bad-connection"
+        error = refusal(request(b"Connection: " + name, b"Content-Length: 5"))
+        assert (error.kind, error.status) == ("bad-connection", 400)
     assert answered(b"Connection: Transfer-Encoding", b"Transfer-Encoding: chunked").framing == CHUNKED, "old servers say that"
+
+
+def test_connection_has_few_options() -> None:
+    many = b"Connection: " + b"a," * 600
+    assert refusal(request(many)).kind == "bad-connection"
+    assert refusal(request(b"connection:" + b"a" * 600, b"X: y", b"CONNECTION: " + b"b" * 600)).kind == "bad-connection"
+    assert bad_answer(response(many)) == "bad-connection"
+    assert parsed(b"Connection: " + b"a," * 400, b"X-Connection: " + b"a," * 600).keep_alive
 
 
 def test_floods_are_counted_before_anything_is_parsed() -> None:
@@ -378,6 +389,12 @@ def test_large_response_heads() -> None:
 # -- heads that are not all there
 
 RESPONSE = b"HTTP/1.1 200 OK\r\ndate: x\r\nContent-Type: text/event-stream\r\nX-Empty:\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_tls_on_a_plain_port_has_a_name_of_its_own() -> None:
+    error = bad_start(bytes.fromhex("16030100c8010000c40303"), LIMITS)
+    assert error is not None
+    assert error.kind == "tls-on-plain-port"
 
 
 def test_every_beginning_of_a_good_head_is_good() -> None:
