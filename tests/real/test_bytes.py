@@ -211,15 +211,16 @@ def large_hash() -> str:
     return digest.hexdigest()
 
 
-def send_large(link: socket.socket, chunked: bool) -> None:
+def send_large(link: socket.socket, head: bytes, chunked: bool) -> None:
+    link.sendall(head)
     for block in blocks():
         link.sendall(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
     if chunked:
         link.sendall(b"0\r\n\r\n")
 
 
-def hash_large(receive: Callable[[int], bytes], head: bytes, chunked: bool) -> str:
-    """What comes after `head`, unframed and hashed; `receive(n)` gives exactly n bytes."""
+def hash_large(receive: Callable[[int], bytes], chunked: bool) -> str:
+    """The body that comes now, unframed and hashed; `receive(n)` gives exactly n bytes."""
     digest = hashlib.sha256()
     for _ in range(LARGE // MIB):
         if chunked:
@@ -240,19 +241,19 @@ def test_64_mib_arrive_as_they_were_sent_both_ways_at_once(chunked: bool, tls: b
 
     def script(link: Link) -> None:
         link.read_head()
-        sender = threading.Thread(target=lambda: (link.raw.sendall(response_of(framing, b"")), send_large(link.raw, chunked)))
+        sender = threading.Thread(target=send_large, args=(link.raw, response_of(framing, b""), chunked))
         sender.start()
-        hashes.put(hash_large(link.read_exact, b"", chunked))
+        hashes.put(hash_large(link.read_exact, chunked))
         sender.join()
         link.read_until_closed()
 
     with ScriptedUpstream(script, keep_bytes=False) as upstream, Daemon(configuration(upstream, certificate), tmp_path) as daemon:
         before = daemon.rss()
         with daemon.client(1 if tls else 0, tls=certificate.client() if tls else None) as client:
-            sender = threading.Thread(target=lambda: (client.link.sendall(request_of(framing, b"")), send_large(client.link, chunked)))
+            sender = threading.Thread(target=send_large, args=(client.link, request_of(framing, b""), chunked))
             sender.start()
             client.read_until(b"\r\n\r\n")
-            down = hash_large(client.read_exact, b"", chunked)
+            down = hash_large(client.read_exact, chunked)
             sender.join()
         assert (hashes.get(timeout=10), down) == (large_hash(), large_hash())
         assert daemon.peak_rss() - before < 4 * MIB  # nothing gathers

@@ -50,16 +50,16 @@ def told(response: httpx.Response, body: bytes) -> tuple[int, list[tuple[str, st
 
 
 def legacy_conversation(url: str, certificate: Certificate) -> list[Any]:
-    json_type = {"content-type": "application/json"}
+    json_type: dict[str, Any] = {"content-type": "application/json"}
     with client(certificate) as http:
-        seen = []
+        seen: list[Any] = []
 
         def say(method: str, body: bytes | None = None, **fields: str) -> httpx.Response:
             response = http.request(method, url, content=body, headers=fields)
             seen.append(told(response, response.content))
             return response
 
-        session = {"mcp-session-id": say("POST", initialize(), **json_type).headers["mcp-session-id"]}
+        session: dict[str, Any] = {"mcp-session-id": say("POST", initialize(), **json_type).headers["mcp-session-id"]}
         own = session | {"mcp-protocol-version": "2025-11-25"}
         assert say("POST", call("notifications/initialized"), **own, **json_type).status_code == 202
         say("POST", call("tools/list", {}, id=1), **own, **json_type)

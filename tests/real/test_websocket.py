@@ -1,31 +1,36 @@
-"""A WebSocket client and a WebSocket server of the `websockets` package talk through the daemon, over TLS and plain, none the wiser."""
+"""A WebSocket client and a WebSocket server of the `websockets` package talk through the daemon, over TLS and plain, none the wiser.
 
+Both are the asyncio ones: the threaded client of that package reads and writes one TLS connection from two threads, and on Python 3.11 now
+and then loses its own handshake, with or without a proxy.
+"""
+
+import asyncio
 import os
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
-from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from tests.real.conftest import Origin, Proxies
-from tests.support import software
 from tests.support.certs import Certificate
+from tests.support.software import Server
 
 MIB = 1024 * 1024
 DEADLINE_S = 10.0
+Dial = Callable[..., connect]
 
 
-def echo(link: ServerConnection) -> None:
-    for message in link:
+async def echo(link: ServerConnection) -> None:
+    async for message in link:
         if message == "leave":
-            link.close(4001, "as asked")
+            await link.close(4001, "as asked")
             return
-        link.send(message)
+        await link.send(message)
 
 
 def choose(_link: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -33,80 +38,85 @@ def choose(_link: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotoc
 
 
 @pytest.fixture(scope="module")
-def echo_server() -> Iterator[Server]:
-    with serve(echo, "127.0.0.1", 0, select_subprotocol=choose, max_size=8 * MIB) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(5)
+def echo_server() -> Iterator[str]:
+    """Its origin; it runs in a thread of its own."""
+    loop, ready, origins = asyncio.new_event_loop(), threading.Event(), []
+    over = asyncio.Event()
+
+    async def run() -> None:
+        async with serve(echo, "127.0.0.1", 0, select_subprotocol=choose, max_size=8 * MIB) as server:
+            origins.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    assert ready.wait(DEADLINE_S)
+    yield origins[0]
+    loop.call_soon_threadsafe(over.set)
+    thread.join(DEADLINE_S)
+
+
+def dialler(origin: str, certificate: Certificate) -> Dial:
+    """`dial()`: a connection to this origin."""
+    tls: ssl.SSLContext | None = certificate.client() if origin.startswith("https") else None
+
+    def dial(**options: object) -> connect:
+        fixed = {"ssl": tls, "max_size": 8 * MIB, "proxy": None, "open_timeout": DEADLINE_S}
+        return connect(origin.replace("http", "ws", 1) + "/socket", **fixed, **options)  # type: ignore[arg-type]
+
+    return dial
 
 
 @pytest.fixture(params=["direct", "plain", "tls"])
-def dial(request: pytest.FixtureRequest, echo_server: Server, proxies: Proxies, certificate: Certificate) -> "Dial":
-    origin = f"http://127.0.0.1:{echo_server.socket.getsockname()[1]}"
-    if request.param == "direct":
-        return Dial(origin, None)
-    tls = request.param == "tls"
-    return Dial(proxies.url(origin, tls=tls), certificate.client() if tls else None)
-
-
-class Dial:
-    """`dial()`: a connection the way this test goes."""
-
-    def __init__(self, origin: str, context: ssl.SSLContext | None) -> None:
-        self.url = origin.replace("http", "ws", 1) + "/socket"
-        self.context = context
-
-    def __call__(self, **options: object) -> ClientConnection:
-        return connect(self.url, ssl=self.context, max_size=8 * MIB, proxy=None, open_timeout=DEADLINE_S, **options)  # type: ignore[arg-type]
+def dial(request: pytest.FixtureRequest, echo_server: str, proxies: Proxies, certificate: Certificate) -> Dial:
+    way = request.param
+    return dialler(echo_server if way == "direct" else proxies.url(echo_server, tls=way == "tls"), certificate)
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-def test_messages_of_every_size_come_back(dial: Dial, compression: str | None) -> None:
-    with dial(compression=compression) as link:
-        for message in ["", "grüße, 世界", "x" * 65536, b"\x00" * 125, os.urandom(126), os.urandom(65535), os.urandom(4 * MIB)]:
-            link.send(message)
-            assert link.recv(DEADLINE_S) == message
-        fragments = ["one", " message", " in", " pieces"]
-        link.send(fragments)
-        assert link.recv(DEADLINE_S) == "".join(fragments)
+async def test_messages_of_every_size_come_back(dial: Dial, compression: str | None) -> None:
+    messages: list[str | bytes] = ["", "grüße, 世界", "x" * 65536, bytes(125), os.urandom(126), os.urandom(65535), os.urandom(4 * MIB)]
+    async with asyncio.timeout(DEADLINE_S), dial(compression=compression) as link:
+        for message in messages:
+            await link.send(message)
+            assert await link.recv() == message
+        await link.send(["one", " message", " in", " pieces"])
+        assert await link.recv() == "one message in pieces"
 
 
-def test_many_sockets_at_once(dial: Dial) -> None:
-    def talk(number: int) -> bool:
-        with dial() as link:
+async def test_many_sockets_at_once(dial: Dial) -> None:
+    async def talk(number: int) -> None:
+        async with dial() as link:
             for turn in range(20):
-                link.send(f"{number}/{turn}")
-                if link.recv(DEADLINE_S) != f"{number}/{turn}":
-                    return False
-        return True
+                await link.send(f"{number}/{turn}")
+                assert await link.recv() == f"{number}/{turn}"
 
-    with ThreadPoolExecutor(10) as threads:
-        assert all(threads.map(talk, range(20)))
-
-
-def test_pings_are_answered_by_the_far_end(dial: Dial) -> None:
-    with dial() as link:
-        assert link.ping(b"hello").wait(DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
+        for number in range(40):
+            group.create_task(talk(number))
 
 
-def test_a_subprotocol_is_agreed_on(dial: Dial) -> None:
-    with dial(subprotocols=["none", "mcp"]) as link:
+async def test_pings_are_answered_by_the_far_end(dial: Dial) -> None:
+    async with asyncio.timeout(DEADLINE_S), dial() as link:
+        assert await (await link.ping(b"hello")) > 0
+
+
+async def test_a_subprotocol_is_agreed_on(dial: Dial) -> None:
+    async with dial(subprotocols=["none", "mcp"]) as link:
         assert link.subprotocol == "mcp"
 
 
-def test_the_close_code_of_the_server_arrives(dial: Dial) -> None:
-    with dial() as link:
-        link.send("leave")
+async def test_the_close_code_of_the_server_arrives(dial: Dial) -> None:
+    async with asyncio.timeout(DEADLINE_S), dial() as link:
+        await link.send("leave")
         with pytest.raises(ConnectionClosed) as closed:
-            link.recv(DEADLINE_S)
-        assert closed.value.rcvd is not None
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "as asked")
+            await link.recv()
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "as asked")
 
 
-def test_a_refused_handshake_is_an_ordinary_answer(plain_uvicorn: software.Server, through: Origin, certificate: Certificate) -> None:
-    origin = through(plain_uvicorn.origin)
+async def test_a_refused_handshake_is_an_ordinary_answer(plain_uvicorn: Server, through: Origin, certificate: Certificate) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        Dial(origin, certificate.client() if origin.startswith("https") else None)()
+        await dialler(through(plain_uvicorn.origin), certificate)()
     assert refused.value.response.status_code == 403

@@ -49,9 +49,10 @@ async def stream(send: Any, receive: Any, most: int | None) -> None:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "websocket":  # uvicorn answers 403
+    if scope["type"] == "websocket":
         await receive()
-        return await send({"type": "websocket.close"})
+        await send({"type": "websocket.close"})  # uvicorn answers 403
+        return
     client, now = tuple(scope["client"]), time.monotonic()
     path = scope["path"]
     if path == "/events":
