@@ -41,10 +41,22 @@ class Name:
         self._host, self._port = host, port
         self.targets: tuple[Target, ...] = ()
         self.heard = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
 
     def fresh(self, now: float) -> bool:
         """Is the last answer young enough to be believed without asking again?"""
         return bool(self.targets) and now - self.heard < BELIEVED_S
+
+    def refresh(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask again beside everything else, once at a time; until the answer is there the older one serves."""
+        if self._asking is None:
+            self._asking = loop.create_task(self._ask_again(loop))
+
+    async def _ask_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            await self.ask(loop)
+        finally:
+            self._asking = None
 
     async def ask(self, loop: asyncio.AbstractEventLoop) -> tuple[Target, ...]:
         """Ask the resolver. Raises OSError (socket.gaierror) when it does not know the name and never did."""

@@ -57,8 +57,10 @@ class Dial:
         name = endpoint.name
         if name is None:
             self._targets = list(endpoint.targets)
-        elif name.fresh(monotonic()):
+        elif name.targets:
             self._targets = list(name.targets)
+            if not name.fresh(monotonic()):
+                name.refresh(self.pool.loop)
         else:
             self._task = self.pool.loop.create_task(self._look_up())
             return

@@ -1,93 +1,89 @@
-"""Names to addresses: literals at once, names from a resolver that may be slow, wrong or away."""
+"""Names become addresses; an older answer serves while a newer one is on its way or the resolver is down."""
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from mcpproxy.net import resolve
+from mcpproxy.clock import monotonic
 from mcpproxy.net.resolve import BELIEVED_S, Name, Target, literal
-
-ROWS = [(socket.AF_INET, 1, 6, "", ("192.0.2.1", 80)), (socket.AF_INET6, 1, 6, "", ("2001:db8::1", 80, 0, 0))]
-
-
-class Resolver:
-    """Stands for the loop: answers what it was told to."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, int]] = []
-
-    async def getaddrinfo(self, host: str, port: int, *, type: int) -> Any:
-        self.asked.append((host, port))
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def ask(name: Name, resolver: Any) -> tuple[Target, ...]:
-    return asyncio.run(name.ask(resolver))
-
-
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    def set_time(now: float) -> None:
-        monkeypatch.setattr(resolve, "monotonic", lambda: now)
-
-    set_time(0.0)
-    return set_time
 
 
 @pytest.mark.parametrize(
-    ("host", "target"),
-    [
-        ("127.0.0.1", Target(socket.AF_INET, ("127.0.0.1", 80))),
-        ("::1", Target(socket.AF_INET6, ("::1", 80))),
-        ("localhost", None),
-        ("127.1", None),
-        ("", None),
-    ],
+    ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6), ("localhost", None), ("1.2.3", None), ("", None)]
 )
-def test_addresses_are_known_at_once(host: str, target: Target | None) -> None:
-    assert literal(host, 80) == target
+def test_literal_addresses_need_no_resolver(host, family):
+    assert (Target(family, (host, 80)) if family else None) == literal(host, 80)
 
 
-def test_all_addresses_of_a_name_in_the_resolvers_order_each_once(at: Callable[[float], None]) -> None:
-    name = Name("svc", 80)
-    found = ask(name, Resolver([*ROWS, ROWS[0]]))
-    assert found == name.targets == (Target(socket.AF_INET, ("192.0.2.1", 80)), Target(socket.AF_INET6, ("2001:db8::1", 80, 0, 0)))
+class Resolver:
+    """A loop's resolver that answers what the test says. (A real one cannot be made to fail, or to answer late.)"""
+
+    def __init__(self, loop):
+        self._loop = loop
+        self.questions = 0
+        self.answer = ["127.0.0.1"]
+        self.gate = None
+
+    def create_task(self, coroutine):
+        return self._loop.create_task(coroutine)
+
+    async def getaddrinfo(self, host, port, *, type):
+        self.questions += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.answer is None:
+            raise socket.gaierror(socket.EAI_AGAIN, "resolver is down")
+        return [(socket.AF_INET, type, 6, "", (address, port)) for address in self.answer]
 
 
-def test_an_answer_is_believed_for_a_while(at: Callable[[float], None]) -> None:
-    name = Name("svc", 80)
-    assert not name.fresh(0.0)
-    at(100.0)
-    ask(name, Resolver(ROWS))
-    assert name.fresh(100.0)
-    assert name.fresh(100.0 + BELIEVED_S - 0.1)
-    assert not name.fresh(100.0 + BELIEVED_S)
+def addresses(targets):
+    return [target.address[0] for target in targets]
 
 
-def test_an_older_answer_serves_while_the_resolver_is_away(at: Callable[[float], None]) -> None:
-    name = Name("svc", 80)
-    resolver = Resolver(ROWS, socket.gaierror(-3, "Temporary failure in name resolution"), ROWS[:1])
-    first = ask(name, resolver)
-    at(1000.0)
-    assert ask(name, resolver) == first
-    assert not name.fresh(1000.0)  # the next dial asks again
-    assert ask(name, resolver) == first[:1]
+async def test_the_real_resolver_knows_localhost():
+    name = Name("localhost", 80)
+    assert not name.fresh(monotonic())
+    assert ("127.0.0.1" in addresses(found := await name.ask(asyncio.get_running_loop()))) or ("::1" in addresses(found))
+    assert name.fresh(monotonic())
+    assert not name.fresh(monotonic() + BELIEVED_S)
 
 
-def test_a_name_nobody_ever_knew_is_an_error() -> None:
-    with pytest.raises(OSError, match="not known"):
-        ask(Name("no-such", 80), Resolver(socket.gaierror(-2, "Name or service not known")))
+async def test_an_unknown_name_is_an_error():
+    with pytest.raises(OSError):
+        await Name("no-such-host.invalid", 80).ask(asyncio.get_running_loop())
 
 
-def test_the_real_resolver_knows_this_machine() -> None:
-    async def real() -> tuple[Target, ...]:
-        return await Name("localhost", 8000).ask(asyncio.get_running_loop())
+async def test_the_older_answer_serves_when_the_resolver_fails():
+    resolver = Resolver(asyncio.get_running_loop())
+    name = Name("a.example", 80)
+    await name.ask(resolver)
+    heard = name.heard
+    resolver.answer = None
+    assert ["127.0.0.1"] == addresses(await name.ask(resolver))
+    assert heard == name.heard, "it is asked again soon"
 
-    assert Target(socket.AF_INET, ("127.0.0.1", 8000)) in asyncio.run(real())
+
+async def test_the_same_address_twice_is_one():
+    resolver = Resolver(asyncio.get_running_loop())
+    resolver.answer = ["127.0.0.1", "127.0.0.2", "127.0.0.1"]
+    assert ["127.0.0.1", "127.0.0.2"] == addresses(await Name("a.example", 80).ask(resolver))
+
+
+async def test_a_refresh_asks_once_however_many_want_it():
+    resolver = Resolver(asyncio.get_running_loop())
+    name = Name("a.example", 80)
+    await name.ask(resolver)
+    resolver.gate = asyncio.Event()
+    resolver.answer = ["127.0.0.9"]
+    for _ in range(5):
+        name.refresh(resolver)
+    await asyncio.sleep(0)
+    assert 2 == resolver.questions
+    assert ["127.0.0.1"] == addresses(name.targets)
+    resolver.gate.set()
+    await name._asking
+    assert ["127.0.0.9"] == addresses(name.targets)
+    name.refresh(resolver)
+    await asyncio.sleep(0)
+    assert 3 == resolver.questions
