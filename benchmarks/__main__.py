@@ -14,7 +14,7 @@ from benchmarks.works import ALL
 from benchmarks.works.base import Figures, Scale, Work
 
 DISTURBED = 0.08  # share of the proxy's core used by others: above it the caches are theirs, and a request costs up to a fifth more
-TRIES = 3
+TRIES = 2
 
 
 def arguments() -> argparse.Namespace:

@@ -82,6 +82,9 @@ def take_place(core: int) -> Callable[[], None]:
         os.sched_setaffinity(0, {core})
         if niceness := int(os.environ.get(NICENESS, "0")):
             os.setpriority(os.PRIO_PROCESS, 0, niceness)
+            if Path("/proc/self/autogroup").exists():  # where sessions are scheduled as groups, niceness counts inside a session only
+                os.setsid()
+                Path("/proc/self/autogroup").write_text(str(niceness))
 
     return settle
 
