@@ -184,6 +184,7 @@ def test_log_rotation_loses_nothing(run: Run, tmp_path: Path) -> None:
 def test_rotation_without_a_log_harms_nobody(run: Run) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = run(upstream.url, log={"access": "off"})
+        daemon.resting()
         daemon.signal(signal.SIGUSR1)
         with daemon.client() as client:
             assert client.exchange(post(b"x")).body == b"x"

@@ -5,7 +5,7 @@
 1. Everything comes from PyPI and npm, top-level versions pinned here. Node is a wheel too, so a machine needs only Python with venv.
 2. One room per piece: two majors of an SDK cannot live in one environment. `.venv` itself holds mcp 2.x, uvicorn and websockets.
 3. A stamp in each room says what it was filled with; a room with another stamp is emptied and filled again.
-4. Tests never install. A room that is not ready makes its tests wait, by name (tests/real/conftest.py).
+4. Tests never install. A room that is not ready makes its tests wait, by name (tests/needs.py).
 """
 
 import json

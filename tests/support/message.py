@@ -11,7 +11,7 @@ TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 VALUE = re.compile(rb"[\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?\Z|\Z")
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/1\.[01]\Z")
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) [\t\x20-\x7e\x80-\xff]*\Z")
-CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
+CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
 
 
 class MessageError(Exception):
@@ -153,7 +153,7 @@ def _chunked(message: Message, data: bytes) -> bytes:
         line = CHUNK.match(data, at)
         if line is None:
             tail = data[at:]
-            if b"\n" in tail[:300] or len(tail) > 300 or not re.match(rb"[0-9A-Fa-f]{0,16}(;[^\r\n]*)?\r?\Z", tail):
+            if b"\n" in tail[:300] or len(tail) > 300 or not re.match(rb"[0-9A-Fa-f]{0,16}[ \t]*(;[^\r\n]*)?\r?\Z", tail):
                 raise MessageError(f"chunk line {tail[:60]!r}")
             break
         size = int(line[1], 16)
