@@ -3,6 +3,7 @@
 #   make demo    an embedded MCP server behind https://127.0.0.1:8443/mcp; prints lines to try
 #   make test    the tests (WORKERS=4 at a time: most of them wait for something); those that need software this machine lacks are left out and named
 #   make check   formatting, lint, types, tests: what CI runs
+#   make soak    100 000 mixed exchanges, good and bad; then everything must be back where it was
 #   make real    fetch the SDKs of other languages and versions into .cache, so that no test is left out for want of them
 #   make docs    write the pages that are made from the code: docs/config.md, the reasons in docs/operations.md
 #   make bench   speed and size beside nginx and haproxy (says what is missing)
@@ -15,7 +16,7 @@ LISTEN ?= 127.0.0.1:8443
 WORKERS ?= 4
 PYTEST ?= $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test check real docs bench
+.PHONY: demo test lint check soak real docs bench
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -25,11 +26,16 @@ demo: .venv/.demo
 test: .venv/.test
 	$(PYTEST) $(TESTS)
 
-check: .venv/.test
+lint: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict mcpproxy
-	$(MAKE) --no-print-directory test
+
+check: lint
+	@$(MAKE) --no-print-directory test
+
+soak: .venv/.test
+	MCPPROXY_SOAK=100000 $(BIN)/python -m pytest -q tests/scenarios/test_soak.py
 
 real: .venv/.test
 	$(BIN)/python tests/support/install_real.py
