@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import secrets
 import ssl
@@ -19,6 +18,7 @@ from mcpproxy.edge.store import Store
 from mcpproxy.http import replies
 from mcpproxy.http.head import HeadLimits
 from mcpproxy.net.listener import Address, Listener, bind
+from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import TICK, Ticker, Wheel
 from mcpproxy.net.tls import Identity, client_context, server_context
 from mcpproxy.observe.accesslog import AccessLog
@@ -37,7 +37,7 @@ DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
 class Runtime:
     """A configuration come to life: what `ops/run` starts, drains and stops."""
 
-    loop: asyncio.AbstractEventLoop
+    loop: EdgeLoop
     config: Config
     wheel: Wheel
     ticker: Ticker
@@ -51,7 +51,7 @@ class Runtime:
     urls: list[str] = field(default_factory=list)
 
 
-def assemble(config: Config, loop: asyncio.AbstractEventLoop) -> Runtime:
+def assemble(config: Config, loop: EdgeLoop) -> Runtime:
     """Build everything and bind the addresses; nothing is accepted yet. Raises StartError."""
     wheel = Wheel(clock.tick())
     sink = None if config.log.access == "off" else Sink(config.log.access)
@@ -69,7 +69,7 @@ def assemble(config: Config, loop: asyncio.AbstractEventLoop) -> Runtime:
     return runtime
 
 
-def _pool(upstream: Upstream, loop: asyncio.AbstractEventLoop, wheel: Wheel) -> Pool:
+def _pool(upstream: Upstream, loop: EdgeLoop, wheel: Wheel) -> Pool:
     tls = client_context(upstream.ca, upstream.verify) if any(url.startswith("https:") for url in upstream.urls) else None
     limits = PoolLimits(
         keepalive=upstream.keepalive,

@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from mcpproxy.http import replies
 from mcpproxy.http.framing import REQUEST, ChunkedScanner, LengthScanner
 from mcpproxy.http.head import bad_start
 from mcpproxy.net.link import READ, Link
+from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import Wheel
 from mcpproxy.observe.accesslog import AccessLog
 
@@ -57,7 +57,7 @@ class Draining:
 class Front:
     """What all connections of one listener share."""
 
-    loop: asyncio.AbstractEventLoop
+    loop: EdgeLoop
     wheel: Wheel
     judge: Judge
     plans: Store[Plan]
@@ -93,6 +93,7 @@ class Downstream(Link):
     __slots__ = (
         "about",
         "ahead",
+        "awaits",
         "began",
         "draining",
         "exchange",
@@ -135,6 +136,7 @@ class Downstream(Link):
         self.since = monotonic()  # when the present state (idle, body, flush, linger) began or last moved
         self.served = 0
         self.lingered = 0
+        self.awaits = 0  # bytes of the request, while none of its body came and the client waits for 100
         self.keep = True
         self.flushing = False
         self.input_ended = False
@@ -292,6 +294,7 @@ class Downstream(Link):
         self.ahead = body[used:]
         self.since = monotonic()
         self.input = ahead_bytes if scanner.done else body_bytes
+        self.awaits = end if plan.expects and not used else 0
         if not scanner.done:
             self.wheel.at_most(self, self.since + self.front.limits.body_stall)
         x.start()
@@ -477,7 +480,7 @@ class Downstream(Link):
             deadline = self.since + limits.body_stall
             if deadline <= now:
                 self.abort()
-        elif state is body_bytes and self.reading and self.exchange.rplan is None:
+        elif state is body_bytes and self.reading and self.exchange.rplan is None and not self.waits_for_100():
             deadline = self.since + limits.body_stall
             if deadline <= now:
                 self.exchange.fail(ProxyError("body-timeout", Side.DOWNSTREAM, 408))
@@ -496,6 +499,11 @@ class Downstream(Link):
             self.abort()
         else:
             self.close()
+
+    def waits_for_100(self) -> bool:
+        """Is it the server's turn to speak (RFC 9110 §10.1.1)? The client's silence is no stall then."""
+        x = self.exchange
+        return x.bytes_in == self.awaits and not x.interims
 
     def between_requests(self) -> bool:
         """The next pipelined request is about to begin: there is no exchange to speak of."""

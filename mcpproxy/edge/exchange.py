@@ -258,6 +258,7 @@ class Exchange:
     def _interim(self, plan: ResponsePlan, data: bytes, end: int) -> None:
         """100, 103 and their kin go to an HTTP/1.1 client as they come (RFC 9110 §15.2)."""
         self.interims += 1
+        self.client.since = clock.now  # if that was the 100 it waited for, it is the client's turn now
         if self.interims > INTERIM_LIMIT:
             self.fail(ProxyError("too-many-interim-responses", Side.UPSTREAM, 502))
             return

@@ -60,6 +60,7 @@ class Plan:
     about: bytes  # the log line's members for this head
     request_id: bytes | None = None  # the client's own
     upgrade: bytes | None = None
+    expects: bool = False  # the client waits for 100 before it sends its body
     answer: bytes | None = None  # answered here, nothing goes upstream
     answer_close: bytes = b""
     status: int = 0
@@ -217,6 +218,7 @@ class Judge:
             about=about,
             request_id=own if own is not None and REQUEST_ID.fullmatch(own) else None,
             upgrade=upgrade,
+            expects=parsed.expect_continue,
         )
 
     def _hosts(self, live: LiveRoute, head: RequestHead) -> list[bytes]:

@@ -13,7 +13,6 @@ Both sides of the proxy are Links: a Downstream (edge/downstream) towards the cl
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 import struct
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, cast
 
+from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import NOT_ARMED, Wheel
 
 READ = 65536  # bytes per read, and so the most that is ever kept for a peer that does not take them
@@ -34,7 +34,7 @@ class Link:
     __slots__ = ("fd", "loop", "pending", "reading", "recv", "send", "sock", "tls", "wake", "wheel")
     secure: ClassVar[bool] = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, sock: socket.socket) -> None:
+    def __init__(self, loop: EdgeLoop, wheel: Wheel, sock: socket.socket) -> None:
         self.loop = loop
         self.wheel = wheel
         self.sock = sock

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from mcpproxy.errors import StartError
 from mcpproxy.net.link import prepare
+from mcpproxy.net.loop import EdgeLoop
 
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn (4096 by default)
 BATCH = 64  # accepts per turn: a storm of connections does not hold up the streams that are already there
@@ -98,7 +99,7 @@ class Listener:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: EdgeLoop,
         sock: socket.socket,
         greet: Callable[[socket.socket, object], None],
         has_room: Callable[[], bool],

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcpproxy.clock import monotonic
+from mcpproxy.net.loop import EdgeLoop
 
 BELIEVED_S = 30.0  # getaddrinfo hides the record's TTL; half a minute follows a moved service quickly and asks rarely
 
@@ -47,18 +48,18 @@ class Name:
         """Is the last answer young enough to be believed without asking again?"""
         return bool(self.targets) and now - self.heard < BELIEVED_S
 
-    def refresh(self, loop: asyncio.AbstractEventLoop) -> None:
+    def refresh(self, loop: EdgeLoop) -> None:
         """Ask again beside everything else, once at a time; until the answer is there the older one serves."""
         if self._asking is None:
             self._asking = loop.create_task(self._ask_again(loop))
 
-    async def _ask_again(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _ask_again(self, loop: EdgeLoop) -> None:
         try:
             await self.ask(loop)
         finally:
             self._asking = None
 
-    async def ask(self, loop: asyncio.AbstractEventLoop) -> tuple[Target, ...]:
+    async def ask(self, loop: EdgeLoop) -> tuple[Target, ...]:
         """Ask the resolver. Raises OSError (socket.gaierror) when it does not know the name and never did."""
         try:
             rows = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mcpproxy.clock import clock
+from mcpproxy.net.loop import EdgeLoop
 
 TICK = 0.5  # seconds; every timeout of the configuration is a second or more, so half of that is exact enough
 NOT_ARMED = 0
@@ -88,7 +89,7 @@ class Wheel:
 class Ticker:
     """The one timer handle of the process: moves the coarse clock, turns the wheel, then runs the chores (pools, logs)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, chores: list[Callable[[float], None]]) -> None:
+    def __init__(self, loop: EdgeLoop, wheel: Wheel, chores: list[Callable[[float], None]]) -> None:
         self._loop, self._wheel, self._chores = loop, wheel, chores
         self._handle: asyncio.TimerHandle | None = None
 

@@ -35,13 +35,13 @@ def run(config: Config, *, drain: float | None = None, ready: Callable[[list[str
         loop.close()
         return error.code
     life = Life(runtime, config.drain if drain is None else drain)
-    life.watch_signals()
+    loop.call_soon(life.watch_signals)  # from within the loop: a signal that came before it runs would be lost
     runtime.ticker.start()
     for listener in runtime.listeners:
         listener.start()
     settle_memory()
     if ready is not None:
-        ready(runtime.urls)
+        loop.call_soon(ready, runtime.urls)
     try:
         loop.run_forever()
     finally:
@@ -63,14 +63,13 @@ class Life:
         """Signals become callbacks of the loop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.told_to_stop)
-        if self._runtime.sink is not None:
-            self._loop.add_signal_handler(signal.SIGUSR1, self.reopen)
+        self._loop.add_signal_handler(signal.SIGUSR1, self.reopen)
 
     def reopen(self) -> None:
         """Log rotation: what happened until now goes to the old file."""
         self._runtime.log.tick()
-        assert self._runtime.sink is not None
-        self._runtime.sink.reopen()
+        if self._runtime.sink is not None:
+            self._runtime.sink.reopen()
 
     def told_to_stop(self) -> None:
         """First: drain. Second: end."""

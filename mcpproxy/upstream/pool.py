@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 from mcpproxy.clock import clock
 from mcpproxy.errors import ProxyError, Retry, Side
 from mcpproxy.net.link import READ, WOULD_BLOCK, Link
+from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import Wheel
 from mcpproxy.upstream.balance import RoundRobin
 from mcpproxy.upstream.endpoint import Endpoint
@@ -144,9 +144,7 @@ Dialler = Callable[["Pool", Endpoint, Lessee], Cancellable]  # upstream/dial.Dia
 class Pool:
     """The endpoints of one upstream and their links."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, wheel: Wheel, endpoints: tuple[Endpoint, ...], limits: PoolLimits, dial: Dialler
-    ) -> None:
+    def __init__(self, loop: EdgeLoop, wheel: Wheel, endpoints: tuple[Endpoint, ...], limits: PoolLimits, dial: Dialler) -> None:
         self.loop = loop
         self.wheel = wheel
         self.endpoints = endpoints

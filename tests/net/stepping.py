@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import uvloop
-
+from mcpproxy.net.loop import new_loop
 from mcpproxy.net.timers import Wheel
 
 DEADLINE = 10.0  # seconds, reached only by a test that fails
 
 
 class Steps:
-    """A uvloop and a wheel."""
+    """A loop and a wheel."""
 
     def __init__(self) -> None:
-        self.loop = uvloop.new_event_loop()
+        self.loop = new_loop()
         self.wheel = Wheel(time.monotonic())
         self.trouble: list[Any] = []  # exceptions that left a callback: every one of them is a bug
         self.loop.set_exception_handler(lambda _, context: self.trouble.append(context))

@@ -1,23 +1,120 @@
-"""The loop is uvloop, found by asyncio's helpers, and the collector leaves what is there for good alone."""
+"""The loop hears everything that happens to a socket; underneath it is uvloop; the collector leaves what is there for good alone."""
 
 import asyncio
 import gc
+import socket
+import struct
 import subprocess
 import sys
 
+import pytest
 import uvloop
 
 from mcpproxy.net.loop import YOUNG_OBJECTS, new_loop, settle_memory
+from tests.net.stepping import tcp_pair
 
 
-def test_the_loop_is_uvloop_and_the_current_one():
+def test_the_loop_underneath_is_uvloop_and_the_current_one():
     loop = new_loop()
     try:
-        assert isinstance(loop, uvloop.Loop)
-        assert asyncio.get_event_loop_policy().get_event_loop() is loop
+        assert isinstance(asyncio.get_event_loop_policy().get_event_loop(), uvloop.Loop)
     finally:
         loop.close()
         asyncio.set_event_loop(None)
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_readable_and_writable_are_told_apart(steps, pair):
+    ours, theirs = pair
+    heard, wrote = [], []
+    steps.loop.add_reader(ours.fileno(), lambda: heard.append(ours.recv(10)))
+    steps.turn(2)
+    assert [] == heard
+    theirs.send(b"a")
+    steps.until(lambda: heard == [b"a"])
+    steps.loop.add_writer(ours.fileno(), lambda: (wrote.append(1), steps.loop.remove_writer(ours.fileno())))
+    steps.until(lambda: wrote)
+    steps.turn(3)
+    assert [1] == wrote
+    assert [b"a"] == heard
+    steps.loop.remove_reader(ours.fileno())
+
+
+def test_data_and_a_reset_that_arrive_together_are_both_heard(steps):
+    ours, theirs = tcp_pair(steps)
+    heard = []
+
+    def read():
+        try:
+            heard.append(ours.recv(1))
+        except ConnectionResetError as error:
+            heard.append(error)
+            steps.loop.remove_reader(ours.fileno())
+
+    theirs.send(b"a")
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    steps.loop.add_reader(ours.fileno(), read)
+    steps.until(lambda: heard and isinstance(heard[-1], ConnectionResetError))
+
+
+def test_a_removed_descriptor_is_left_alone_even_when_it_is_reset(steps):
+    ours, theirs = tcp_pair(steps)
+    heard = []
+    steps.loop.add_reader(ours.fileno(), lambda: heard.append(1))
+    steps.loop.remove_reader(ours.fileno())
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    steps.turn(3)
+    assert [] == heard
+
+
+def test_a_socket_that_takes_over_a_descriptor_within_a_turn_gets_none_of_the_old_events(steps):
+    pairs = [socket.socketpair() for _ in range(8)]
+    heard = []
+
+    def close_all_and_open_others():
+        for ours, theirs in pairs:
+            steps.loop.remove_reader(ours.fileno())
+            ours.close()
+            theirs.close()
+        pairs.clear()
+        fresh = [socket.socketpair() for _ in range(8)]
+        steps.owned(*(sock for two in fresh for sock in two))
+        for ours, _ in fresh:
+            steps.loop.add_reader(ours.fileno(), lambda: heard.append(1))
+
+    for ours, theirs in pairs:
+        steps.loop.add_reader(ours.fileno(), close_all_and_open_others)
+        theirs.send(b"x")
+    steps.turn(3)
+    assert [] == pairs
+    assert [] == heard
+
+
+def test_a_callback_that_raises_is_reported_once_and_harms_no_other(steps):
+    pairs = [socket.socketpair() for _ in range(4)]
+    steps.owned(*(sock for two in pairs for sock in two))
+    heard = []
+
+    def bad():
+        raise RuntimeError("a bug")
+
+    for number, (ours, theirs) in enumerate(pairs):
+        steps.loop.add_reader(ours.fileno(), bad if number % 2 else lambda ours=ours: heard.append(ours.recv(1)))
+        theirs.send(b"x")
+    steps.until(lambda: len(heard) == 2)
+    steps.turn(3)
+    assert 2 == len(steps.trouble)
+    steps.trouble.clear()
 
 
 def test_settled_memory_is_never_walked_again():
