@@ -235,6 +235,33 @@ def test_a_pause_of_ours_is_not_the_clients_stall(proxy):
     ours.recv = client_side
 
 
+def test_a_client_that_waits_for_100_is_not_blamed_for_the_servers_silence(proxy):
+    """RFC 9110 §10.1.1: it is the server's turn. Once the 100 has passed it is the client's."""
+    edge = proxy(limits='body_stall = "60s"')
+    client = edge.client()
+    client.sendall(UPLOAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") % 10)
+    server = edge.accept()
+    edge.read(server)
+    ours = only(edge)
+    ours.due(monotonic() + 100)
+    assert [] == edge.lines()
+    server.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    edge.read(client)
+    ours.due(monotonic() + 59)
+    assert [] == edge.lines()
+    ours.due(monotonic() + 61)
+    assert "body-timeout" == edge.lines(1)[0]["reason"]
+
+
+def test_a_client_that_did_not_wait_for_100_has_the_usual_deadline(proxy):
+    edge = proxy(limits='body_stall = "60s"')
+    client = edge.client()
+    client.sendall(UPLOAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") % 10 + b"half")
+    edge.read(edge.accept(), b"half")
+    only(edge).due(monotonic() + 61)
+    assert "body-timeout" == edge.lines(1)[0]["reason"]
+
+
 # -- deadlines --------------------------------------------------------------------------------------------------------------------------------
 
 
