@@ -1,14 +1,12 @@
-"""The ways to a server (direct, and through the daemon over TLS), the servers themselves, and what is left out where software is missing.
+"""The ways to a server (direct, and through the daemon over TLS), and the servers themselves.
 
 Servers and the daemons before them live as long as the session: they are expensive to start, and a daemon that has carried every other
 client as well is the better witness. A test that looks at the access log selects its own records by path or request id.
 
-Tests marked `software("mcp1", …)` need those rooms of tests/support/install_real.py. Where they are not filled the tests are deselected,
-and the summary says so; under MCPPROXY_TESTS=all that is an error.
+Tests marked `software("mcp1", …)` need those rooms of tests/support/install_real.py; tests/needs.py leaves them out, by name, where they are
+not filled.
 """
 
-import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,38 +16,9 @@ import pytest
 from tests.support import software
 from tests.support.certs import Certificate
 from tests.support.daemon import Daemon
-from tests.support.install_real import is_ready
 from tests.support.ports import free_port
 
 Origin = Callable[[str], str]
-LEFT_OUT = pytest.StashKey[Counter[str]]()
-INSTALL = "python tests/support/install_real.py"
-
-
-# --- what is left out
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"software(*rooms): needs what `{INSTALL}` installs; left out and named where that is missing")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    missing = {item: rooms for item in items if (rooms := _missing(item))}
-    counts = config.stash[LEFT_OUT] = Counter(room for rooms in missing.values() for room in rooms)
-    if missing and os.environ.get("MCPPROXY_TESTS") == "all":
-        raise pytest.UsageError(f"MCPPROXY_TESTS=all, but not installed: {', '.join(sorted(counts))}; run {INSTALL}")
-    if missing:
-        config.hook.pytest_deselected(items=list(missing))
-        items[:] = [item for item in items if item not in missing]
-
-
-def _missing(item: pytest.Item) -> set[str]:
-    return {room for mark in item.iter_markers("software") for room in mark.args if not is_ready(room)}
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for room, count in sorted(config.stash.get(LEFT_OUT, Counter()).items()):
-        terminalreporter.write_line(f"left out: {count} tests need {room}, which `{INSTALL}` installs", yellow=True)
 
 
 # --- the ways
@@ -124,7 +93,7 @@ def clients(certificate: Certificate) -> Iterator[Callable[[str], software.Drive
     with ExitStack() as stack:
 
         def client(kind: str) -> software.Driver:
-            if kind not in started:
+            if kind not in started or started[kind].is_lost:
                 started[kind] = stack.enter_context(software.client_program(kind, certificate.cert))
             return started[kind]
 

@@ -35,8 +35,9 @@ async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object
     return seen
 
 
+print('{"ready": true}', flush=True)
 for line in sys.stdin:
     try:
-        print(json.dumps(asyncio.run(asyncio.wait_for(tour(**json.loads(line)), 15))), flush=True)
+        print(json.dumps(asyncio.run(asyncio.wait_for(tour(**json.loads(line)), 30))), flush=True)
     except BaseException:
         print(json.dumps({"error": traceback.format_exc()}), flush=True)

@@ -61,8 +61,9 @@ async def noticed(client: Client, notices: asyncio.Queue[str]) -> bool:
     return False
 
 
+print('{"ready": true}', flush=True)
 for line in sys.stdin:
     try:
-        print(json.dumps(asyncio.run(asyncio.wait_for(tour(**json.loads(line)), 15))), flush=True)
+        print(json.dumps(asyncio.run(asyncio.wait_for(tour(**json.loads(line)), 30))), flush=True)
     except BaseException:
         print(json.dumps({"error": traceback.format_exc()}), flush=True)

@@ -53,8 +53,9 @@ async function tour({ url, era, transport, big }) {
   return seen;
 }
 
+console.log('{"ready": true}');
 for await (const line of readline.createInterface({ input: process.stdin })) {
-  const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the tour took more than 15 s")), 15000).unref());
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the tour took more than 30 s")), 30000).unref());
   const seen = await Promise.race([tour(JSON.parse(line)), late]).catch((error) => ({ error: String(error?.stack ?? error) + String(error?.cause ?? "") }));
   console.log(JSON.stringify(seen));
 }
