@@ -3,6 +3,7 @@
 `Steps.until(question)` turns the loop until the question is answered with something true; `Steps.turn()` lets it look at its descriptors once.
 """
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
@@ -54,6 +55,7 @@ class Steps:
         for sock in self._closing:
             sock.close()
         self.loop.close()
+        asyncio.set_event_loop(None)
         assert not self.trouble, self.trouble
 
 

@@ -197,10 +197,10 @@ def test_a_stopped_listener_gives_the_address_back(listen, steps, tmp_path: Path
 
 CHILD = """
 import resource, socket, sys, time
-import uvloop
 from mcpproxy.net.listener import Address, Listener, bind
+from mcpproxy.net.loop import new_loop
 
-loop = uvloop.new_event_loop()
+loop = new_loop()
 accepted = []
 listener = Listener(loop, bind(Address("127.0.0.1", 0)), lambda sock, _: accepted.append(sock), lambda: True, b"")
 listener.start()
