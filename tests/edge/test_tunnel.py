@@ -158,11 +158,18 @@ def test_a_server_that_agrees_before_it_has_read_agrees_to_nothing(proxy):
     server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     edge.read(client, b"ok")
     (link,) = edge.pool.endpoints[0].idle
-    real = link.send
-    link.send = lambda data: real(data[:100])  # the kernel takes no more (a socket buffer cannot be made that small)
+    real, taken = link.send, []
+
+    def send(data):
+        """The kernel takes no more than 100 bytes. (A socket's buffer cannot be made that small.)"""
+        if taken:
+            raise BlockingIOError
+        taken.append(real(data[:100]))
+        return taken[0]
+
+    link.send = send
     client.sendall(ASK)
     edge.until(lambda: link.pending is not None)
-    edge.steps.loop.remove_writer(link.fd)
     server.sendall(SWITCH)
     assert b"unasked-101" in edge.read(client, b"\n")
     assert 0 == edge.pool.in_use
