@@ -150,6 +150,9 @@ class Listener:
                 self._greet(sock, peer)
             except OSError:  # the client left between accept and greeting
                 sock.close()
+            except Exception as error:  # a bug of ours costs this client its connection, never us the listener
+                sock.close()
+                self._loop.call_soon(_tell, error)
 
     def _turn_away(self, sock: socket.socket) -> None:
         self.turned_away += 1
@@ -162,3 +165,8 @@ class Listener:
             pass  # it was to be closed anyway
         finally:
             sock.close()
+
+
+def _tell(error: Exception) -> None:
+    """Let the loop report it, with its traceback."""
+    raise error

@@ -181,6 +181,27 @@ def test_a_client_that_left_before_it_was_greeted_harms_nobody(listen, steps, ce
     links[0].close()
 
 
+def test_a_greeting_that_fails_costs_one_connection_and_not_the_listener(listen, steps):
+    greeted = []
+
+    def greet(sock, _):
+        greeted.append(sock)
+        if len(greeted) == 1:
+            raise ValueError("a bug")
+        sock.send(b"hello")
+        sock.close()
+
+    listener, _ = listen(greet)
+    first, second = connect(listener, steps), connect(listener, steps)
+    steps.until(lambda: len(greeted) == 2)
+    assert (b"", b"hello") == (read_all(first), read_all(second))
+    third = connect(listener, steps)
+    steps.until(lambda: len(greeted) == 3)
+    assert b"hello" == read_all(third)
+    assert ["a bug"] == [str(trouble["exception"]) for trouble in steps.trouble], "it is told"
+    steps.trouble.clear()
+
+
 def test_a_stopped_listener_gives_the_address_back(listen, steps, tmp_path: Path):
     path = str(tmp_path / "a.sock")
     unix, _ = listen(address=Address("", 0, path))

@@ -1,0 +1,146 @@
+"""A configuration comes to life whole, or not at all."""
+
+import os
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+
+from mcpproxy import assemble as module
+from mcpproxy.assemble import DESCRIPTORS_PER_EXCHANGE, RESERVED_DESCRIPTORS, assemble, connection_room
+from mcpproxy.config import load as config_load
+from mcpproxy.config.model import Config
+from mcpproxy.errors import StartError
+from mcpproxy.net.timers import TICK
+from tests.net.stepping import Steps
+from tests.support.certs import Certificate
+
+TAIL = '[upstream.u]\nurls = ["http://127.0.0.1:9"]\n[[route]]\nupstream = "u"\n'
+
+
+def config(listen: str, tail: str = TAIL, top: str = "") -> Config:
+    return config_load.load(f'{top}\n{listen}\n{tail}\n[log]\naccess = "off"\n')
+
+
+def listener(address: str, more: str = "") -> str:
+    return f'[[listen]]\naddress = "{address}"\n{more}\n'
+
+
+@pytest.fixture
+def steps():
+    made = Steps()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def limits():
+    """connection_room raises the soft limit of descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def stop(runtime):
+    for each in runtime.listeners:
+        each.stop()
+
+
+def test_every_listener_is_bound_and_named_and_nothing_is_accepted_yet(steps, tmp_path: Path, certificate: Certificate):
+    path = tmp_path / "a.sock"
+    runtime = assemble(
+        config(
+            listener("127.0.0.1:0")
+            + listener("[::1]:0", f'tls = {{ cert = "{certificate.cert}", key = "{certificate.key}" }}')
+            + listener(f"unix:{path}")
+        ),
+        steps.loop,
+    )
+    try:
+        plain, secure, local = runtime.urls
+        assert plain.startswith("http://127.0.0.1:")
+        assert secure.startswith("https://[::1]:")
+        assert not plain.endswith(":0")
+        assert f"unix:{path}" == local
+        client = socket.create_connection(("127.0.0.1", runtime.listeners[0].address.port))
+        steps.owned(client)
+        steps.for_a_while(0.02)
+        assert not runtime.links
+        assert [b"http", b"https", b"http"] == [front.judge.scheme for front in runtime.fronts]
+    finally:
+        stop(runtime)
+
+
+def test_a_listener_that_cannot_be_had_gives_back_the_others(steps, tmp_path: Path):
+    path = tmp_path / "a.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(StartError, match="in use"):
+            assemble(config(listener(f"unix:{path}") + listener(f"127.0.0.1:{port}")), steps.loop)
+        assert not path.exists()
+        assert before == len(os.listdir("/proc/self/fd"))
+
+
+def test_listeners_share_pools_and_the_count_of_links_but_no_plans(steps):
+    runtime = assemble(config(listener("127.0.0.1:0") + listener("127.0.0.2:0")), steps.loop)
+    try:
+        one, two = runtime.fronts
+        assert one.links is two.links
+        assert one.plans is not two.plans
+        assert one.templates is not two.templates
+        assert not {id(each) for each in one.judge.variants.values()} & {id(each) for each in two.judge.variants.values()}
+        assert one.judge.routes[0].pool is two.judge.routes[0].pool is runtime.pools["u"]
+        assert one.id_prefix != two.id_prefix
+    finally:
+        stop(runtime)
+
+
+def test_a_development_certificate_is_made_and_kept(steps, tmp_path: Path):
+    top = f'state_dir = "{tmp_path}"'
+    stop(assemble(config(listener("127.0.0.1:0", 'tls = "dev"'), top=top), steps.loop))
+    made = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert made
+    stop(assemble(config(listener("127.0.0.1:0", 'tls = "dev"'), top=top), steps.loop))
+    assert made == {file: file.read_bytes() for file in made}
+
+
+def test_a_redirect_goes_to_the_tls_listener(steps, certificate: Certificate):
+    tls = f'tls = {{ cert = "{certificate.cert}", key = "{certificate.key}" }}'
+    text = listener("127.0.0.1:0", 'redirect = "https"') + listener("127.0.0.1:18443", tls)
+    assert 18443 == module._https_port(config(text))
+    assert 443 == module._https_port(config(listener("127.0.0.1:0", 'redirect = "https"')))
+
+
+@pytest.mark.parametrize(("nofile", "configured", "room"), [(1064, 0, 500), (1064, 100, 100), (1064, 5000, 500), (40, 0, 8)])
+def test_clients_are_as_many_as_descriptors_allow(monkeypatch, nofile, configured, room):
+    """(The limit is played: lowered for real it could not be raised again.)"""
+    raised = []
+    monkeypatch.setattr(module.resource, "getrlimit", lambda _: (nofile // 2, nofile))
+    monkeypatch.setattr(module.resource, "setrlimit", lambda _, limits: raised.append(limits))
+    assert room == connection_room(configured)
+    assert [(nofile, nofile)] == raised
+    assert room == 8 or room * DESCRIPTORS_PER_EXCHANGE + RESERVED_DESCRIPTORS <= nofile
+
+
+@pytest.mark.parametrize(
+    ("tail", "patience"),
+    [
+        (TAIL, 15.0),
+        (TAIL + 'idle_timeout = "8s"\n', 2.0),
+        (TAIL + 'sse_keepalive = "4s"\n', 1.0),
+        (TAIL + '[limits]\nkeepalive = "1s"\n', TICK),
+    ],
+)
+def test_connections_are_looked_at_often_enough_for_the_shortest_timeout(tail, patience):
+    assert patience == module._patience(config(listener("127.0.0.1:0"), tail))
+
+
+def test_https_upstreams_get_a_context_and_others_none(steps):
+    tail = '[upstream.u]\nurls = ["https://127.0.0.1:9", "http://127.0.0.1:9"]\nverify = false\n[[route]]\nupstream = "u"\n'
+    runtime = assemble(config(listener("127.0.0.1:0"), tail), steps.loop)
+    try:
+        assert [True, False] == [endpoint.tls is not None for endpoint in runtime.pools["u"].endpoints]
+    finally:
+        stop(runtime)
