@@ -370,10 +370,6 @@ class Downstream(Link):
             if len(self.ahead) >= READ:
                 self.pause()
 
-    def cut_off(self) -> None:
-        """The response was cut: the client must see it."""
-        self.abort()
-
     def answer_and_end(self, answer: bytes) -> None:
         """Our last words on this connection."""
         self.exchange.request_ended = False
@@ -424,7 +420,7 @@ class Downstream(Link):
             pass  # the exchange is logged already
         elif state is ahead_bytes or state is body_bytes or state is tunnel.from_client:
             if not (state is ahead_bytes and self.between_requests()):
-                self.exchange.client_left()
+                self.exchange.client_left(b"done" if self.exchange.server_done else b"client-gone")
         elif state is next_head and self.held:
             now = monotonic()
             self.log.add(

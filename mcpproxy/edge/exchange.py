@@ -393,10 +393,18 @@ class Exchange:
         self.client.exchange_over(keep, answer)
 
     def cut(self, end: bytes) -> None:
-        """The response cannot be finished: the client sees a reset, never a clean end."""
+        """The response cannot be finished, and the client must see that: no chunk or length is ended, no close_notify sent.
+
+        A body that the connection ends needs a reset; the others show the cut by themselves, and a reset might overtake what was already sent.
+        """
+        plan = self.rplan
+        framed = plan is not None and not plan.dechunk and (plan.length >= 0 or plan.length == CHUNKED_LENGTH)
         self._settle(keep=False)
         self._record(end, self._status(), b"")
-        self.client.cut_off()
+        if framed or self.client.tls is not None:
+            self.client.drop()
+        else:
+            self.client.abort()
 
     def client_left(self, end: bytes = b"client-gone") -> None:
         """The client hung up: stop the server's work at once. If its message had just ended, that is no failure at all."""

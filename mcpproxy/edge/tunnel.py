@@ -1,7 +1,8 @@
 """After 101 Switching Protocols: two directions of opaque bytes, each with its own back-pressure and its own end.
 
 A tunnel opens only when the client asked and the server's 101 answers exactly that (http/upgrade); an unasked 101 is a 502. Bytes that came with
-either head already belong to the tunnel. When one side ends its direction the other is told (FIN, close_notify) and may still talk.
+either head already belong to the tunnel. When one side ends its direction the other is told (FIN) and may still talk; a TLS side takes the whole
+tunnel with it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def client_ended(x: Exchange) -> None:
     if x.server_done:
         x.tunnel_over(b"done")
     elif link.pending is None:
-        link.finish_writing()
+        _tell_server(x)
 
 
 def server_ended(x: Exchange, error: OSError | None) -> None:
@@ -86,14 +87,30 @@ def server_ended(x: Exchange, error: OSError | None) -> None:
     elif x.client.input_ended:
         x.tunnel_over(b"done")
     elif x.client.pending is None:
+        _tell_client(x)
+
+
+def _tell_server(x: Exchange) -> None:
+    """Half-close towards the server. TLS cannot be half-closed without losing what is on its way here: such a tunnel ends whole."""
+    assert x.link is not None
+    if x.link.tls is not None:
+        x.tunnel_over(b"done")
+    else:
+        x.link.finish_writing()
+
+
+def _tell_client(x: Exchange) -> None:
+    """Half-close towards the client, under the same rule."""
+    if x.client.tls is not None:
+        x.tunnel_over(b"done")
+    else:
         x.client.finish_writing()
 
 
 def server_drained(x: Exchange) -> None:
     """What was pending towards the server is gone."""
     if x.client.input_ended:
-        assert x.link is not None
-        x.link.finish_writing()
+        _tell_server(x)
     else:
         x.client.resume()
 
@@ -101,6 +118,6 @@ def server_drained(x: Exchange) -> None:
 def client_drained(x: Exchange) -> None:
     """What was pending towards the client is gone."""
     if x.server_done:
-        x.client.finish_writing()
+        _tell_client(x)
     elif x.link is not None:
         x.link.resume()

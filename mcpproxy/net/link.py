@@ -149,6 +149,11 @@ class Link:
             self._say_goodbye()
             self._release()
 
+    def drop(self) -> None:
+        """A cut that loses nothing already sent: FIN, but no close_notify, so that TLS and framed messages show it."""
+        if self.fd >= 0:
+            self._release()
+
     def abort(self) -> None:
         """A cut: the peer gets a reset and no close_notify, so it cannot take what it has for the whole message."""
         if self.fd >= 0:
