@@ -8,7 +8,7 @@ import sys
 import time
 
 from benchmarks import machine, profile, publish, report, verify
-from benchmarks.lab import CONTENDERS, HERE, Lab, Proxy, open_lab
+from benchmarks.lab import CONTENDERS, HERE, Lab, open_lab
 from benchmarks.load import BadRun
 from benchmarks.works import ALL
 from benchmarks.works.base import Figures, Scale, Work
@@ -90,37 +90,22 @@ def measure(lab: Lab, work: Work, contenders: list[str], scale: Scale) -> dict[s
         shift = number % len(contenders)
         for name in contenders[shift:] + contenders[:shift]:
             began = time.monotonic()
-            with lab.contender(name) as proxy:
-                if spoken := verify.prove(lab, proxy):
-                    print(f"{name}: same answers, same fields, same log ({spoken})", file=sys.stderr)
-                figures = undisturbed(work, lab, proxy, scale, number)
+            figures = undisturbed(work, lab, name, scale, number)
             rounds[name].append(figures)
-            first = next(iter(work.shown))
-            took, others = time.monotonic() - began, figures["others"]
-            print(
-                f"{work.name} round {number + 1}/{scale.rounds} {name}: {first} {figures[first]:.2f} ({took:.0f} s, others {others:.0%})",
-                file=sys.stderr,
-            )
+            first, took = next(iter(work.shown)), time.monotonic() - began
+            round_name = f"{work.name} round {number + 1}/{scale.rounds} {name}"
+            print(f"{round_name}: {first} {figures[first]:.2f} ({took:.0f} s, others {figures['others']:.0%})", file=sys.stderr)
     return rounds
 
 
-def undisturbed(work: Work, lab: Lab, proxy: Proxy, scale: Scale, number: int) -> Figures:
-    """Measure; again if somebody else used the proxy's core meanwhile. The least disturbed try counts, and says how much it was.
+def undisturbed(work: Work, lab: Lab, name: str, scale: Scale, number: int) -> Figures:
+    """Measure; again, in a fresh process, if somebody else used the proxy's core meanwhile. The least disturbed try counts.
 
     A refused run is tried again under the same condition only; undisturbed it stands.
     """
     tries: list[Figures] = []
-    core = machine.cores()[0]
     for left in reversed(range(TRIES)):
-        busy, own, began = machine.core_busy_ns(core), proxy.cpu_ns(), time.monotonic()
-        figures: Figures = {}
-        refusal: BadRun | None = None
-        try:
-            figures = work.measure(lab, proxy, scale, number)
-        except BadRun as error:
-            refusal = error
-        busy, own = machine.core_busy_ns(core) - busy, proxy.cpu_ns() - own
-        others = max(0.0, (busy - own) / 1e9 / (time.monotonic() - began))
+        figures, refusal, others = attempt(work, lab, name, scale, number)
         if refusal is None:
             tries.append({**figures, "others": others})
         elif others <= DISTURBED or (left == 0 and not tries):
@@ -130,6 +115,23 @@ def undisturbed(work: Work, lab: Lab, proxy: Proxy, scale: Scale, number: int) -
         if others <= DISTURBED:
             break
     return min(tries, key=lambda figures: figures["others"])
+
+
+def attempt(work: Work, lab: Lab, name: str, scale: Scale, number: int) -> tuple[Figures, BadRun | None, float]:
+    """(figures, why they are refused, share of the proxy's core that others used)."""
+    core = machine.cores()[0]
+    figures: Figures = {}
+    refusal = None
+    with lab.contender(name) as proxy:
+        if spoken := verify.prove(lab, proxy):
+            print(f"{name}: same answers, same fields, same log ({spoken})", file=sys.stderr)
+        busy, own, began = machine.core_busy_ns(core), proxy.cpu_ns(), time.monotonic()
+        try:
+            figures = work.measure(lab, proxy, scale, number)
+        except BadRun as error:
+            refusal = error
+        busy, own = machine.core_busy_ns(core) - busy, proxy.cpu_ns() - own
+        return figures, refusal, max(0.0, (busy - own) / 1e9 / (time.monotonic() - began))
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ HERE = Path(__file__).resolve().parent
 ANSWER = '{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"hello hello hello hello"}],"isError":false}}'
 START_LIMIT_S = 15.0
 OPEN_LIMIT_S = 60.0  # for thousands of TLS handshakes
-OURS = [str(Path(sys.executable).with_name("mcpproxy")), "run", "-c", "{config}"]
-CONTENDERS = ("mcpproxy", "nginx", "haproxy")
+OURS = "mcpproxy"
+COMMAND = [str(Path(sys.executable).with_name("mcpproxy")), "run", "-c", "{config}"]
+CONTENDERS = (OURS, "nginx", "haproxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def open_lab(ours: str = "") -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="mcpproxy-bench-") as name, ExitStack() as stack:
         directory = Path(name)
         make_certificate(directory)
-        lab = Lab(directory, free_port(), free_port(), shlex.split(ours) or OURS)
+        lab = Lab(directory, free_port(), free_port(), shlex.split(ours) or COMMAND)
         errors = stack.enter_context((directory / "upstream.out").open("wb"))
         upstream = stack.enter_context(running(nginx_command(lab.render("upstream.conf"), directory), machine.cores()[1], errors.fileno()))
         origin_command = [sys.executable, "-m", "benchmarks.origin", str(lab.origin)]

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.lab import HERE
+from benchmarks.lab import HERE, OURS
 from benchmarks.works.base import Figures, Scale, Target, Work
 
 RESULTS = HERE / "results"
-OURS = "mcpproxy"
 NOISY = 0.08  # share of the proxy's core used by others in the worst round that a reader must be told of
 LOAD_FULL = 0.95  # share of the load core from which on the load generator is the bottleneck
 
