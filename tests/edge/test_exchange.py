@@ -4,6 +4,7 @@ import pytest
 
 from mcpproxy.edge.exchange import INTERIM_LIMIT
 from tests.edge.conftest import HEAD_END
+from tests.support.certs import Certificate
 
 GET = b"GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
@@ -233,25 +234,47 @@ def test_our_words_wait_for_no_place_behind_an_interim_answer(proxy):
 # -- bodies -----------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("answer", "end"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "upstream-gone"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "upstream-gone"),
-    ],
-)
-def test_a_body_that_was_cut_is_cut(proxy, answer, end):
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
+OPEN = b"HTTP/1.1 200 OK\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(("answer", "how"), [(LENGTH, "fin"), (CHUNKS, "fin"), (OPEN, "reset")])
+def test_a_body_that_was_cut_looks_cut_and_what_came_of_it_arrives(proxy, certificate: Certificate, answer, how, tls):
+    """Length and chunks show it by themselves; an until-close body needs a reset. On TLS the missing close_notify tells."""
+    edge = proxy(tls=tls)
+    client = edge.tls_client(certificate.client()) if tls else edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(answer)
+    if answer is OPEN:
+        edge.read(client, b"half")
+        edge.reset(server)
+        assert (b"", "cut" if tls else how) == edge.end(client)
+    else:
+        server.close()
+        got, seen = edge.end(client)
+        assert ("cut" if tls else how) == seen
+        assert got.endswith((b"half", b"half\r\n"))
+    assert ("upstream-gone", 200) == tuple(edge.lines(1)[0][key] for key in ("end", "status"))
+    assert (0, []) == (edge.pool.in_use, edge.pool.endpoints[0].idle)
+
+
+def test_an_until_close_body_ends_with_its_connection(proxy):
     edge = proxy()
     client = edge.client()
     client.sendall(GET)
     server = edge.accept()
     edge.read(server)
-    server.sendall(answer)
-    edge.until(lambda: next(iter(edge.runtime.links)).exchange.rplan is not None)
+    server.sendall(OPEN)
     server.close()
-    assert end == edge.lines(1)[0]["end"]
-    edge.end(client)
-    assert (0, []) == (edge.pool.in_use, edge.pool.endpoints[0].idle)
+    got, how = edge.end(client)
+    assert got.endswith(b"\r\n\r\nhalf")
+    assert b"\r\nConnection: close\r\n" in got
+    assert "fin" == how
+    assert "done" == edge.lines(1)[0]["end"]
 
 
 def test_bytes_after_the_end_go_nowhere_and_the_link_with_them(proxy):

@@ -18,18 +18,26 @@ SWITCH = (
 )
 
 
+@pytest.fixture
+def opened(proxy, certificate: Certificate):
+    """Open a tunnel: the proxy, the client's end, the server's end."""
+
+    def made(tls=False):
+        edge = proxy(tls=tls, route='idle_timeout = "10m"')
+        client = edge.tls_client(certificate.client()) if tls else edge.client()
+        client.sendall(ASK)
+        server = edge.accept()
+        edge.read(server)
+        server.sendall(SWITCH)
+        assert edge.read(client).startswith(b"HTTP/1.1 101 ")
+        return edge, client, server
+
+    return made
+
+
 @pytest.fixture(params=["plain", "TLS"])
-def tunnel(request, proxy, certificate: Certificate):
-    """An open tunnel: the proxy, the client's end, the server's end."""
-    tls = request.param == "TLS"
-    edge = proxy(tls=tls, route='idle_timeout = "10m"')
-    client = edge.tls_client(certificate.client()) if tls else edge.client()
-    client.sendall(ASK)
-    server = edge.accept()
-    edge.read(server)
-    server.sendall(SWITCH)
-    assert edge.read(client).startswith(b"HTTP/1.1 101 ")
-    return edge, client, server
+def tunnel(request, opened):
+    return opened(request.param == "TLS")
 
 
 def flood(edge, source, target, size):
@@ -76,8 +84,8 @@ def test_a_slow_end_slows_the_other_and_no_byte_is_lost(tunnel, way):
     assert flood(edge, source, target, 8 * 1024 * 1024)
 
 
-def test_the_server_may_end_first_and_the_client_still_talk(tunnel):
-    edge, client, server = tunnel
+def test_the_server_may_end_first_and_the_client_still_talk(opened):
+    edge, client, server = opened()
     server.sendall(b"bye")
     server.shutdown(1)
     assert (b"bye", "fin") == edge.end(client)
@@ -90,8 +98,20 @@ def test_the_server_may_end_first_and_the_client_still_talk(tunnel):
     assert 1 == len(edge.lines(1))
 
 
-def test_a_half_closed_tunnel_is_not_kept_for_a_day(tunnel):
-    edge, client, server = tunnel
+@pytest.mark.parametrize("last", [b"", b"bye"])
+def test_a_tls_tunnel_ends_whole_and_cleanly_with_its_server(opened, last):
+    """TLS cannot be half-closed without losing what is on its way to us."""
+    edge, client, server = opened(tls=True)
+    server.sendall(last)
+    server.shutdown(1)
+    assert (last, "fin") == edge.end(client)
+    assert (b"", "fin") == edge.end(server)
+    assert ("done", 101) == tuple(edge.lines(1)[0][key] for key in ("end", "status"))
+    edge.until(lambda: not edge.runtime.links)
+
+
+def test_a_half_closed_tunnel_is_not_kept_for_a_day(opened):
+    edge, client, server = opened()
     server.shutdown(1)
     edge.end(client)
     edge.later(30)
@@ -119,14 +139,8 @@ def test_a_reset_of_one_end_reaches_the_other(tunnel, who):
     assert (0, []) == (edge.pool.in_use, edge.pool.endpoints[0].idle)
 
 
-def test_a_client_may_end_first_on_a_plain_connection(proxy):
-    edge = proxy()
-    client = edge.client()
-    client.sendall(ASK)
-    server = edge.accept()
-    edge.read(server)
-    server.sendall(SWITCH)
-    edge.read(client)
+def test_a_client_may_end_first_on_a_plain_connection(opened):
+    edge, client, server = opened()
     client.sendall(b"last")
     client.shutdown(1)
     assert (b"last", "fin") == edge.end(server)
