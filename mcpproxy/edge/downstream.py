@@ -14,6 +14,8 @@
     that client still wants its answer.
  3. A connection that is closed while the client may still be sending lingers: answer, FIN, then read and forget, so that no reset eats the answer.
  4. Deadlines live in `due`; every state has one.
+
+It is one file because a connection is one state machine: whoever changes a state must see all of them and every deadline.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http import replies
 from mcpproxy.http.framing import REQUEST, ChunkedScanner, LengthScanner
 from mcpproxy.http.head import bad_start
-from mcpproxy.net.link import READ, Link
+from mcpproxy.net.link import READ, RECORD, Link
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import Wheel
 from mcpproxy.observe.accesslog import AccessLog
@@ -555,6 +557,8 @@ def body_bytes(self: Downstream, data: bytes) -> None:
     """More of the request's body."""
     x, scanner = self.exchange, self.scanner
     assert scanner is not None
+    if len(data) == RECORD and self.tls is not None:
+        data = self.read_on(data)
     try:
         used = scanner.feed(data)
     except ProxyError as error:

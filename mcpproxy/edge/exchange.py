@@ -12,7 +12,9 @@ framing for HTTP/1.0) → nothing. States change by storing another function, so
     side they came from is paused.
  2. What the scanner did not accept is never forwarded. A message that was cut is never ended cleanly: the client's connection is reset.
  3. The link is kept only if both messages ended exactly where their framing said; everything else discards it.
- 4. Exactly one row per exchange is appended to the log, in `_record`.
+ 4. Exactly one row per exchange is added to the log: in `_record`, or by the fast path in `response_head`.
+
+It is one file because the states below and the ends above are read against each other: every state may meet every end.
 """
 
 from __future__ import annotations

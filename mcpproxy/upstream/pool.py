@@ -144,6 +144,21 @@ Dialler = Callable[["Pool", Endpoint, Lessee], Cancellable]  # upstream/dial.Dia
 class Pool:
     """The endpoints of one upstream and their links."""
 
+    __slots__ = (
+        "authorities",
+        "dial",
+        "endpoints",
+        "idle_each",
+        "in_use",
+        "limits",
+        "loop",
+        "max_in_use",
+        "only",
+        "turns",
+        "waiting",
+        "wheel",
+    )
+
     def __init__(self, loop: EdgeLoop, wheel: Wheel, endpoints: tuple[Endpoint, ...], limits: PoolLimits, dial: Dialler) -> None:
         self.loop = loop
         self.wheel = wheel
