@@ -40,7 +40,7 @@ def svg(reports: dict[str, dict[str, Any]]) -> str:
     for number, (work, figure, title, unit) in enumerate(panels):
         left, top = number % COLUMNS * (WIDTH // COLUMNS) + 8, TOP + number // COLUMNS * PANEL_HEIGHT
         parts += _panel(
-            left, top, WIDTH // COLUMNS - 24, f"{title} ({unit})", {name: one[figure] for name, one in reports[work]["medians"].items()}
+            left, top, WIDTH // COLUMNS - 24, f"{title} ({unit})", {name: one[figure] for name, one in reports[work]["figures"].items()}
         )
     return "\n".join([*parts, "</svg>"]) + "\n"
 

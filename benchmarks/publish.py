@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import chart
 from benchmarks.chart import ORDER, PANELS, readable
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, verdict
 from benchmarks.works import ALL
 
 README = RESULTS.parent.parent / "README.md"
@@ -20,20 +20,20 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 
 def newest() -> dict[str, dict[str, Any]]:
-    """The latest full result of each work, in the order of the works."""
+    """The latest full result of each work, in the order of the works; what follows from its rounds is worked out anew."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(RESULTS.glob("*.json")):
         report = json.loads(path.read_text())
         if not report["quick"]:
             found[report["work"]] = report
-    return {name: found[name] for name in ALL if name in found}
+    return {name: {**found[name], **verdict(ALL[name], found[name]["rounds"])} for name in ALL if name in found}
 
 
 def table(reports: dict[str, dict[str, Any]]) -> str:
     lines = ["| what | mcpproxy | nginx | HAProxy |", "|---|--:|--:|--:|"]
     for work, figure, title, unit in PANELS:
         if work in reports:
-            values = reports[work]["medians"]
+            values = reports[work]["figures"]
             lines.append(
                 f"| {title} ({unit}) | " + " | ".join(readable(values[name][figure]) if name in values else "–" for name in ORDER) + " |"
             )
@@ -79,14 +79,15 @@ def targets(reports: dict[str, dict[str, Any]]) -> str:
 def _work(report: dict[str, Any]) -> str:
     """One work with all its figures and how it was taken."""
     shown: dict[str, str] = report["shown"]
-    names = [name for name in ORDER if name in report["medians"]]
+    names = [name for name in ORDER if name in report["figures"]]
     lines = [f"### {report['work']}: {report['title']}", "", "| | " + " | ".join(shown.values()) + " |", "|---|" + "--:|" * len(shown)]
-    lines += ["| " + " | ".join([name, *(readable(report["medians"][name][figure]) for figure in shown)]) + " |" for name in names]
+    lines += ["| " + " | ".join([name, *(readable(report["figures"][name][figure]) for figure in shown)]) + " |" for name in names]
     rounds = len(next(iter(report["rounds"].values())))
+    others = max(one["others"] for figures in report["rounds"].values() for one in figures)
     command = report["command"].replace("|", "\\|")
     lines += [
         "",
-        f"{rounds} rounds, {report['taken'][:16].replace('T', ' ')} UTC, `{command}`. {report['note'][:1].upper()}{report['note'][1:]}.",
+        f"{rounds} rounds, {report['taken'][:16].replace('T', ' ')} UTC, others took at most {others:.0%} of the proxy's core, `{command}`. {report['note'][:1].upper()}{report['note'][1:]}.",
     ]
     return "\n".join(lines)
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import Protocol
 
 from benchmarks.lab import Lab, Proxy
 
 Figures = dict[str, float]
+WORST_COUNTS = frozenset({"growth_mib", "down_growth_mib", "up_growth_mib", "heads"})  # a leak in one round is a leak; all else: the median
+
+
+def of_rounds(figure: str, values: list[float]) -> float:
+    """What the rounds say together."""
+    return max(values) if figure in WORST_COUNTS else statistics.median(values)
 
 
 @dataclass(frozen=True, slots=True)
