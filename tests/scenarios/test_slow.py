@@ -70,6 +70,22 @@ def test_a_second_head_has_the_same_deadline(run: Run, recorder: Recorder) -> No
         assert client.response().status == 408
 
 
+def test_dripped_empty_lines_are_no_request_and_no_excuse(run: Run, recorder: Recorder) -> None:
+    with run(recorder.url, limits=LIMITS).client() as client:
+        assert drip(client, b"\r\n" * 100, 0.1) < IN_TIME
+        client.read_to_end(IN_TIME)
+        assert client.how
+
+
+def test_a_dripped_tls_record_is_closed_in_time(run: Run, recorder: Recorder, tls_listen: dict[str, Any], certificate: Certificate) -> None:
+    daemon = run(recorder.url, limits=LIMITS, listen=tls_listen)
+    with half_record(certificate, daemon, get(extra="X: " + "y" * 500 + "\r\n"), 3) as client:
+        assert drip(client, b"\x02" + b"z" * 400, 0.1) < IN_TIME
+        client.read_to_end(IN_TIME)
+        assert client.how
+    assert recorder.links == []
+
+
 @pytest.mark.parametrize(
     "data",
     [

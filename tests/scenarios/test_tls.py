@@ -269,5 +269,5 @@ def test_failed_handshakes_leave_neither_memory_nor_descriptors(run: Run, tls_li
         fail(200)
         descriptors, before = daemon.resting(), daemon.rss()
         fail(600)
-        until(lambda: daemon.descriptors() <= descriptors, "no descriptor is left")
+        until(lambda: daemon.descriptors() <= descriptors, lambda: f"{descriptors} descriptors again, have {daemon.descriptors()}")
         assert daemon.rss() - before < 2 * 1024 * 1024
