@@ -85,10 +85,9 @@ def _work(report: dict[str, Any]) -> str:
     rounds = len(next(iter(report["rounds"].values())))
     others = max(one["others"] for figures in report["rounds"].values() for one in figures)
     command = report["command"].replace("|", "\\|")
-    lines += [
-        "",
-        f"{rounds} rounds, {report['taken'][:16].replace('T', ' ')} UTC, others took at most {others:.0%} of the proxy's core, `{command}`. {report['note'][:1].upper()}{report['note'][1:]}.",
-    ]
+    note = report["note"][:1].upper() + report["note"][1:]
+    when = report["taken"][:16].replace("T", " ")
+    lines += ["", f"{rounds} rounds, {when} UTC, others took at most {others:.0%} of the proxy's core, `{command}`. {note}."]
     return "\n".join(lines)
 
 

@@ -42,7 +42,7 @@ class Latency:
                 self.saturation[name] = result.requests / result.seconds
 
     def measure(self, lab: Lab, proxy: Proxy, scale: Scale, round_number: int) -> Figures:
-        seconds = scale.pick(8, 3)
+        seconds = scale.pick(6, 3)
         through, direct = f"https://127.0.0.1:{proxy.tls}/mcp", f"http://127.0.0.1:{lab.fixed}/mcp"
         own = self.saturation[proxy.name] / 2
         same = self.saturation.get("nginx", self.saturation[proxy.name]) / 2
