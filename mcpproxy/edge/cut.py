@@ -75,7 +75,10 @@ class Template:
 
 
 def template(rendered: bytes, found: Cut) -> Template | None:
-    """Find each cut value's line in the rendered head. A line that was not forwarded leaves no hole; one that is there twice means: no template."""
+    """Find each cut value's line in the rendered head. A line that was not forwarded leaves no hole; one that came twice, cut or not, means: no template."""
+    key = found.key.lower()
+    if any(key.count(b"\r\n%b:" % name.lower()) != 1 for name in found.names):
+        return None
     spots: list[tuple[int, int, int]] = []
     for at, (name, value) in enumerate(zip(found.names, found.values, strict=True)):
         line = b"\r\n%b: %b\r\n" % (name, value)

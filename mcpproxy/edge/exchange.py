@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 HEAD_END = b"\r\n\r\n"
 RESPONSE_HEAD_LIMIT = 64 * 1024  # bytes; the common servers cap what they send well below, and it is one read
+RESPONSE_GLANCE = 256  # bytes of an unfinished head that come before it is looked at again: one-byte packets must not cost a scan each
 INTERIM_LIMIT = 16  # 1xx heads before the final one; a server that sends more is broken
 HALF_CLOSED_S = 60.0  # seconds a tunnel may be silent once one side has ended its direction
 NO_UPSTREAM = b"null"
@@ -61,6 +62,7 @@ class Exchange:
         "held",
         "interims",
         "link",
+        "looked",
         "plan",
         "receive",
         "request_ended",
@@ -90,6 +92,7 @@ class Exchange:
         self.began = self.first = self.touched = self.commented = 0.0
         self.bytes_in = self.bytes_out = self.attempts = self.reused = self.interims = 0
         self.held = b""  # a response head that has not all arrived, or bytes that wait for the client to take an interim response
+        self.looked = 0  # bytes of an unfinished response head that bad_start has seen
         self.rest: bytes | None = None  # the request's body as far as it came with the head, kept for a second attempt
         self.request_id = b""
         self.upstream = NO_UPSTREAM  # the endpoint, as the log line shows it
@@ -186,10 +189,13 @@ class Exchange:
         """The slow way to a response plan; None when the exchange is over because the head is no good or not complete."""
         try:
             if end >= len(HEAD_END):
+                self.looked = 0
                 return self.plan.responses.judge(data[:end])
-            bad = bad_start(data, response=True)
-            if bad is not None:
-                raise bad
+            if len(data) < RESPONSE_GLANCE or len(data) - self.looked >= RESPONSE_GLANCE or b"\n" in data[self.looked :]:
+                self.looked = len(data)
+                bad = bad_start(data, response=True)
+                if bad is not None:
+                    raise bad
             if len(data) > RESPONSE_HEAD_LIMIT:
                 raise ProxyError("response-head-too-large", Side.UPSTREAM, 502)
         except ProxyError as error:
@@ -294,7 +300,7 @@ class Exchange:
             if self.rplan is None and self.held:
                 data, self.held = self.held, b""
                 response_head(self, data)
-            if self.link is link:
+            if self.link is link and self.client.pending is None:  # what was held may have filled the client again
                 link.resume()
 
     def due(self, now: float) -> float:
@@ -500,7 +506,7 @@ class Exchange:
         self.rest = None
         self.held = b""
         self.first = 0.0
-        self.bytes_out = self.attempts = self.interims = self.reused = 0
+        self.bytes_out = self.attempts = self.interims = self.reused = self.looked = 0
         self.upstream = NO_UPSTREAM
         self.spoiled = self.server_done = False
 

@@ -81,7 +81,7 @@ class ResponsePlan:
     idle_hint: int | None  # Keep-Alive: timeout=, seconds
     client_can_go_on: bool  # false when only the end of the connection ends this body
     dechunk: bool
-    events: bool  # text/event-stream
+    events: bool  # text/event-stream, as plain text: a comment may be put between its events
     upgrade: bytes | None
     extra: bytes  # log members: the session a server just opened
 
@@ -139,7 +139,8 @@ class Responses:
             idle_hint=parsed.keep_alive_timeout,
             client_can_go_on=not ends_by_close,
             dechunk=dechunk,
-            events=(parsed.first(b"content-type") or b"").lower().startswith(b"text/event-stream"),
+            events=(parsed.first(b"content-type") or b"").lower().startswith(b"text/event-stream")
+            and (parsed.first(b"content-encoding") or b"identity").lower() == b"identity",
             upgrade=parsed.upgrade,
             extra=b',"new_session":"%b"' % short_hash(session) if session and not interim else b"",
         )
@@ -278,6 +279,8 @@ class RequestTemplate:
             heads.append(made)
         names = [name.lower() for name in found.names]
         length_at = names.index(b"content-length") if b"content-length" in names else -1
+        if length_at >= 0 and b"\r\nupgrade:" in found.key.lower():
+            return None  # whether there may be an upgrade depends on the length
         id_at = names.index(b"x-request-id") if b"x-request-id" in names else -1
         if id_at >= 0 and found.values[id_at] != plan.request_id:
             return None  # it came twice, and only the second line was cut
