@@ -208,7 +208,9 @@ class Downstream(Link):
             self.head_began = now
             self.looked = 0
             self.wheel.at_most(self, now + self.front.limits.head_timeout)
-            data = without_empty_lines(data)
+        begun = without_empty_lines(data)
+        if begun and len(begun) != len(data):  # empty lines alone are kept: they have begun the time
+            data, self.looked = begun, 0
         if len(data) - self.looked >= GLANCE or b"\n" in data[self.looked :] or not self.looked:
             self.looked = len(data)
             bad = bad_start(data, self.front.judge.limits)
@@ -229,15 +231,16 @@ class Downstream(Link):
                 like = front.templates.find(found.key)
                 if like is not None:
                     plan = like.plan_for(found, len(head), front.judge.limits)
-                    if like.worth_storing:
+                    if like.worth_storing and front.plans.earned(head):
                         front.plans.put(head, plan)
                     return plan
             plan = front.judge.request(head)
         except ProxyError as error:
             self.refuse(error, head, monotonic())
             return None
-        front.plans.put(head, plan)
-        if found is not None and plan.answer is None:
+        if front.plans.earned(head):
+            front.plans.put(head, plan)
+        if found is not None and plan.answer is None and front.templates.earned(found.key):
             like = RequestTemplate.of(plan, found)
             if like is not None:
                 front.templates.put(found.key, like)

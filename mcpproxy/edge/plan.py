@@ -105,11 +105,13 @@ class Responses:
             made = self.templates.find(found.key)
             if made is not None:
                 plan = self._fill(head, found, *made)
-                self.store.put(head, plan)
+                if self.store.earned(head):
+                    self.store.put(head, plan)
                 return plan
         plan = self.compile(head)
-        self.store.put(head, plan)
-        if found is not None and plan.length != INTERIM_LENGTH:
+        if self.store.earned(head):
+            self.store.put(head, plan)
+        if found is not None and plan.length != INTERIM_LENGTH and self.templates.earned(found.key):
             self._remember(found, plan)
         return plan
 

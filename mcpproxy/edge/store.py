@@ -3,6 +3,9 @@
 Two generations of dictionaries. New entries go to the fresh one; when it is full it becomes the old one and the old one is forgotten. An entry found in
 the old generation moves up, so what is in use stays and what was seen once (a million distinct heads of an attacker) washes through without growth.
 `fresh` is always the same dictionary object: the hot path may keep its bound `get`.
+
+A key is remembered from its second sight on (`earned`): a head that never comes again costs its compilation and nothing that stays. Filling memory
+with plans nobody asks for again doubles the price of such a head, by page faults and cold caches.
 """
 
 from __future__ import annotations
@@ -12,12 +15,13 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 LARGEST_KEY = 8192  # bytes: a longer head is judged every time; storing it would cost more memory than it saves time
 ENTRY_BYTES = 1024  # what an entry costs beside twice its key: objects, dictionary slots, rendered fields
+SEEN_ONCE = 8192  # hashes of keys seen once; half a megabyte
 
 
 class Store(Generic[T]):
     """At most `entries` entries and about `total` bytes over both generations."""
 
-    __slots__ = ("_old", "_room", "_bytes", "_entries", "fresh", "hits_old", "misses")
+    __slots__ = ("_bytes", "_entries", "_old", "_once", "_room", "fresh", "hits_old", "misses")
 
     def __init__(self, entries: int, total: int) -> None:
         self.fresh: dict[bytes, T] = {}
@@ -25,6 +29,7 @@ class Store(Generic[T]):
         self._entries = max(1, entries // 2)
         self._room = total // 2
         self._bytes = 0
+        self._once: set[int] = set()  # hashes (keyed by the process's secret) of keys seen once
         self.hits_old = 0
         self.misses = 0
 
@@ -43,6 +48,17 @@ class Store(Generic[T]):
         self.put(key, found)
         return found
 
+    def earned(self, key: bytes) -> bool:
+        """Was this key seen before, so that remembering it may pay?"""
+        once, mark = self._once, hash(key)
+        if mark in once:
+            once.discard(mark)
+            return True
+        if len(once) >= SEEN_ONCE:
+            once.clear()
+        once.add(mark)
+        return False
+
     def put(self, key: bytes, value: T) -> None:
         """Remember, unless the key is too large to be worth it."""
         if len(key) > LARGEST_KEY:
@@ -58,6 +74,7 @@ class Store(Generic[T]):
     def clear(self) -> None:
         """Forget everything (reload, drain)."""
         self.fresh.clear()
+        self._once.clear()
         self._old = {}
         self._bytes = 0
 

@@ -427,18 +427,18 @@ def test_a_response_template_gives_exactly_what_compiling_gives(heads, kind):
             with pytest.raises(ProxyError):
                 remembering.judge(head)
             continue
-        assert fresh == plain(remembering.judge(head))
-        assert fresh == plain(remembering.judge(head))
+        for _ in range(3):  # compiled, compiled and remembered, remembered
+            assert fresh == plain(remembering.judge(head))
 
 
-def test_answers_that_differ_in_date_and_length_are_judged_once():
+def test_answers_that_differ_in_date_and_length_are_judged_twice_at_most():
     it = responses()
     calls = []
     it.compile = lambda head, real=it.compile: calls.append(head) or real(head)
     for number in range(9):
         plan = it.judge(answer(b"Date: " + DATE % number, b"Content-Length: %d" % number))
         assert (number, b"Content-Length: %d\r\n" % number in plan.head) == (plan.length, True)
-    assert 1 == len(calls)
+    assert 2 == len(calls)
     assert cut(RESPONSE_CUTS, answer(b"Date: " + DATE % 1)) is not None
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpproxy.edge.store import ENTRY_BYTES, LARGEST_KEY, Store
+from mcpproxy.edge.store import ENTRY_BYTES, LARGEST_KEY, SEEN_ONCE, Store
 
 
 def test_what_is_used_survives_a_flood_of_heads_seen_once():
@@ -49,3 +49,18 @@ def test_clear_forgets_both_generations():
     store.clear()
     assert 0 == len(store)
     assert [None] * 6 == [store.find(b"%d" % number) for number in range(6)]
+
+
+def test_a_key_earns_its_place_at_its_second_sight():
+    store = Store(100, 10_000_000)
+    assert [False, True] == [store.earned(b"a"), store.earned(b"a")]
+    assert store.earned(b"b") is False
+    store.clear()
+    assert store.earned(b"b") is False
+
+
+def test_keys_seen_once_are_bounded():
+    store = Store(100, 10_000_000)
+    for number in range(3 * SEEN_ONCE):
+        store.earned(b"%d" % number)
+        assert len(store._once) <= SEEN_ONCE
