@@ -17,7 +17,7 @@ Field = tuple[bytes, bytes, bytes]  # name as sent, name in lower case, value
 
 TOKEN = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"  # for character classes (RFC 9110 §5.6.2)
 TEXT = rb"\t -~\x80-\xff"  # what may stand in a value (RFC 9110 §5.5; obs-text is opaque, but allowed)
-is_token = re.compile(rb"[%b]++" % TOKEN).fullmatch
+is_token = re.compile(rb"[%b]+" % TOKEN).fullmatch
 
 
 class Row(NamedTuple):

@@ -33,13 +33,13 @@ sizes: dict[bytes, int] = {}  # plain size lines that were judged good, never of
 LAST_CHUNK = b"0\r\n\r\n"
 size_line = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n").match
 size_begins = re.compile(rb"[0-9A-Fa-f]{1,16}\r?").fullmatch
-QUOTED = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*+"'
+QUOTED = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
 extended_size_line = re.compile(
-    rb"([0-9A-Fa-f]{1,16})(?:[ \t]*+;[ \t]*+[%(t)b]++(?:[ \t]*+=[ \t]*+(?:[%(t)b]++|%(q)b))?+)++\r\n" % {b"t": TOKEN, b"q": QUOTED}
+    rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[ \t]*[%(t)b]+(?:[ \t]*=[ \t]*(?:[%(t)b]+|%(q)b))?)+\r\n" % {b"t": TOKEN, b"q": QUOTED}
 ).match
-extended_size_begins = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*+(?:;[\t -~]*+)?\r?)?").fullmatch
-trailer_line = re.compile(rb"([%b]++):[%b]*+\r\n" % (TOKEN, TEXT)).match
-trailer_begins = re.compile(rb"(?:[%b]++(?::[%b]*+\r?)?|\r)" % (TOKEN, TEXT)).fullmatch
+extended_size_begins = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*(?:;[\t -~]*)?\r?)?").fullmatch
+trailer_line = re.compile(rb"([%b]+):[%b]*\r\n" % (TOKEN, TEXT)).match
+trailer_begins = re.compile(rb"(?:[%b]+(?::[%b]*\r?)?|\r)" % (TOKEN, TEXT)).fullmatch
 
 
 class FramingError(ProxyError):

@@ -161,8 +161,8 @@ def bad_start(prefix: bytes, limits: HeadLimits | None = None, *, response: bool
 
 # -- the start line -----------------------------------------------------------------------------------------------------------------------------
 
-REQUEST_LINE = re.compile(rb"([%b]{1,%d}) ([!-~]++) HTTP/([0-9]\.[0-9])\r\n" % (TOKEN, METHOD_LIMIT))
-STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([1-5][0-9][0-9])(?: ([%b]*+))?\r\n" % TEXT)
+REQUEST_LINE = re.compile(rb"([%b]{1,%d}) ([!-~]+) HTTP/([0-9]\.[0-9])\r\n" % (TOKEN, METHOD_LIMIT))
+STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([1-5][0-9][0-9])(?: ([%b]*))?\r\n" % TEXT)
 VERSIONS = {b"1.0": 10, b"1.1": 11}
 NEVER = frozenset({b"CONNECT", b"TRACE"})  # tunnels to anywhere, and echoes of credentials
 
@@ -223,7 +223,7 @@ ANY_REQUEST = h11.Request(  # h11 reads a response only after a request; one tha
     method="GET", target="/", headers=[("Host", "any"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
 )
 is_length = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS).fullmatch
-connections = re.compile(rb"\r\nconnection:([^\r]*+)").findall
+connections = re.compile(rb"\r\nconnection:([^\r]*)").findall
 names_timeout = re.compile(rb"(?<![^,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE).search
 
 
@@ -305,8 +305,8 @@ def _timeout(keep_alive: bytes | None) -> int | None:
 
 FORGIVEN = 4  # bytes of CRLF before a request line (RFC 9112 §2.2)
 AS_DIGIT = bytes.maketrans(b"123456789", b"000000000")
-whole_fields = re.compile(rb"(?:[%b]++:[^\r]*+\r\n)*+" % TOKEN).match  # the bytes of values were looked at before
-begins_field = re.compile(rb"(?:[%b]++(?::[^\r]*+)?)?\r?" % TOKEN).fullmatch
+whole_fields = re.compile(rb"(?:[%b]+:[^\r]*\r\n)*" % TOKEN).match  # the bytes of values were looked at before
+begins_field = re.compile(rb"(?:[%b]+(?::[^\r]*)?)?\r?" % TOKEN).fullmatch
 begins_target = re.compile(rb"[!-~]*").fullmatch
 
 

@@ -12,8 +12,8 @@ from ipaddress import AddressValueError, IPv6Address
 
 HOST_LIMIT = 255  # bytes of a name in DNS
 
-_authority = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9_~-]++(?:\.[A-Za-z0-9_~-]++)*+\.?))(?::([0-9]{1,5}))?").fullmatch
-_absolute = re.compile(rb"https?://([^/?]++)(/[^?]*+)?+(\?.*+)?+", re.IGNORECASE).fullmatch
+_authority = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?))(?::([0-9]{1,5}))?").fullmatch
+_absolute = re.compile(rb"https?://([^/?]+)(/[^?]*)?(\?.*)?", re.IGNORECASE).fullmatch
 _bad = re.compile(rb"[^!-~]|[#\\]").search
 _bad_path = re.compile(
     rb"(?:/|%2f|%5c)(?:\.|%2e){1,2}(?:/|%2f|%5c|;|%3b|$)"  # dot segments, also as servers see them that decode first or know /..;/
