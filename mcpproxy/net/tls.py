@@ -54,6 +54,7 @@ def client_context(ca: str | None, verify: bool) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"CA file {ca}: {error}", "give a PEM file with the certificates of the authority") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # on by default in some Pythons (Debian 12's): a cut would read as a clean end
     context.set_alpn_protocols(["http/1.1"])
     if not verify:
         context.check_hostname = False
@@ -76,6 +77,7 @@ def _one_context(identity: Identity, minimum: str, protocols: Sequence[str]) -> 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[minimum]
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.set_ciphers(CIPHERS_12)
     context.set_alpn_protocols(list(protocols))
     for file in (identity.cert, identity.key):

@@ -22,12 +22,14 @@ class Certificate:
 
     def client(self, *, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.cert))
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # a cut must be seen, also where Python hides it by default
         if alpn:
             context.set_alpn_protocols(list(alpn))
         return context
 
     def server(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         context.load_cert_chain(self.cert, self.key)
         return context
 
