@@ -131,7 +131,8 @@ class Edge:
                 piece = sock.recv(65536)
             except (BlockingIOError, ssl.SSLWantReadError):
                 return False
-            except ssl.SSLEOFError:
+            except ssl.SSLError as error:  # SSLEOFError only from Python 3.11.3 on
+                assert isinstance(error, ssl.SSLEOFError) or "UNEXPECTED_EOF" in str(error.reason), error
                 how.append("cut")
             except ConnectionError:
                 how.append("reset")

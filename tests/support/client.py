@@ -76,11 +76,11 @@ class RawClient:
             data = self.link.recv(65536)
         except TimeoutError:
             raise
-        except ssl.SSLEOFError:
-            self.how = "cut"
-            return False
-        except (ConnectionError, ssl.SSLError):
-            self.how = "reset"
+        except (ConnectionError, ssl.SSLError) as error:
+            cut = isinstance(error, ssl.SSLEOFError) or "UNEXPECTED_EOF" in str(
+                getattr(error, "reason", "")
+            )  # as Python before 3.11.3 says it
+            self.how = "cut" if cut else "reset"
             return False
         if not data:
             self.how = "fin"
