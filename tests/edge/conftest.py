@@ -132,8 +132,7 @@ class Edge:
             except (BlockingIOError, ssl.SSLWantReadError):
                 return False
             except ssl.SSLError as error:  # SSLEOFError only from Python 3.11.3 on
-                assert isinstance(error, ssl.SSLEOFError) or "UNEXPECTED_EOF" in str(error.reason), error
-                how.append("cut")
+                how.append("cut" if "EOF" in str(error.reason) or isinstance(error, ssl.SSLEOFError) else f"broken: {error}")
             except ConnectionError:
                 how.append("reset")
             else:
