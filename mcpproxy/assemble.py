@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 
-from mcpproxy.clock import clock
+from mcpproxy.clock import clock, monotonic
 from mcpproxy.config.model import Config, Listen, Upstream
 from mcpproxy.edge.downstream import Downstream, Draining, Front
 from mcpproxy.edge.plan import Judge, LiveRoute, Responses
@@ -46,6 +46,7 @@ class Runtime:
     sink: Sink | None
     draining: Draining
     links: set[Downstream]
+    began: float = field(default_factory=monotonic)
     fronts: list[Front] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
@@ -90,6 +91,7 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
     secure = context is not None
     routes = tuple(LiveRoute(route, runtime.pools[route.upstream], config.upstream[route.upstream].host) for route in config.route)
     limits = config.limits
+    heads = max((len(live.pool.authorities) for live in routes), default=1)  # that a plan holds: one for each address of its upstream
     judge = Judge(
         router=Router(config.route),
         routes=routes,
@@ -107,8 +109,8 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         loop=loop,
         wheel=runtime.wheel,
         judge=judge,
-        plans=Store(limits.plans, limits.plan_bytes),
-        templates=Store(limits.plans, limits.plan_bytes),
+        plans=Store(limits.plans, limits.plan_bytes, heads),
+        templates=Store(limits.plans, limits.plan_bytes, heads),
         log=runtime.log,
         limits=limits,
         draining=runtime.draining,

@@ -97,6 +97,22 @@ def test_listeners_share_pools_and_the_count_of_links_but_no_plans(steps):
         stop(runtime)
 
 
+def test_what_a_plan_costs_grows_with_the_addresses_of_its_upstream(steps):
+    """A plan holds a head for each; with memory for a thousand heads and a hundred addresses only some ten plans are remembered."""
+    urls = ", ".join(f'"http://127.0.0.1:{port}"' for port in range(1, 101))
+    tail = f'[upstream.u]\nurls = [{urls}]\n[[route]]\nupstream = "u"\n[limits]\nplan_bytes = "8MiB"\n'
+    runtime = assemble(config(listener("127.0.0.1:0"), tail), steps.loop)
+    try:
+        front = runtime.fronts[0]
+        for number in range(1000):
+            head = b"GET / HTTP/1.1\r\nHost: a\r\nX: %04d%s\r\n\r\n" % (number, b"x" * 7900)
+            for store in (front.plans, front.templates):
+                store.put(head, front.judge.request(head))
+        assert 5 < len(front.plans) == len(front.templates) <= 10
+    finally:
+        stop(runtime)
+
+
 def test_a_development_certificate_is_made_and_kept(steps, tmp_path: Path):
     top = f'state_dir = "{tmp_path}"'
     stop(assemble(config(listener("127.0.0.1:0", 'tls = "dev"'), top=top), steps.loop))

@@ -14,29 +14,34 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 LARGEST_KEY = 8192  # bytes: a longer head is judged every time; storing it would cost more memory than it saves time
-ENTRY_BYTES = 1024  # what an entry costs beside twice its key: objects, dictionary slots, rendered fields
+ENTRY_BYTES = 1024  # what an entry costs beside its key and one rendered copy of it: objects, dictionary slots, rendered fields
+COPY_BYTES = 160  # what every further copy costs beside its length: an object, other fields
 SEEN_ONCE = 8192  # hashes of keys seen once; half a megabyte
 
 
 class Store(Generic[T]):
-    """At most `entries` entries and about `total` bytes over both generations."""
+    """At most `entries` entries and about `total` bytes over both generations; a value holds up to `copies` texts as long as its key."""
 
-    __slots__ = ("_bytes", "_entries", "_old", "_once", "_room", "fresh", "hits_old", "misses")
+    __slots__ = ("_bytes", "_copies", "_entries", "_old", "_once", "_room", "found", "fresh", "misses")
 
-    def __init__(self, entries: int, total: int) -> None:
+    def __init__(self, entries: int, total: int, copies: int = 1) -> None:
         self.fresh: dict[bytes, T] = {}
         self._old: dict[bytes, T] = {}
         self._entries = max(1, entries // 2)
         self._room = total // 2
+        self._copies = copies
         self._bytes = 0
         self._once: set[int] = set()  # hashes (keyed by the process's secret) of keys seen once
-        self.hits_old = 0
+        self.found = 0  # by `find` and `older`; who asks `fresh` itself counts for himself
         self.misses = 0
 
     def find(self, key: bytes) -> T | None:
         """The entry, wherever it is."""
         found = self.fresh.get(key)
-        return found if found is not None else self.older(key)
+        if found is None:
+            return self.older(key)
+        self.found += 1
+        return found
 
     def older(self, key: bytes) -> T | None:
         """The entry of a key that is not fresh (the caller looked); a find is moved up."""
@@ -44,7 +49,7 @@ class Store(Generic[T]):
         if found is None:
             self.misses += 1
             return None
-        self.hits_old += 1
+        self.found += 1
         self.put(key, found)
         return found
 
@@ -63,7 +68,7 @@ class Store(Generic[T]):
         """Remember, unless the key is too large to be worth it."""
         if len(key) > LARGEST_KEY:
             return
-        cost = 2 * len(key) + ENTRY_BYTES
+        cost = 2 * len(key) + ENTRY_BYTES + (self._copies - 1) * (len(key) + COPY_BYTES)
         if len(self.fresh) >= self._entries or self._bytes + cost > self._room:
             self._old = self.fresh.copy()
             self.fresh.clear()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpproxy.edge.store import ENTRY_BYTES, LARGEST_KEY, SEEN_ONCE, Store
+from mcpproxy.edge.store import COPY_BYTES, ENTRY_BYTES, LARGEST_KEY, SEEN_ONCE, Store
 
 
 def test_what_is_used_survives_a_flood_of_heads_seen_once():
@@ -33,13 +33,16 @@ def test_long_keys_are_not_stored():
     assert 0 == len(store)
 
 
-@given(st.lists(st.integers(1, LARGEST_KEY), max_size=300))
-def test_bytes_are_bounded(sizes):
-    store = Store(1_000_000, 100_000)
+@given(st.lists(st.integers(1, LARGEST_KEY), max_size=300), st.integers(1, 20))
+def test_bytes_are_bounded(sizes, copies):
+    store = Store(1_000_000, 100_000, copies)
+
+    def cost(size):
+        return (1 + copies) * size + ENTRY_BYTES + (copies - 1) * COPY_BYTES
+
     for number, size in enumerate(sizes):
         store.put(b"%08d" % number + b"x" * size, number)
-        held = sum(2 * len(key) + ENTRY_BYTES for key in (*store.fresh, *store._old))
-        assert held <= 100_000 + 2 * (2 * LARGEST_KEY + ENTRY_BYTES + 32)
+        assert sum(cost(len(key)) for key in (*store.fresh, *store._old)) <= 100_000 + 2 * cost(LARGEST_KEY + 32)
 
 
 def test_clear_forgets_both_generations():
