@@ -187,7 +187,7 @@ class Route(Struct, frozen=True, kw_only=True):
 
     Among the routes that fit a request, one that names its host exactly goes before one with a wildcard (the longer before the shorter),
     and that before one for any host; among those of one host the longest path wins. The order in the file does not matter.
-    A path that servers may read in different ways (`//`, `..`, an encoded slash) is forwarded only when every reading belongs to the same
+    A path that servers may read in different ways (`//`, `;`, an encoded slash) is forwarded only when every reading belongs to the same
     route; otherwise it is answered 404.
     """
 

@@ -154,10 +154,11 @@ def _decode_unreserved(found: re.Match[bytes]) -> bytes:
 
 
 def generous_path(raw: bytes) -> bytes:
-    """The path as a generous server may read it: all of it decoded, a backslash for a slash, slashes merged, dot segments resolved."""
+    """The path as a generous server may read it: all decoded, a backslash for a slash, parameters (`;x`) cut off, slashes merged, dots resolved."""
     decoded = ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), raw)
     segments: list[bytes] = []
     for segment in SLASHES.split(decoded):
+        segment = segment.partition(b";")[0]
         if segment == b"..":
             del segments[-1:]
         elif segment not in (b"", b"."):

@@ -5,8 +5,8 @@ for any host; among those of one host the longest path wins. A host without a fi
 
  1. A path is a prefix on segment borders: /mcp takes /mcp, /mcp/ and /mcp/x, never /mcpx.
  2. Percent-encoded unreserved characters are compared decoded (RFC 3986 §6.2.2.2); the request is forwarded as it came.
- 3. Some servers also decode %2F, take a backslash for a slash, merge slashes, and resolve dot segments. When that reading of a path would
-    belong to another route, the path belongs to none: no rule of one route can be walked around through another one.
+ 3. Some servers also decode %2F, take a backslash for a slash, cut parameters off (/mcp;x), merge slashes, and resolve dot segments. When that
+    reading of a path would belong to another route, the path belongs to none: no rule of one route can be walked around through another one.
  4. The cost is bounded by the routes (their number of segments, the labels of a host), not by what a client sends.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from mcpproxy.config.model import Route
 from mcpproxy.config.names import generous_path, plain_path
 
-AMBIGUOUS = re.compile(rb"%|//|/\.|\\")  # rule 3 is asked only about paths that have one of these
+AMBIGUOUS = re.compile(rb"[%;\\]|//|/\.")  # rule 3 is asked only about paths that have one of these
 LABELS = 127  # a DNS name has no more
 
 

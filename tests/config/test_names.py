@@ -218,7 +218,16 @@ def test_plain_paths_compare_equal() -> None:
 
 @pytest.mark.parametrize(
     ("raw", "read"),
-    [(b"/a/../b", b"/b"), (b"/../..", b"/"), (b"//a\\b%2Fc/.", b"/a/b/c"), (b"", b"/"), (b"*", b"/*"), (b"/%25%32%66", b"/%2f")],
+    [
+        (b"/a/../b", b"/b"),
+        (b"/../..", b"/"),
+        (b"//a\\b%2Fc/.", b"/a/b/c"),
+        (b"", b"/"),
+        (b"*", b"/*"),
+        (b"/%25%32%66", b"/%2f"),
+        (b"/a;b/;c/d", b"/a/d"),
+        (b"/a%3b%2fb", b"/a/b"),
+    ],
 )
 def test_generous_paths(raw: bytes, read: bytes) -> None:
     assert read == names.generous_path(raw)

@@ -103,6 +103,10 @@ def test_hosts_are_known_when_some_route_names_them() -> None:
         b"/admin/../public",
         b"/public/x/../../admin",
         b"/admin%2fx",
+        b"/admin;x/y",
+        b"/;x/admin",
+        b"/public/;/..;x/admin",
+        b"/admin%3bx",
     ],
 )
 def test_no_other_reading_of_a_path_leads_into_another_route(path: bytes) -> None:
@@ -110,7 +114,20 @@ def test_no_other_reading_of_a_path_leads_into_another_route(path: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "path", [b"/mcp/a%2Fb", b"/mcp//x", b"/mcp/./x", b"/mcp/x/../y", b"/mcp/..%20", b"/mcp/%C3%A9", b"/mcp/%00", b"/mcp/%zz", b"/mcp/%"]
+    "path",
+    [
+        b"/mcp/a%2Fb",
+        b"/mcp//x",
+        b"/mcp/./x",
+        b"/mcp/x/../y",
+        b"/mcp/..%20",
+        b"/mcp/%C3%A9",
+        b"/mcp/%00",
+        b"/mcp/%zz",
+        b"/mcp/%",
+        b"/mcp/a;b=c",
+        b"/mcp/;",
+    ],
 )
 def test_odd_paths_that_stay_in_their_route_pass(path: bytes) -> None:
     assert router(("", "/"), ("", "/mcp")).find(b"h", path) == 1
@@ -160,7 +177,7 @@ def test_the_router_agrees_with_the_naive_model(routes: list[tuple[str, str]], h
 
 @given(
     st.lists(PATHS, unique=True, max_size=8),
-    st.lists(st.sampled_from(["a", "b", "mcp", "..", ".", "", "%61", "%2e", "%2f", "\\"]), max_size=8),
+    st.lists(st.sampled_from(["a", "b", "mcp", "..", ".", "", "%61", "%2e", "%2f", "\\", ";", "a;b", "%3B"]), max_size=8),
 )
 def test_what_a_generous_server_reads_is_never_in_another_route(prefixes: list[str], segments: list[str]) -> None:
     made = router(*(("", prefix) for prefix in prefixes))
