@@ -87,6 +87,7 @@ def test_while_draining_it_is_the_last_answer(proxy):
     [
         (b"GET /a HTTP/1.1\r\n", "GET", "/a"),
         (b"GET /a?key=SECRET HTTP/1.1\r\n", "GET", "/a"),
+        (b"GET /a#access_token=SECRET HTTP/1.1\r\n", "GET", "/a"),
         (b"GET /a", "GET", "/a"),
         (b"GET http://user:SECRET@a/ HTTP/1.1\r\n", "GET", None),
         (b"GET SECRET HTTP/1.1\r\n", "GET", None),
