@@ -8,12 +8,13 @@ listener and the configuration, never on a body, a clock or a connection.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
 from typing import cast
+
+import msgspec
 
 from mcpproxy.config.model import Route
 from mcpproxy.edge.cut import RESPONSE_CUTS, Cut, Template, cut, template
@@ -329,21 +330,23 @@ LOGGED_FIELDS = (
     (b"user-agent", "agent"),
 )
 LOGGED_LENGTH = 256  # characters of a value that reach the log
+as_json = msgspec.json.Encoder().encode
 
 
 def describe(head: RequestHead) -> bytes:
     """The members of the log line that this head decides, JSON-escaped. No query (it may carry secrets), no credential, no session id."""
-    facts: dict[str, object] = {
+    facts = {
         "method": head.method.decode("ascii"),
         "host": head.host.decode("latin-1"),
         "path": head.path.decode("latin-1")[:LOGGED_LENGTH],
         "protocol": "HTTP/1.1" if head.version == 11 else "HTTP/1.0",
     }
+    first = head.first
     for name, label in LOGGED_FIELDS:
-        value = head.first(name)
+        value = first(name)
         if value is not None:
             facts[label] = value.decode("utf-8", "backslashreplace")[:LOGGED_LENGTH]
-    session = head.first(b"mcp-session-id")
+    session = first(b"mcp-session-id")
     if session:
         facts["session"] = short_hash(session).decode()
-    return json.dumps(facts, separators=(",", ":"))[1:-1].encode()
+    return as_json(facts)[1:-1]

@@ -13,20 +13,21 @@ from mcpproxy.http.fields import (
     ENDS_IN_RESPONSE,
     FAMILIES_THAT_END_IN_REQUEST,
     KEPT_WHATEVER_CONNECTION_SAYS,
-    options,
 )
 from mcpproxy.http.head import RequestHead, ResponseHead
 
 
 def render_request(head: RequestHead, *, target: bytes, host: bytes, proto: bytes, upgrade: bool) -> bytes:
     """The request head for the upstream, up to and not including the fields that differ per connection and the final empty line."""
-    gone = ENDS_IN_REQUEST | options(head.fields)
+    gone = ENDS_IN_REQUEST | head.options if head.options else ENDS_IN_REQUEST
     lines = [b"%b %b HTTP/1.1\r\n" % (head.method, target)]
     for name, lower, value in head.fields:
         if lower == b"host":
             value = host
         elif lower == b"content-length":
             value = b"%d" % head.length
+        elif lower == b"transfer-encoding":
+            value = b"chunked"
         elif lower == b"expect":
             if not head.expect_continue:
                 continue  # HTTP/1.0, or no body to wait with (RFC 9110 §10.1.1)
@@ -41,15 +42,20 @@ def render_request(head: RequestHead, *, target: bytes, host: bytes, proto: byte
 
 def render_response(head: ResponseHead, *, close: bool, client_version: int, dechunk: bool) -> bytes:
     """The whole response head for the client. `close`: its connection ends with this response; `dechunk`: it gets the payload without chunks."""
-    gone = (ENDS_IN_RESPONSE | options(head.fields)) - KEPT_WHATEVER_CONNECTION_SAYS
+    gone = (ENDS_IN_RESPONSE | head.options) - KEPT_WHATEVER_CONNECTION_SAYS
     if head.status < 200 or head.status == 204:
         gone |= {b"content-length", b"transfer-encoding"}  # RFC 9110 §8.6, RFC 9112 §6.1: MUST NOT be there
     if dechunk or client_version == 10:
         gone |= {b"transfer-encoding", b"trailer"}
     lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
     for name, lower, value in head.fields:
-        if lower not in gone:
-            lines.append(b"%b: %b\r\n" % (name, value.lstrip(b"0") or b"0" if lower == b"content-length" else value))
+        if lower in gone:
+            continue
+        if lower == b"content-length":
+            value = value.lstrip(b"0") or b"0"
+        elif lower == b"transfer-encoding":
+            value = b"chunked"
+        lines.append(b"%b: %b\r\n" % (name, value))
     if head.status == 101:
         if head.upgrade is not None:
             lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)

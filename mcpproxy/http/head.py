@@ -1,7 +1,7 @@
 """What does this head say, and is there only one way to read it?
 
-`parse_request` and `parse_response` take everything up to and including the empty line. First we look at the bytes (sizes, line ends, controls,
-the start line, the fields that frame), then h11 parses, then we judge what h11 lets pass. Whatever two servers could read differently is refused:
+`parse_request` and `parse_response` take everything up to and including the empty line. One strict pattern takes the lines apart, h11 judges method,
+target, names and values, then we judge what h11 lets pass. Whatever two servers could read differently is refused:
 
  1. Sizes and numbers of fields are checked before anything is parsed.
  2. Lines end with CRLF and nothing else contains CR or LF; no folding, no control character but HTAB in values, no blank before a colon.
@@ -14,6 +14,7 @@ the start line, the fields that frame), then h11 parses, then we judge what h11 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import h11
@@ -48,9 +49,9 @@ class HeadLimits:
 RESPONSE_LIMITS = HeadLimits(head=64 * 1024, fields=256)  # servers are chosen by the operator; still, one read must hold a head
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHead:
-    """A request head that was accepted."""
+    """A request head that was accepted. Nobody changes it."""
 
     method: bytes
     target: bytes  # origin-form, as it goes upstream; or `*`
@@ -59,49 +60,51 @@ class RequestHead:
     authority: bytes  # the Host value as sent
     version: int  # 10 or 11
     fields: tuple[Field, ...]
+    first: Callable[[bytes], bytes | None]  # lower-case name → value of the first field of that name
+    options: frozenset[bytes]  # of all Connection fields
     framing: int
     length: int
     keep_alive: bool
     expect_continue: bool
     upgrade: bytes | None
 
-    def first(self, lower: bytes) -> bytes | None:
-        """The value of the first field of this name (given in lower case)."""
-        return _first(self.fields, lower)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseHead:
-    """A response head that was accepted."""
+    """A response head that was accepted. Nobody changes it."""
 
     status: int
     reason: bytes
     version: int
     fields: tuple[Field, ...]
+    first: Callable[[bytes], bytes | None]  # lower-case name → value of the first field of that name
+    options: frozenset[bytes]  # of all Connection fields
     framing: int
     length: int
     keep_alive: bool
     keep_alive_timeout: int | None  # seconds, from Keep-Alive: timeout=
     upgrade: bytes | None
 
-    def first(self, lower: bytes) -> bytes | None:
-        """The value of the first field of this name (given in lower case)."""
-        return _first(self.fields, lower)
-
 
 def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
     """Read a request head. Raises HeadError 400, 405, 414, 417, 431, 505."""
-    method, raw_target, version = _request_line(head, limits)
-    _check_lines(head, limits, response=False)
-    small = head.lower()
-    _check_connection(small, 400)
-    length, chunked = _framing(small, version, 400)
-    authority = _host(small, head)
-    fields = _read(h11.Connection(h11.SERVER), head, 400)
+    method, raw_target, version, end = _request_line(head, limits)
+    _check_size(head, head.count(b"\n") - 2, limits, response=False)
+    fields = Fields(head, end, 400)
+    length, chunked = fields.framing(version)
+    authority = fields.only(b"host", "bad-host")
+    if authority is None:
+        raise HeadError(400, "missing-host")
+    if not targets.is_authority(authority):
+        raise HeadError(400, "bad-host")
+    try:
+        h11.Request(method=method, target=raw_target, headers=fields.pairs, http_version=b"1.0" if version == 10 else b"1.1")
+    except h11.LocalProtocolError as error:
+        raise HeadError(400, "bad-field") from error
     target = targets.reduced(method, raw_target, authority)
     if target is None:
         raise HeadError(400, "bad-target")
-    said = options(fields)
+    said = fields.options()
     if said & KEPT_WHATEVER_CONNECTION_SAYS:
         raise HeadError(400, "bad-connection")
     has_body = chunked or length is not None
@@ -112,26 +115,29 @@ def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
         host=targets.host_of(authority),
         authority=authority,
         version=version,
-        fields=fields,
+        fields=fields.all,
+        first=fields.first.get,
+        options=said,
         framing=CHUNKED if chunked else LENGTH if length is not None else NO_BODY,
         length=length or 0,
         keep_alive=_keeps(version, said),
         expect_continue=_expects_continue(fields) and version == 11 and has_body,
-        upgrade=upgrades.asked(method, version, fields) if b"upgrade" in said and not chunked and not length else None,
+        upgrade=upgrades.asked(method, version, fields.all) if b"upgrade" in said and not chunked and not length else None,
     )
 
 
 def parse_response(head: bytes, method: bytes) -> ResponseHead:
     """Read a response head to a request with `method`. Raises HeadError 502."""
-    status, reason, version = _status_line(head)
-    _check_lines(head, RESPONSE_LIMITS, response=True)
-    small = head.lower()
-    _check_connection(small, 502)
-    length, chunked = _framing(small, version, 502)
-    asker = h11.Connection(h11.CLIENT)
-    asker.send(ANY_REQUEST)
-    fields = _read(asker, head, 502)
-    said = options(fields)
+    status, reason, version, end = _status_line(head)
+    _check_size(head, head.count(b"\n") - 2, RESPONSE_LIMITS, response=True)
+    fields = Fields(head, end, 502)
+    length, chunked = fields.framing(version)
+    kind = h11.Response if status >= 200 else h11.InformationalResponse
+    try:
+        kind(status_code=status, headers=fields.pairs, http_version=b"1.0" if version == 10 else b"1.1", reason=reason)
+    except h11.LocalProtocolError as error:
+        raise HeadError(502, "bad-field") from error
+    said = fields.options()
     if method == b"HEAD" or status < 200 or status in (204, 304):  # RFC 9112 §6.3, rule 1
         framing, length = NO_BODY, None
     else:
@@ -140,12 +146,14 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
         status=status,
         reason=reason,
         version=version,
-        fields=fields,
+        fields=fields.all,
+        first=fields.first.get,
+        options=said,
         framing=framing,
         length=length or 0,
         keep_alive=_keeps(version, said),
-        keep_alive_timeout=_timeout(_first(fields, b"keep-alive")),
-        upgrade=upgrades.switched(fields) if status == 101 else None,
+        keep_alive_timeout=_timeout(fields.first.get(b"keep-alive")),
+        upgrade=upgrades.switched(fields.all) if status == 101 else None,
     )
 
 
@@ -167,7 +175,7 @@ VERSIONS = {b"1.0": 10, b"1.1": 11}
 NEVER = frozenset({b"CONNECT", b"TRACE"})  # tunnels to anywhere, and echoes of credentials
 
 
-def _request_line(head: bytes, limits: HeadLimits) -> tuple[bytes, bytes, int]:
+def _request_line(head: bytes, limits: HeadLimits) -> tuple[bytes, bytes, int, int]:
     found = REQUEST_LINE.match(head)
     if found is None:
         raise HeadError(400, "bad-request-line")
@@ -178,26 +186,19 @@ def _request_line(head: bytes, limits: HeadLimits) -> tuple[bytes, bytes, int]:
         raise HeadError(*((400, "bad-request-line") if version.startswith(b"0") else (505, "unsupported-version")))
     if method in NEVER:
         raise HeadError(405, "method-not-allowed")
-    return method, target, VERSIONS[version]
+    return method, target, VERSIONS[version], found.end()
 
 
-def _status_line(head: bytes) -> tuple[int, bytes, int]:
+def _status_line(head: bytes) -> tuple[int, bytes, int, int]:
     found = STATUS_LINE.match(head)
     if found is None or found[1] not in VERSIONS:
         raise HeadError(502, "bad-status-line")
-    return int(found[2]), found[3] or b"", VERSIONS[found[1]]
+    return int(found[2]), found[3] or b"", VERSIONS[found[1]], found.end()
 
 
-# -- bytes, before anything is parsed -------------------------------------------------------------------------------------------------------------
+# -- bytes --------------------------------------------------------------------------------------------------------------------------------------
 
 PLAIN = bytes(c for c in range(256) if c >= 32 and c != 127) + b"\t\r\n"  # all that a head may consist of
-
-
-def _check_lines(head: bytes, limits: HeadLimits, *, response: bool) -> None:
-    _check_size(head, head.count(b"\n") - 2, limits, response=response)
-    if head.find(b"\r\n\r\n") != len(head) - 4:
-        raise HeadError(502 if response else 400, "bad-line-end")
-    _check_bytes(head, 502 if response else 400)
 
 
 def _check_size(head: bytes, fields: int, limits: HeadLimits, *, response: bool) -> None:
@@ -219,81 +220,89 @@ def _check_bytes(head: bytes, status: int) -> None:
 
 # -- fields -----------------------------------------------------------------------------------------------------------------------------------
 
-ANY_REQUEST = h11.Request(  # h11 reads a response only after a request; one that offers an upgrade lets every kind of answer through
-    method="GET", target="/", headers=[("Host", "any"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
-)
 is_length = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS).fullmatch
-connections = re.compile(rb"\r\nconnection:([^\r]*)").findall
+field_lines = re.compile(rb"([%b]+):([%b]*)\r\n" % (TOKEN, TEXT)).findall
 names_timeout = re.compile(rb"(?<![^,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE).search
 
 
-def _read(reader: h11.Connection, head: bytes, status: int) -> tuple[Field, ...]:
-    reader.receive_data(head)
-    try:
-        event = reader.next_event()
-    except h11.RemoteProtocolError as error:
-        raise HeadError(status, "bad-field") from error
-    if not isinstance(event, h11.Request | h11.Response | h11.InformationalResponse):
-        raise HeadError(status, "bad-field")
-    return tuple([(name, name.lower(), value) for name, value in event.headers.raw_items()])
+class Fields:
+    """The field lines of a head, taken apart in one go: every byte between start line and empty line belongs to exactly one good line."""
+
+    __slots__ = ("all", "first", "pairs", "status", "twice")
+
+    def __init__(self, head: bytes, start: int, status: int) -> None:
+        """Raises HeadError with `status`."""
+        found = field_lines(head, start)
+        everything: list[Field] = []
+        self.first = first = dict[bytes, bytes]()
+        self.pairs: list[tuple[bytes, bytes]] = []
+        self.twice: set[bytes] = set()
+        self.status = status
+        size = start + 2
+        for name, text in found:
+            size += len(name) + len(text) + 3
+            lower, value = name.lower(), text.strip(b" \t")
+            everything.append((name, lower, value))
+            self.pairs.append((name, value))
+            if lower in first:
+                self.twice.add(lower)
+            else:
+                first[lower] = value
+        self.all = tuple(everything)
+        if size != len(head) or head.find(b"\r\n\r\n") != size - 4:
+            raise self._why(head)
+
+    def _why(self, head: bytes) -> HeadError:
+        """Something lies between the lines."""
+        if head.find(b"\r\n\r\n") != len(head) - 4:
+            return HeadError(self.status, "bad-line-end")
+        try:
+            _check_bytes(head, self.status)
+        except HeadError as error:
+            return error
+        return HeadError(self.status, "bad-field")
+
+    def only(self, lower: bytes, kind: str) -> bytes | None:
+        """The value of a field that may come once; None when it is not there."""
+        if lower in self.twice:
+            raise HeadError(self.status, kind)
+        return self.first.get(lower)
+
+    def framing(self, version: int) -> tuple[int | None, bool]:
+        """Content-Length, and whether the body is chunked."""
+        coding = self.only(b"transfer-encoding", "bad-transfer-encoding")
+        length = self.only(b"content-length", "bad-content-length")
+        if length is not None and not is_length(length):
+            raise HeadError(self.status, "bad-content-length")
+        if coding is not None:
+            if coding.lower() != b"chunked" or version == 10:
+                raise HeadError(self.status, "bad-transfer-encoding")
+            if length is not None:
+                raise HeadError(self.status, "length-and-coding")
+        return None if length is None else int(length), coding is not None
+
+    def options(self) -> frozenset[bytes]:
+        """Of all Connection fields."""
+        if b"connection" not in self.first:
+            return NO_OPTIONS
+        if sum(len(value) for _, lower, value in self.all if lower == b"connection") > CONNECTION_LIMIT:
+            raise HeadError(self.status, "bad-connection")
+        return options(self.all)
 
 
-def _check_connection(small: bytes, status: int) -> None:
-    if len(small) > CONNECTION_LIMIT and sum(map(len, connections(small))) > CONNECTION_LIMIT:
-        raise HeadError(status, "bad-connection")
-
-
-def _framing(small: bytes, version: int, status: int) -> tuple[int | None, bool]:
-    """Content-Length and whether the body is chunked, read from the raw head in lower case (h11 merges what we refuse)."""
-    coding = _only(small, b"\r\ntransfer-encoding:", status, "bad-transfer-encoding")
-    length = _only(small, b"\r\ncontent-length:", status, "bad-content-length")
-    if length is not None and not is_length(length):
-        raise HeadError(status, "bad-content-length")
-    if coding is not None:
-        if coding != b"chunked" or version == 10:
-            raise HeadError(status, "bad-transfer-encoding")
-        if length is not None:
-            raise HeadError(status, "length-and-coding")
-    return None if length is None else int(length), coding is not None
-
-
-def _only(small: bytes, line: bytes, status: int, kind: str) -> bytes | None:
-    """The value of a field that may come once; None when it is not there."""
-    at = small.find(line)
-    if at < 0:
-        return None
-    start = at + len(line)
-    if small.find(line, start) >= 0:
-        raise HeadError(status, kind)
-    return small[start : small.index(b"\r\n", start)].strip(b" \t")
-
-
-def _host(small: bytes, head: bytes) -> bytes:
-    if _only(small, b"\r\nhost:", 400, "bad-host") is None:
-        raise HeadError(400, "missing-host")
-    start = small.index(b"\r\nhost:") + 7
-    authority = head[start : head.index(b"\r\n", start)].strip(b" \t")
-    if not targets.is_authority(authority):
-        raise HeadError(400, "bad-host")
-    return authority
-
-
-def _first(fields: tuple[Field, ...], lower: bytes) -> bytes | None:
-    for _, name, value in fields:
-        if name == lower:
-            return value
-    return None
+NO_OPTIONS: frozenset[bytes] = frozenset()
 
 
 def _keeps(version: int, said: frozenset[bytes]) -> bool:
     return b"close" not in said and (version == 11 or b"keep-alive" in said)
 
 
-def _expects_continue(fields: tuple[Field, ...]) -> bool:
-    expectations = [value.lower() for _, name, value in fields if name == b"expect"]
-    if any(expectation != b"100-continue" for expectation in expectations):
+def _expects_continue(fields: Fields) -> bool:
+    if b"expect" not in fields.first:
+        return False
+    if any(value.lower() != b"100-continue" for _, name, value in fields.all if name == b"expect"):
         raise HeadError(417, "unknown-expectation")
-    return bool(expectations)
+    return True
 
 
 def _timeout(keep_alive: bytes | None) -> int | None:
