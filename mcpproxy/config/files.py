@@ -2,6 +2,7 @@
 
     broken(config)          certificates, keys, authorities and directories that are missing, unreadable or wrong; asked by `mcpproxy check` and at the start
     unwise(config, now)     a key everybody may read; a certificate that has expired or soon will
+    fault(cert, key)        why a certificate and its key cannot be used; net/tls says the same when it meets them
 
 The only file of this room that looks at the disk.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 import os
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 
@@ -24,6 +26,14 @@ DAY = 86_400.0
 SOON = 14 * DAY  # before this much is left, certbot and its like have renewed; when they have not, somebody should know
 
 
+class Fault(NamedTuple):
+    """What is wrong with a certificate or its key."""
+
+    key: str  # "cert" or "key"
+    said: str
+    advice: str = ""
+
+
 def broken(config: Config) -> Iterator[Finding]:
     """What would stop the start."""
     for place, files in _pairs(config):
@@ -33,7 +43,7 @@ def broken(config: Config) -> Iterator[Finding]:
             yield from _authorities(upstream.ca, ("upstream", name, "ca"))
     for number, listen in enumerate(config.listen):
         if listen.address.startswith("unix:"):
-            yield from _directory_of(listen.address[5:], ("listen", number, "address"))
+            yield from _directory_of(listen.address[5:], ("listen", number, "address"), socket=True)
     if "/" in config.log.access:
         yield from _directory_of(config.log.access, ("log", "access"))
 
@@ -61,26 +71,42 @@ def _pairs(config: Config) -> Iterator[tuple[Place, CertificateFiles]]:
 
 
 def _pair(files: CertificateFiles, place: Place) -> Iterator[Finding]:
-    cert, key = files.cert, files.key
-    unreadable = [(name, file, reason) for name, file in (("cert", cert), ("key", key)) if (reason := _unreadable(file))]
-    for name, file, reason in unreadable:
-        yield Finding((*place, name), f"{file}: {reason}")
-    if unreadable:
-        return
+    unreadable = [
+        Fault(key, f"{file}: {reason}") for key, file in (("cert", files.cert), ("key", files.key)) if (reason := _unreadable(file))
+    ]
+    found = unreadable or [each for each in (fault(files.cert, files.key),) if each is not None]
+    for each in found:
+        yield Finding((*place, each.key), f"{each.said}; {each.advice}" if each.advice else each.said)
+
+
+def fault(cert: str, key: str) -> Fault | None:
+    """Why this certificate and key cannot be used together; None when they can."""
+    for name, file in (("cert", cert), ("key", key)):
+        if reason := _unreadable(file):
+            return Fault(name, f"{file}: {reason}")
+    no_certificate = Fault("cert", f"{cert}: not a certificate in PEM", "give the full chain, leaf first")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_no_password)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=no_password)
     except (ssl.SSLError, ValueError, OSError) as error:
         reason = getattr(error, "reason", None) or str(error)
         if "passphrase" in reason:
-            yield Finding(
-                (*place, "key"), f"{key}: the key is protected by a passphrase; store it without one, readable by the daemon only"
-            )
-        elif reason == "KEY_VALUES_MISMATCH":
-            yield Finding((*place, "key"), f"{key} is not the key of {cert}")
-        elif not _holds_certificate(cert):
-            yield Finding((*place, "cert"), f"{cert}: not a certificate in PEM; give the full chain, leaf first")
-        else:
-            yield Finding((*place, "key"), f"{key}: not a private key in PEM ({reason.lower().replace('_', ' ')})")
+            return Fault("key", f"{key}: the key is protected by a passphrase", "store it without one, readable by the daemon only")
+        if reason == "KEY_VALUES_MISMATCH":
+            return Fault("key", f"{key} is not the key of {cert}", "certificate and key must come from the same request")
+        if not _holds_certificate(cert):
+            return no_certificate
+        said = f"{key}: not a private key in PEM ({reason.lower().replace('_', ' ')})"
+        return Fault("key", said, "give the unencrypted key that belongs to the certificate")
+    try:
+        x509.load_pem_x509_certificates(Path(cert).read_bytes())[0].extensions  # noqa: B018 - OpenSSL takes what nobody can read the names of
+    except ValueError:
+        return no_certificate
+    return None
+
+
+def no_password() -> str:
+    """Asked by OpenSSL for a key's passphrase: nobody is there to type one."""
+    raise ValueError("the key is protected by a passphrase")
 
 
 def _authorities(file: str, place: Place) -> Iterator[Finding]:
@@ -90,15 +116,26 @@ def _authorities(file: str, place: Place) -> Iterator[Finding]:
         yield Finding(place, f"{file}: no certificate in PEM")
 
 
-def _directory_of(file: str, place: Place) -> Iterator[Finding]:
+def _directory_of(file: str, place: Place, *, socket: bool = False) -> Iterator[Finding]:
     directory = os.path.dirname(file) or "."
     if not os.path.isdir(directory):
         yield Finding(place, f"{file}: there is no directory {directory}")
     elif os.path.isdir(file):
         yield Finding(place, f"{file}: is a directory")
+    elif socket and os.path.lexists(file) and not _is(stat.S_ISSOCK, file):
+        yield Finding(place, f"{file}: is there, and is no socket; the daemon removes only sockets")
+
+
+def _is(kind: Callable[[int], bool], file: str) -> bool:
+    try:
+        return kind(os.stat(file).st_mode)
+    except OSError:
+        return False
 
 
 def _unreadable(file: str) -> str:
+    if _is(stat.S_ISFIFO, file):
+        return "is a pipe, not a file"  # to open it would wait for a writer
     try:
         with Path(file).open("rb") as stream:
             stream.read(1)
@@ -120,7 +157,3 @@ def _seconds_left(file: str, now: float) -> float | None:
         return x509.load_pem_x509_certificates(Path(file).read_bytes())[0].not_valid_after_utc.timestamp() - now
     except (OSError, ValueError):
         return None
-
-
-def _no_password() -> str:
-    raise ValueError("the key is protected by a passphrase")

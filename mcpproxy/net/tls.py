@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from mcpproxy.config import files
 from mcpproxy.errors import StartError
 
 CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"  # TLS 1.2: Mozilla's "intermediate" list without DHE; TLS 1.3 suites are OpenSSL's own three
@@ -80,30 +81,9 @@ def _one_context(identity: Identity, minimum: str, protocols: Sequence[str]) -> 
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.set_ciphers(CIPHERS_12)
     context.set_alpn_protocols(list(protocols))
-    for file in (identity.cert, identity.key):
-        try:
-            Path(file).read_bytes()
-        except OSError as error:
-            raise StartError(f"{file}: {error.strerror}", "the daemon must be able to read its certificate and key") from None
     try:
-        context.load_cert_chain(identity.cert, identity.key, password=_no_password)
+        context.load_cert_chain(identity.cert, identity.key, password=files.no_password)
     except (ssl.SSLError, ValueError, OSError) as error:
-        raise _explain(identity, error) from None
+        _, said, advice = files.fault(identity.cert, identity.key) or ("", f"{identity.cert}, {identity.key}: {error}", "")
+        raise StartError(said, advice or "the daemon must be able to read its certificate and key") from None
     return context
-
-
-def _no_password() -> str:
-    raise ValueError("the key is protected by a passphrase")
-
-
-def _explain(identity: Identity, error: Exception) -> StartError:
-    reason = getattr(error, "reason", None) or str(error)
-    if "passphrase" in reason:
-        return StartError(f"{identity.key}: the key is protected by a passphrase", "store the key without one, readable only by the daemon")
-    if reason == "KEY_VALUES_MISMATCH":
-        return StartError(f"{identity.key} is not the key of {identity.cert}", "certificate and key must come from the same request")
-    try:
-        certificate_names(identity.cert)
-    except ValueError:
-        return StartError(f"{identity.cert}: not a PEM certificate", "give the full chain, leaf first")
-    return StartError(f"{identity.key}: not a PEM private key ({reason})", "give the unencrypted PEM key that belongs to the certificate")

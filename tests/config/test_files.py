@@ -1,6 +1,7 @@
 """The files a configuration names, as they are found on real disks."""
 
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def test_several_pairs_are_looked_at_one_by_one(certificate: Certificate) -> Non
 
 def test_a_key_of_another_certificate_is_named(certificate: Certificate, tmp_path: Path) -> None:
     other = make_certificate(tmp_path)
-    assert said(tls(certificate.cert, other.key)) == [f"line 3: listen[0].tls.key: {other.key} is not the key of {certificate.cert}"]
+    (words,) = said(tls(certificate.cert, other.key))
+    assert words.startswith(f"line 3: listen[0].tls.key: {other.key} is not the key of {certificate.cert}; ")
 
 
 def test_a_certificate_that_is_none(certificate: Certificate, tmp_path: Path) -> None:
@@ -54,6 +56,23 @@ def test_a_directory_is_no_certificate(certificate: Certificate, tmp_path: Path)
     assert said(tls(tmp_path, certificate.key)) == [f"line 3: listen[0].tls.cert: {tmp_path}: Is a directory"]
 
 
+def test_a_pipe_is_no_certificate_and_is_not_waited_for(certificate: Certificate, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert said(tls(pipe, certificate.key)) == [f"line 3: listen[0].tls.cert: {pipe}: is a pipe, not a file"]
+    assert said(read(with_upstream(f'ca = "{pipe}"'))) == [f"line 5: upstream.search.ca: {pipe}: is a pipe, not a file"]
+
+
+def test_a_certificate_whose_names_cannot_be_read(certificate: Certificate, tmp_path: Path) -> None:
+    """OpenSSL takes its own TRUSTED kind of file; which names are in it, nobody else can say."""
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_text(
+        Path(certificate.cert).read_text().replace("BEGIN CERT", "BEGIN TRUSTED CERT").replace("END CERT", "END TRUSTED CERT")
+    )
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(trusted, certificate.key)
+    assert "not a certificate in PEM" in said(tls(trusted, certificate.key))[0]
+
+
 def test_authorities_of_upstreams(certificate: Certificate, tmp_path: Path) -> None:
     good, empty = with_upstream(f'ca = "{certificate.cert}"'), tmp_path / "empty.pem"
     empty.touch()
@@ -69,6 +88,14 @@ def test_directories_for_sockets_and_logs_must_be_there(tmp_path: Path) -> None:
         f"line 2: listen[0].address: {tmp_path}/no/x.sock: there is no directory {tmp_path}/no",
         f"line 8: log.access: {tmp_path}: is a directory",
     ]
+
+
+def test_what_is_no_socket_is_not_in_the_way_unseen(tmp_path: Path) -> None:
+    file = tmp_path / "x.sock"
+    loaded = read(GOOD.replace("127.0.0.1:8000", f"unix:{file}"))
+    assert said(loaded) == []
+    file.touch()
+    assert said(loaded) == [f"line 2: listen[0].address: {file}: is there, and is no socket; the daemon removes only sockets"]
 
 
 def test_a_key_everybody_may_read_is_unwise(tmp_path: Path) -> None:

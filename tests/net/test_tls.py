@@ -137,14 +137,14 @@ def test_a_key_of_another_certificate_is_named(tmp_path: Path, certificate: Cert
 def test_what_is_no_certificate_is_named(tmp_path: Path, certificate: Certificate, content):
     bad = tmp_path / "bad.pem"
     bad.write_text(content)
-    assert f"{bad}: not a PEM certificate" == told(bad, certificate.key)
+    assert f"{bad}: not a certificate in PEM" == told(bad, certificate.key)
 
 
 @pytest.mark.parametrize("content", ["", "junk"])
 def test_what_is_no_key_is_named(tmp_path: Path, certificate: Certificate, content):
     bad = tmp_path / "bad.key"
     bad.write_text(content)
-    assert told(certificate.cert, bad).startswith(f"{bad}: not a PEM private key")
+    assert told(certificate.cert, bad).startswith(f"{bad}: not a private key in PEM")
 
 
 def test_a_key_with_a_passphrase_is_named_and_nobody_is_asked_for_it(tmp_path: Path, certificate: Certificate):
@@ -157,7 +157,7 @@ def test_a_key_with_a_passphrase_is_named_and_nobody_is_asked_for_it(tmp_path: P
 
 
 def test_swapped_files_are_named(certificate: Certificate):
-    assert "not a PEM" in told(certificate.key, certificate.cert)
+    assert "in PEM" in told(certificate.key, certificate.cert)
 
 
 # -- towards upstreams ------------------------------------------------------------------------------------------------------------------------
