@@ -15,6 +15,7 @@ from cryptography import x509
 
 from mcpproxy.config import files
 from mcpproxy.errors import StartError
+from mcpproxy.net.fairtls import FairSocket
 
 CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"  # TLS 1.2: Mozilla's "intermediate" list without DHE; TLS 1.3 suites are OpenSSL's own three
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -54,6 +55,7 @@ def client_context(ca: str | None, verify: bool) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"CA file {ca}: {error}", "give a PEM file with the certificates of the authority") from None
+    context.sslsocket_class = FairSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # on by default in some Pythons (Debian 12's): a cut would read as a clean end
     context.set_alpn_protocols(["http/1.1"])
@@ -76,6 +78,7 @@ def certificate_names(cert: str) -> list[str]:
 
 def _one_context(identity: Identity, minimum: str, protocols: Sequence[str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = FairSocket
     context.minimum_version = VERSIONS[minimum]
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
