@@ -8,10 +8,8 @@ from importlib.util import find_spec
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, quick, state_dir_option
+from mcpproxy.cli.options import EXAMPLE, TERMINAL_DRAIN_S, quick, state_dir_option
 from mcpproxy.errors import StartError
-
-DRAIN_S = 10.0  # nobody wants to wait for a demo to end
 
 PLACEHOLDER = "http://127.0.0.1:1"  # stands for the server while only the address is looked at
 
@@ -46,7 +44,7 @@ def command(listen: str, state_dir: str | None) -> int:
         def ready(urls: list[str]) -> None:
             show(Scene(url=f"{urls[0]}/mcp", ca=devca.files(config.state_dir).ca, upstream=server.url))
 
-        status = run(config, drain=DRAIN_S, ready=ready)
+        status = run(config, drain=TERMINAL_DRAIN_S, ready=ready, say_counts=False)
     return 1 if deaths else status
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_CONFIG = Path("/etc/mcpproxy/mcpproxy.toml")
+TERMINAL_DRAIN_S = 10.0  # of commands without a file: who pressed Ctrl-C does not want to wait for a day
 
 config_option = click.option(
     "-c",

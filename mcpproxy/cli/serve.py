@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, announce, quick, state_dir_option
+from mcpproxy.cli.options import EXAMPLE, TERMINAL_DRAIN_S, announce, quick, state_dir_option
 
 
 @click.command(
     epilog=EXAMPLE(
         "mcpproxy serve http://127.0.0.1:8000",
-        "mcpproxy serve unix:/run/server.sock --listen 0.0.0.0:443",
+        "mcpproxy serve unix:/run/server.sock --listen 127.0.0.1:9443",
         "mcpproxy serve http://127.0.0.1:8000 --listen 127.0.0.1:8080 --no-tls",
     )
 )
@@ -21,7 +21,8 @@ from mcpproxy.cli.options import EXAMPLE, announce, quick, state_dir_option
 def command(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -> int:
     """Put HTTPS in front of the MCP server at URL, with a development certificate.
 
-    Everything has its default value; `mcpproxy run` with a file can change each of them.
+    Requests keep their path: a server at URL/mcp is found at /mcp here. Ctrl-C lets open streams end for 10 s, the second one ends
+    at once. `mcpproxy run` with a file can change everything else.
     """
     from mcpproxy.ops.run import run
     from mcpproxy.pki import devca
@@ -33,4 +34,4 @@ def command(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -
         if not no_tls:
             click.echo(f"  clients that should trust it need this root: {devca.files(config.state_dir).ca}", err=True)
 
-    return run(config, ready=ready)
+    return run(config, drain=TERMINAL_DRAIN_S, ready=ready)

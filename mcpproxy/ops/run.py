@@ -2,7 +2,7 @@
 
     SIGTERM, SIGINT   drain: accept no more, close idle connections, let exchanges and streams run to their end, at most `drain` seconds
     the second one    end now
-    SIGUSR1           reopen the log files (log rotation)
+    SIGUSR1           reopen the log files (log rotation), say what was counted so far
 
 Exit status: 0 after a clean stop (drained, or told twice), 1 when the start failed.
 """
@@ -10,21 +10,26 @@ Exit status: 0 after a clean stop (drained, or told twice), 1 when the start fai
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from mcpproxy.assemble import Runtime, assemble
 from mcpproxy.config.model import Config
 from mcpproxy.edge.downstream import DRAIN_GRACE_S
 from mcpproxy.errors import StartError
 from mcpproxy.net.loop import new_loop, settle_memory
+from mcpproxy.ops.counts import counts
+from mcpproxy.units import show_duration
 
 LOG_PATIENCE = 5.0  # seconds for the last log lines to reach a slow disk or pipe
 
 
-def run(config: Config, *, drain: float | None = None, ready: Callable[[list[str]], None] | None = None) -> int:
-    """Serve `config` until told to stop. `drain` overrides the configured drain time; `ready` hears the URLs once they accept."""
+def run(config: Config, *, drain: float | None = None, ready: Callable[[list[str]], None] | None = None, say_counts: bool = True) -> int:
+    """Serve `config` until told to stop. `drain` overrides the configured drain time; `ready` hears the URLs once they accept; at the end the
+    counts are said unless `say_counts` is false."""
     loop = new_loop()
     try:
         runtime = assemble(config, loop)
@@ -45,6 +50,8 @@ def run(config: Config, *, drain: float | None = None, ready: Callable[[list[str
     try:
         loop.run_forever()
     finally:
+        if say_counts:
+            life.say_counts()
         life.stop()
         loop.close()
     return 0
@@ -66,10 +73,11 @@ class Life:
         self._loop.add_signal_handler(signal.SIGUSR1, self.reopen)
 
     def reopen(self) -> None:
-        """Log rotation: what happened until now goes to the old file."""
+        """Log rotation: what happened until now goes to the old file. A good moment for the counts, too."""
         self._runtime.log.tick()
         if self._runtime.sink is not None:
             self._runtime.sink.reopen()
+        self.say_counts()
 
     def told_to_stop(self) -> None:
         """First: drain. Second: end."""
@@ -90,6 +98,11 @@ class Life:
     def _close_idle(self) -> None:
         for link in tuple(self._runtime.links):
             link.drain()
+        if number := len(self._runtime.links):
+            self._say(
+                f"draining: {number} connection{'s' * (number != 1)} still busy, ended in {show_duration(self._drain_s)} at the latest; "
+                "a second signal ends them now"
+            )
         self._see_whether_empty()
 
     def _see_whether_empty(self) -> None:
@@ -111,3 +124,13 @@ class Life:
         runtime.log.tick()
         if runtime.sink is not None and not runtime.sink.close(LOG_PATIENCE):
             print("mcpproxy: the last log lines could not be written in time", file=sys.stderr)
+
+    def say_counts(self) -> None:
+        """What was counted so far."""
+        self._say(f"counts {json.dumps(counts(self._runtime), separators=(',', ':'))}")
+
+    def _say(self, line: str) -> None:
+        """A message of the daemon itself, where `log.level` lets it through."""
+        if self._runtime.config.log.level in ("debug", "info"):
+            with suppress(OSError):  # nobody reads stderr: no reason to stop, nor not to
+                print(f"mcpproxy: {line}", file=sys.stderr, flush=True)

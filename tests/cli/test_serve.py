@@ -11,7 +11,7 @@ from mcpproxy.pki import devca
 from tests.cli.rig import Command
 from tests.support.client import RawClient
 from tests.support.ports import free_port
-from tests.support.upstream import ScriptedUpstream, answer
+from tests.support.upstream import Link, ScriptedUpstream, answer
 
 ASK = b"GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -54,3 +54,22 @@ def test_what_cannot_be_served_is_refused_by_the_name_it_has_on_the_command_line
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("mcpproxy: serve")
     assert lines[1].startswith(f"  {blamed}: ")
+
+
+def test_ctrl_c_does_not_wait_for_a_stream_for_a_day(tmp_path: Path) -> None:
+    def streaming(link: Link) -> None:
+        link.read_request()
+        link.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        link.hang()
+
+    port = free_port()
+    with (
+        ScriptedUpstream(streaming) as upstream,
+        Command("serve", upstream.url, "--no-tls", "--listen", f"127.0.0.1:{port}", state=tmp_path / "state") as command,
+    ):
+        command.until_says("serving", "err")
+        with RawClient(port) as client:
+            client.send(ASK).read_until(b"a\r\n")
+            command.process.send_signal(signal.SIGINT)
+            command.until_says("draining: 1 connection still busy, ended in 10s at the latest", "err")
+            assert command.told_to_end(signal.SIGINT) == 0

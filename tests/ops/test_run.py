@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,13 +32,13 @@ sys.exit(run(config, drain=drain, ready=lambda urls: print("ready", *urls, flush
 class Child:
     """run() in a process of its own; its log goes to a file."""
 
-    def __init__(self, folder: Path, upstream: str, *, drain: str = "", address: str = "", access: str = "") -> None:
+    def __init__(self, folder: Path, upstream: str, *, drain: str = "", address: str = "", access: str = "", level: str = "info") -> None:
         self.log = folder / "access.log"
         self.address = address or f"127.0.0.1:{free_port()}"
         file = folder / "mcpproxy.toml"
         file.write_text(
             f'drain = "20s"\n[[listen]]\naddress = "{self.address}"\n[upstream.u]\nurls = ["{upstream}"]\n[[route]]\nupstream = "u"\n'
-            f'[log]\naccess = "{access or self.log}"\n'
+            f'[log]\naccess = "{access or self.log}"\nlevel = "{level}"\n'
         )
         command = [sys.executable, "-c", RUN, str(file), *([drain] if drain else [])]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -55,6 +56,11 @@ class Child:
 
     def client(self) -> RawClient:
         return RawClient(int(self.address.rpartition(":")[2]))
+
+    def said(self) -> str:
+        """All it said on stderr; it has ended."""
+        assert self.process.stderr
+        return self.process.stderr.read()
 
     def tell(self, number: int) -> None:
         self.process.send_signal(number)
@@ -110,6 +116,8 @@ def test_a_stream_runs_on_until_the_second_signal_and_its_line_says_so(tmp_path:
             client.read_until(b"a\r\n")
             child.tell(signal.SIGTERM)
             until(lambda: refused(child), "no more connections")
+            assert child.process.stderr
+            assert "mcpproxy: draining: 1 connection still busy, ended in 20s at the latest; " in child.process.stderr.readline()
             assert child.process.poll() is None
             child.tell(signal.SIGTERM)
             assert 0 == child.status()
@@ -151,6 +159,51 @@ def test_usr1_reopens_the_log(tmp_path: Path) -> None:
         assert 0 == child.status()
         assert ["/one"] == [json.loads(line)["path"] for line in old.read_text().splitlines()]
         assert ["/two"] == [line["path"] for line in child.lines]
+
+
+def counted(said: str) -> list[dict[str, Any]]:
+    """What the lines of counts hold; there is no other line."""
+    assert all(line.startswith("mcpproxy: counts {") for line in said.splitlines()), said
+    return [json.loads(line.removeprefix("mcpproxy: counts ")) for line in said.splitlines()]
+
+
+def test_it_says_what_it_counted_when_asked_and_at_the_end(tmp_path: Path) -> None:
+    with ScriptedUpstream(answering) as upstream, Child(tmp_path, upstream.url) as child:
+        child.ready()
+        with child.client() as client:
+            client.exchange(get("/one"))
+            client.exchange(get("/two"))
+            child.tell(signal.SIGUSR1)
+            until(lambda: child.log.exists() and len(child.lines) == 2)
+            client.exchange(get("/three"))
+            child.tell(signal.SIGTERM)
+            assert 0 == child.status()
+        asked, ended = counted(child.said())
+    assert (asked["requests"], ended["requests"]) == (2, 3)
+    assert (asked["connections"]["open"], ended["connections"]["open"]) == (1, 0)
+    assert asked["upstreams"] == {"u": {"in_use": 0, "idle": 1, "waiting": 0, "unreachable": 0}}
+
+
+def test_who_wants_warnings_only_hears_no_counts(tmp_path: Path) -> None:
+    with Child(tmp_path, "http://127.0.0.1:9", level="warning") as child:
+        child.ready()
+        child.tell(signal.SIGUSR1)
+        child.tell(signal.SIGTERM)
+        assert 0 == child.status()
+        assert child.said() == ""
+
+
+def test_a_closed_stderr_stops_nothing(tmp_path: Path) -> None:
+    with ScriptedUpstream(answering) as upstream, Child(tmp_path, upstream.url) as child:
+        child.ready()
+        assert child.process.stderr
+        child.process.stderr.close()
+        child.tell(signal.SIGUSR1)
+        with child.client() as client:
+            assert ok(client.exchange(get()))
+        child.tell(signal.SIGTERM)
+        assert 0 == child.status()
+        child.process.stderr = None
 
 
 def test_usr1_without_a_log_harms_nobody(tmp_path: Path) -> None:
