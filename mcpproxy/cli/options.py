@@ -30,10 +30,20 @@ config_option = click.option(
     show_envvar=True,
     help="The configuration file.",
 )
+
+
+def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """`--state-dir "$UNSET"` means no directory we know of, surely not this one."""
+    if value == "":
+        raise click.BadParameter("the name is empty", ctx, parameter)
+    return value
+
+
 state_dir_option = click.option(
     "--state-dir",
     type=click.Path(file_okay=False),
     default=None,
+    callback=not_empty,
     help="Where certificates and keys are kept, instead of the configured place.",
 )
 

@@ -11,6 +11,7 @@ deploy/mcpproxy.service is what this prints without options; a test holds them t
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ import click
 
 from mcpproxy.cli.options import DEFAULT_CONFIG, EXAMPLE
 
+PLAIN_WORD = re.compile(r"[A-Za-z0-9/._+@-]+")
 DEFAULT_PROGRAM = Path("/opt/mcpproxy/bin/mcpproxy")
 UNIT = """\
 # Install:  python3 -m venv /opt/mcpproxy && /opt/mcpproxy/bin/pip install mcpproxy
@@ -98,7 +100,15 @@ def command(config: Path, program: Path | None) -> int:
 
 def unit(program: Path, config: Path) -> str:
     """The unit's text."""
-    return UNIT.format(program=program, config=config)
+    return UNIT.format(program=word(program), config=word(config))
+
+
+def word(path: Path) -> str:
+    """An absolute path as one word of a command line of systemd, which knows quotes, `%` specifiers and `$` variables."""
+    plain = os.path.abspath(path)
+    text = plain.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    text = "".join(character if character.isprintable() or ord(character) > 127 else f"\\x{ord(character):02x}" for character in text)
+    return text if PLAIN_WORD.fullmatch(plain) else f'"{text}"'
 
 
 def this_program() -> Path:

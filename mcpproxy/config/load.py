@@ -65,7 +65,9 @@ def read(source: str | Path) -> Loaded:
 
 def serve_config(url: str, *, listen: str | None = None, no_tls: bool = False, state_dir: str | None = None) -> Config:
     """Quick mode: one listener (127.0.0.1:8443 with a development certificate, or 127.0.0.1:8080 without TLS) before one server."""
-    listener: dict[str, object] = {"address": listen or ("127.0.0.1:8080" if no_tls else "127.0.0.1:8443")}
+    if listen is None:
+        listen = "127.0.0.1:8080" if no_tls else "127.0.0.1:8443"
+    listener: dict[str, object] = {"address": listen}
     if not no_tls:
         listener["tls"] = "dev"
     data: dict[str, object] = {"listen": [listener], "upstream": {"server": {"urls": [url]}}, "route": [{"upstream": "server"}]}

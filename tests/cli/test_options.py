@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mcpproxy.cli.main import status_of
 from mcpproxy.cli.options import LEVELS, announce, configured, say, warnings
 from mcpproxy.errors import StartError
 from tests.support.certs import Certificate
@@ -33,6 +34,12 @@ def test_the_state_directory_of_the_command_line_wins(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert configured(file).config.state_dir == "/elsewhere"
     assert configured(file, "here").config.state_dir == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize("command", [["run"], ["serve", "http://127.0.0.1:1"], ["cert", "dev"]])
+def test_an_empty_state_directory_is_not_this_directory(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of([*command, "--state-dir", ""]) == 2
+    assert "--state-dir" in capsys.readouterr().err.splitlines()[0]
 
 
 def test_every_mistake_is_named_in_one_error(tmp_path: Path) -> None:

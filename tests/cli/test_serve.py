@@ -45,7 +45,12 @@ def test_plain_http_when_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "blamed"),
-    [(["ftp://127.0.0.1"], "URL"), (["127.0.0.1:8000"], "URL"), (["http://127.0.0.1:1", "--listen", "nowhere"], "--listen")],
+    [
+        (["ftp://127.0.0.1"], "URL"),
+        (["127.0.0.1:8000"], "URL"),
+        (["http://127.0.0.1:1", "--listen", "nowhere"], "--listen"),
+        (["http://127.0.0.1:1", "--listen", ""], "--listen"),
+    ],
 )
 def test_what_cannot_be_served_is_refused_by_the_name_it_has_on_the_command_line(
     arguments: list[str], blamed: str, capsys: pytest.CaptureFixture[str]

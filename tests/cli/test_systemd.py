@@ -25,6 +25,29 @@ def test_program_and_file_can_be_others(capsys: pytest.CaptureFixture[str]) -> N
     assert "\nExecStart=/srv/bin/mcpproxy run -c /srv/proxy.toml\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("/etc/my proxy.toml", '"/etc/my proxy.toml"'),
+        ("/etc/100%.toml", '"/etc/100%%.toml"'),
+        ("/etc/$HOME.toml", '"/etc/$$HOME.toml"'),
+        ('/etc/a"b\\c.toml', r'"/etc/a\"b\\c.toml"'),
+        ("/etc/x\nExecStartPost=/bin/evil", r'"/etc/x\x0aExecStartPost=/bin/evil"'),
+    ],
+)
+def test_a_path_is_one_word_whatever_is_in_it(file: str, words: str) -> None:
+    lines = unit(DEFAULT_PROGRAM, Path(file)).splitlines()
+    assert f"ExecStart={DEFAULT_PROGRAM} run -c {words}" in lines
+    assert f"ExecStartPre={DEFAULT_PROGRAM} check -c {words}" in lines
+
+
+def test_a_relative_path_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """systemd starts in /."""
+    monkeypatch.chdir(tmp_path)
+    assert status_of(["systemd", "--program", "bin/mcpproxy", "-c", "proxy.toml"]) == 0
+    assert f"\nExecStart={tmp_path}/bin/mcpproxy run -c {tmp_path}/proxy.toml\n" in capsys.readouterr().out
+
+
 def test_by_default_it_starts_the_mcpproxy_that_printed_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(["systemd"]) == 0
     found = re.search(r"^ExecStart=(\S+) run", capsys.readouterr().out, re.MULTILINE)
