@@ -6,6 +6,7 @@ thread). What waits is bounded; beyond the bound lines are dropped, counted, and
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -86,8 +87,11 @@ def _open(target: str) -> int:
     if target in STANDARD:
         return os.dup(STANDARD[target])
     try:
-        return os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        # O_NONBLOCK: to open a pipe that nobody reads would wait for a reader, and the daemon would start never
+        return os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise StartError(f"log file {target}: it is a pipe or socket that nobody reads", "start its reader first") from None
         raise StartError(f"log file {target}: {error.strerror}", "the daemon must be able to create and append to it") from None
 
 

@@ -34,6 +34,35 @@ def test_a_file_that_cannot_be_had_is_a_start_error(tmp_path: Path):
     assert caught.value.hint
 
 
+def test_a_pipe_that_nobody_reads_is_a_start_error_and_one_that_is_read_a_log(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(StartError, match="nobody reads") as caught:
+        Sink(str(pipe))
+    assert caught.value.hint
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        sink = Sink(str(pipe))
+        sink.put([b"one\n"])
+        assert sink.close(DEADLINE)
+        assert b"one\n" == os.read(reader, 100)
+    finally:
+        os.close(reader)
+
+
+def test_a_full_pipe_is_waited_for_and_no_line_is_lost(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    sink = Sink(str(pipe))
+    for _ in range(10):
+        sink.put([b"x" * 99_999 + b"\n"])
+    with open(reader, "rb") as stream:
+        got = [len(stream.readline()) for _ in range(10)]
+        assert (sink.close(DEADLINE), sink.dropped, got) == (True, 0, [100_000] * 10)
+
+
 def test_after_a_rotation_later_lines_are_in_the_new_file(tmp_path: Path):
     file, old = tmp_path / "access.log", tmp_path / "access.log.1"
     sink = Sink(str(file))
