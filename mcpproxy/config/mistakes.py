@@ -31,7 +31,7 @@ class Mistake:
         parts = [] if self.line is None else [f"line {self.line}"]
         parts += [self.path] if self.path else []
         listed = f" (choices: {', '.join(self.choices)})" if 0 < len(self.choices) <= SHOWN_CHOICES else ""
-        return ": ".join([*parts, self.message]) + listed
+        return printable(": ".join([*parts, self.message]) + listed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ class Wrong(ValueError):
     def __init__(self, message: str, choices: Collection[str] = ()) -> None:
         super().__init__(message)
         self.message, self.choices = message, tuple(choices)
+
+
+def printable(text: str) -> str:
+    """Without what would steer a terminal or turn the reading direction: a file may repeat anything into our sentences."""
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def show_path(path: Path) -> str:

@@ -37,6 +37,11 @@ def test_paths_are_shown_as_toml_writes_them(path: Place, text: str) -> None:
     assert text == show_path(path)
 
 
+def test_a_file_cannot_steer_the_terminal() -> None:
+    shown = str(Mistake("a", 1, 'health: "\x9b31m\x1b[2J\u202eevil" is ä'))
+    assert shown == r'line 1: a: health: "\u009b31m\u001b[2J\u202eevil" is ä'
+
+
 def test_values_are_shown_short() -> None:
     assert show_value("a") == '"a"'
     assert show_value(True) == "true"
