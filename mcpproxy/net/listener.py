@@ -85,6 +85,8 @@ def _bind_unix(path: str) -> socket.socket:
                 if probe.connect_ex(path) == 0:
                     raise OSError(errno.EADDRINUSE, "in use")
             os.unlink(path)  # left behind by a process that was killed
+        elif os.path.lexists(path):
+            raise StartError(f"unix:{path}: something is there that is no socket", "remove it, or choose another path")
         sock.bind(path)
         os.chmod(path, 0o660)
         sock.listen(BACKLOG)

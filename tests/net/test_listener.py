@@ -85,7 +85,7 @@ def test_a_unix_socket_left_behind_is_replaced_and_a_living_one_is_not(tmp_path:
 def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path):
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(StartError):
+    with pytest.raises(StartError, match="no socket"):
         bind(Address("", 0, str(path)))
     assert "data" == path.read_text()
 
