@@ -20,13 +20,15 @@ from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Lessee, Pool, UpstreamLink
 
 IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EAGAIN})
+CROWDED_S = 0.005  # seconds until a unix socket whose backlog is full is tried again; twice as long each time
+CROWDED_MOST_S = 0.32
 LOCAL_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})  # ours, not the endpoint's
 
 
 class Dial:
     """One attempt to reach one of a pool's endpoints. Ends in lessee.leased or lessee.not_leased unless cancelled."""
 
-    __slots__ = ("_endpoints", "_error", "_sock", "_targets", "_task", "endpoint", "lessee", "pool", "wake")
+    __slots__ = ("_again", "_crowded", "_endpoints", "_error", "_sock", "_targets", "_task", "endpoint", "lessee", "pool", "wake")
 
     def __init__(self, pool: Pool, endpoint: Endpoint, lessee: Lessee) -> None:
         self.pool = pool
@@ -36,6 +38,8 @@ class Dial:
         self._targets: list[Target] = []
         self._sock: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._crowded = CROWDED_S
         self._error = ProxyError("connect-refused", Side.UPSTREAM, 502, Retry.SAFE)
         self.endpoint = endpoint
         self._next_endpoint()
@@ -96,9 +100,7 @@ class Dial:
     def due(self, now: float) -> float | None:
         """The connect (or TLS, or name) deadline of this endpoint has passed."""
         self._targets = []
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        self._stop_waiting()
         self._failed(ProxyError("connect-timeout", Side.UPSTREAM, 504, Retry.SAFE))
         return None
 
@@ -118,8 +120,17 @@ class Dial:
             code = error.errno or errno.EINVAL
         if code == 0 or (code in IN_PROGRESS and target.family != socket.AF_UNIX):
             self.pool.loop.add_writer(sock.fileno(), self._connected)
+        elif code == errno.EAGAIN:
+            self._wait_for_backlog(target)
         else:
             self._refused(code)
+
+    def _wait_for_backlog(self, target: Target) -> None:
+        """A unix socket whose server has not accepted for a moment. TCP would ask again by itself until the deadline; here it is up to us."""
+        self._drop_socket()
+        self._targets.insert(0, target)
+        self._again = self.pool.loop.call_later(self._crowded, self._next_target)
+        self._crowded = min(2 * self._crowded, CROWDED_MOST_S)
 
     def _refused(self, code: int) -> None:
         if code in LOCAL_TROUBLE:
@@ -194,6 +205,13 @@ class Dial:
         self._drop_socket()
         if self.wake:
             self.pool.wheel.disarm(self)
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        """For a name, or for room in a backlog."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None

@@ -15,7 +15,7 @@ from mcpproxy.clock import clock, monotonic
 from mcpproxy.errors import Side
 from mcpproxy.net.resolve import BELIEVED_S, Target
 from mcpproxy.net.tls import client_context
-from mcpproxy.upstream.dial import Dial
+from mcpproxy.upstream.dial import CROWDED_S, Dial
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Pool
 from tests.support.certs import Certificate, make_certificate
@@ -96,6 +96,53 @@ def test_a_unix_socket_is_had(dial, steps, tmp_path: Path):
         assert lessee.link is None
         lessee.outcome(steps)
         discard(lessee)
+
+
+@pytest.fixture
+def crowded(tmp_path: Path):
+    """A unix socket whose backlog is full: its server, and the connections that fill it."""
+    path = str(tmp_path / "crowded.sock")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as waiting:
+        listening.bind(path)
+        listening.listen(0)
+        while True:
+            link = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            link.setblocking(False)
+            if link.connect_ex(path) == errno.EAGAIN:
+                break
+        yield path, listening
+
+
+def test_a_full_backlog_is_waited_for(dial, steps, crowded):
+    """TCP asks again by itself; a unix socket says EAGAIN at once, and a burst of calls must not be so many 502."""
+    path, listening = crowded
+    lessee = dial(f"unix:{path}")
+    steps.for_a_while(3 * CROWDED_S)
+    assert (None, None) == (lessee.link, lessee.error)
+    listening.accept()[0].close()
+    assert path == lessee.outcome(steps).sock.getpeername()
+    assert lessee.pool.endpoints[0].alive(monotonic())
+    discard(lessee)
+
+
+def test_a_backlog_that_stays_full_is_504_when_its_time_is_over(dial, steps, crowded):
+    with no_descriptor_left():
+        lessee = dial(f"unix:{crowded[0]}")
+        steps.wheel.turn(monotonic() + LIMITS.connect_timeout + 0.6)
+        assert "connect-timeout" == lessee.outcome(steps)
+        steps.for_a_while(3 * CROWDED_S)
+    assert 504 == lessee.error.status
+    assert 0 == lessee.pool.in_use
+
+
+def test_who_leaves_while_a_backlog_is_full_is_not_connected(dial, steps, crowded):
+    path, listening = crowded
+    with no_descriptor_left():
+        lessee = dial(f"unix:{path}")
+        lessee.dial.cancel()
+        listening.accept()[0].close()
+        steps.for_a_while(3 * CROWDED_S)
+    assert (None, None, 0) == (lessee.link, lessee.error, lessee.pool.in_use)
 
 
 def test_a_name_is_looked_up(dial, steps, server):
