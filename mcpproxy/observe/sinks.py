@@ -17,6 +17,7 @@ from mcpproxy.errors import StartError
 
 WAITING_BYTES = 16 * 1024 * 1024  # about 40 000 lines: seconds of a stuck disk at full load, and no danger to memory
 STANDARD = {"stdout": 1, "stderr": 2}
+NEWLINE = 10
 
 
 class Sink:
@@ -25,24 +26,29 @@ class Sink:
     def __init__(self, target: str) -> None:
         self._target = target
         self._fd = _open(target)
-        self._queue: SimpleQueue[list[bytes] | Callable[[], None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[list[bytes], int] | Callable[[], None] | None] = SimpleQueue()
         self._taken = 0  # bytes handed over; only the loop's thread changes it
+        self._refused = 0  # lines dropped for want of room, not yet told of; the loop's, too
         self._written = 0  # bytes dealt with; only the sink's thread changes it
-        self.dropped = 0
+        self._lost = 0  # lines that could not be written, not yet told of; the sink's thread's, too
+        self._torn = False  # the last line in the file has no end
         self._thread = threading.Thread(target=self._write_on, name=f"log {target}", daemon=True)
         self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody will read, as far as no line tells of them yet."""
+        return self._refused + self._lost
 
     def put(self, batch: list[bytes]) -> None:
         """Hand over pieces of whole lines; the list is the sink's from now on."""
         size = sum(map(len, batch))
         if self._taken - self._written + size > WAITING_BYTES:
-            self.dropped += sum(piece.count(b"\n") for piece in batch)
+            self._refused += sum(piece.count(b"\n") for piece in batch)
             return
-        if self.dropped:
-            batch.insert(0, b'{"dropped_lines":%d}\n' % self.dropped)
-            self.dropped = 0
-        self._taken += sum(map(len, batch))
-        self._queue.put(batch)
+        self._taken += size
+        refused, self._refused = self._refused, 0
+        self._queue.put((batch, refused))
 
     def reopen(self) -> None:
         """Go on in a new file of the same name (log rotation). Lines handed over before this call still go to the old one."""
@@ -51,6 +57,7 @@ class Sink:
 
     def close(self, patience_s: float) -> bool:
         """Write what waits, then end. False when that took longer than `patience_s` and lines were lost."""
+        self._queue.put(([], self._refused))
         self._queue.put(None)
         self._thread.join(patience_s)
         return not self._thread.is_alive()
@@ -68,19 +75,33 @@ class Sink:
             if callable(item):
                 item()
                 continue
-            for piece in item:
-                self._write(memoryview(piece))
-            self._written += sum(map(len, item))
+            batch, refused = item
+            self._tell(refused)
+            for piece in batch:
+                self._lost += self._write(memoryview(piece))
+            self._written += sum(map(len, batch))
 
-    def _write(self, rest: memoryview) -> None:
+    def _tell(self, refused: int) -> None:
+        """How many lines are missing here; kept until it could be said."""
+        missing = self._lost + refused
+        if missing:
+            self._lost = missing if self._write(memoryview(b'{"dropped_lines":%d}\n' % missing)) else 0
+
+    def _write(self, rest: memoryview) -> int:
+        """Returns how many lines could not be written whole."""
+        if self._torn:
+            rest = memoryview(b"\n" + rest)
         while rest:
             try:
-                rest = rest[os.write(self._fd, rest) :]
+                done = os.write(self._fd, rest)
             except BlockingIOError:  # somebody made our stdout non-blocking
                 _wait_writable(self._fd)
             except OSError:  # disk full, reader gone: these lines are lost and counted
-                self.dropped += bytes(rest).count(b"\n")
-                return
+                return bytes(rest).count(b"\n") - (rest[0] == NEWLINE and self._torn)
+            else:
+                self._torn = rest[done - 1] != NEWLINE
+                rest = rest[done:]
+        return 0
 
 
 def _open(target: str) -> int:

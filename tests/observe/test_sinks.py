@@ -1,5 +1,6 @@
 """Lines reach their place in order, however slow it is, and the loop never waits for it."""
 
+import errno
 import os
 import threading
 import time
@@ -157,6 +158,61 @@ def test_a_disk_that_is_full_costs_its_lines_and_no_more():
     sink.put([b"one\n"])
     until(lambda: sink.dropped == 1)
     assert sink.close(DEADLINE)
+
+
+class Disk:
+    """os.write of a disk with so much room (bytes)."""
+
+    def __init__(self, monkeypatch, room):
+        self.room, self._write = room, os.write
+        monkeypatch.setattr("mcpproxy.observe.sinks.os.write", self.write)
+
+    def write(self, fd, data):
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done = self._write(fd, data[: self.room])
+        self.room -= done
+        return done
+
+
+def test_all_lines_that_a_full_disk_cost_are_counted_when_there_is_room_again(tmp_path: Path, monkeypatch):
+    file, disk = tmp_path / "access.log", Disk(monkeypatch, 0)
+    sink = Sink(str(file))
+    for lost in (3, 5, 6):
+        sink.put([b"one\ntwo\n", b"three\n"] if lost == 3 else [b"x\n"] * (lost - 3))
+        until(lambda: sink._taken == sink._written)
+    assert 8 == sink.dropped
+    disk.room = 1000
+    sink.put([b"again\n"])
+    assert sink.close(DEADLINE)
+    assert b'{"dropped_lines":8}\nagain\n' == file.read_bytes()
+
+
+def test_after_a_line_that_the_full_disk_cut_the_next_begins_on_its_own(tmp_path: Path, monkeypatch):
+    file, disk = tmp_path / "access.log", Disk(monkeypatch, 6)
+    sink = Sink(str(file))
+    for line in (b"one\ntwo\n", b"three\n"):
+        sink.put([line])
+        until(lambda: sink._taken == sink._written)
+    assert 2 == sink.dropped
+    disk.room = 1  # room for the end of the line, but not yet for the next
+    sink.put([b"four\n"])
+    until(lambda: sink._taken == sink._written)
+    assert 3 == sink.dropped
+    disk.room = 1000
+    sink.put([b"five\n"])
+    assert sink.close(DEADLINE)
+    assert b'one\ntw\n{"dropped_lines":3}\nfive\n' == file.read_bytes()
+
+
+def test_what_was_lost_last_is_told_at_the_end(tmp_path: Path, monkeypatch):
+    file, disk = tmp_path / "access.log", Disk(monkeypatch, 0)
+    sink = Sink(str(file))
+    sink.put([b"one\n"])
+    until(lambda: sink.dropped)
+    disk.room = 1000
+    assert sink.close(DEADLINE)
+    assert b'{"dropped_lines":1}\n' == file.read_bytes()
 
 
 @pytest.mark.parametrize("target", ["stdout", "stderr"])
