@@ -63,6 +63,9 @@ def status_of(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; its exit status."""
     try:
         status = mcpproxy.main(arguments, prog_name="mcpproxy", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:  # `mcpproxy`, `mcpproxy cert`: not a mistake, a question
+        print(error.format_message(), file=sys.stderr)
+        return 2
     except click.UsageError as error:
         return fail(error.format_message(), usage_of(error), 2)
     except click.ClickException as error:

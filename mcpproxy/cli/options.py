@@ -23,7 +23,7 @@ TERMINAL_DRAIN_S = 10.0  # of commands without a file: who pressed Ctrl-C does n
 config_option = click.option(
     "-c",
     "--config",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # why it cannot be read is said by who reads it
     default=DEFAULT_CONFIG,
     show_default=True,
     envvar="MCPPROXY_CONFIG",
@@ -60,7 +60,7 @@ def configured(file: Path, state_dir: str | None = None) -> Loaded:
     try:
         loaded = read(file)
     except OSError as error:
-        hint = "mcpproxy run -c FILE reads another one; mcpproxy serve URL needs none"
+        hint = "-c FILE names another one; mcpproxy serve URL needs none"
         raise StartError(f"{file}: {error.strerror or error}", hint) from None
     if mistakes := loaded.check_files():
         raise ConfigErrors(mistakes, str(file))

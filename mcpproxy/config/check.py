@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from mcpproxy.config import files, names
 from mcpproxy.config.mistakes import Finding, Mistake, nearest
@@ -21,6 +22,7 @@ def problems(config: Config) -> Iterator[Finding]:
     """Everything that makes the configuration unusable."""
     yield from _listeners(config)
     yield from _routes(config)
+    yield from _circles(config)
     if config.limits.target >= config.limits.head:
         yield Finding(("limits", "target"), "must be smaller than limits.head: the target is a part of the head")
 
@@ -76,6 +78,34 @@ def _routes(config: Config) -> Iterator[Finding]:
             seen.setdefault(key, number)
         if route.strip_prefix and route.path == "/":
             yield Finding((*place, "strip_prefix"), 'there is nothing to strip from path "/"')
+
+
+def _circles(config: Config) -> Iterator[Finding]:
+    """A server that is ourselves: every request would come back until no descriptor is left."""
+    for name, upstream in config.upstream.items():
+        for number, url in enumerate(upstream.urls):
+            for index, listen in enumerate(config.listen):
+                if _leads_to(url, listen.address):
+                    place = ("upstream", name, "urls", number)
+                    yield Finding(place, f"{url} is this proxy itself (listen[{index}]): give the address of the server")
+
+
+def _leads_to(url: str, address: str) -> bool:
+    """Does this upstream URL, as far as can be told without asking anybody, lead to this listening address?"""
+    if url.startswith("unix:") or address.startswith("unix:"):
+        return url == address
+    parts = urlsplit(url)
+    name, (host, _, port) = parts.hostname or "", address.rpartition(":")
+    if not port or (parts.port or (443 if parts.scheme == "https" else 80)) != int(port):
+        return False
+    ours = ipaddress.ip_address(host.strip("[]"))
+    if name == "localhost":
+        return ours.is_loopback or ours.is_unspecified
+    try:
+        theirs = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return theirs == ours or (ours.is_unspecified and theirs.version == ours.version and (theirs.is_loopback or theirs.is_unspecified))
 
 
 def unwise(config: Config) -> Iterator[Finding]:

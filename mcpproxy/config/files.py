@@ -95,8 +95,7 @@ def fault(cert: str, key: str) -> Fault | None:
             return Fault("key", f"{key} is not the key of {cert}", "certificate and key must come from the same request")
         if not _holds_certificate(cert):
             return no_certificate
-        said = f"{key}: not a private key in PEM ({reason.lower().replace('_', ' ')})"
-        return Fault("key", said, "give the unencrypted key that belongs to the certificate")
+        return Fault("key", f"{key}: not a private key in PEM", "give the unencrypted key that belongs to the certificate")
     try:
         x509.load_pem_x509_certificates(Path(cert).read_bytes())[0].extensions  # noqa: B018 - OpenSSL takes what nobody can read the names of
     except ValueError:
@@ -124,6 +123,11 @@ def _directory_of(file: str, place: Place, *, socket: bool = False) -> Iterator[
         yield Finding(place, f"{file}: is a directory")
     elif socket and os.path.lexists(file) and not _is(stat.S_ISSOCK, file):
         yield Finding(place, f"{file}: is there, and is no socket; the daemon removes only sockets")
+    elif not socket and os.path.exists(file):
+        if not os.access(file, os.W_OK):
+            yield Finding(place, f"{file}: may not be written by this user")
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        yield Finding(place, f"{file}: this user may not make files in {directory}")
 
 
 def _is(kind: Callable[[int], bool], file: str) -> bool:

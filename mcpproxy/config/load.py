@@ -160,9 +160,10 @@ class Reader:
 
     def _value(self, kind: Kind, value: object, place: Place) -> Any:
         if isinstance(kind, Table):
-            if kind.word and isinstance(value, str):
+            if kind.word and not isinstance(value, Mapping):
                 if value != kind.word:
-                    raise Wrong(f'{show_value(value)}: must be "{kind.word}" or a table{nearest(value, [kind.word])}', _choices(kind))
+                    near = nearest(value, [kind.word]) if isinstance(value, str) else ""
+                    raise Wrong(f'{show_value(value)}: must be "{kind.word}" or a table with the keys {", ".join(keys_of(kind.of))}{near}')
                 return value
             return self.table(kind.of, value, place)
         if isinstance(kind, Tables):
@@ -219,7 +220,3 @@ def _unknown(of: type, name: str, keys: Mapping[str, Key]) -> Wrong:
 def _blank(kind: Kind) -> Any:
     """What stands for a needed value that is missing or wrong; check passes over it."""
     return () if isinstance(kind, Words | Tables) else ""
-
-
-def _choices(kind: Table) -> list[str]:
-    return [f'"{kind.word}"', *(f"{{ {name} = … }}" for name in keys_of(kind.of))]

@@ -85,7 +85,7 @@ class Listen(Struct, frozen=True, kw_only=True):
         Key(
             Text("address", names.address),
             'Where to listen: `"0.0.0.0:443"` (every IPv4 address), `"[::]:443"` (every IPv6 address; give both for both), '
-            '`"127.0.0.1:8000"`, `"unix:/run/mcpproxy.sock"`. Port 0 lets the system choose one (it is printed at the start).',
+            '`"127.0.0.1:8000"`, `"unix:/run/mcpproxy/mcp.sock"`. Port 0 lets the system choose one (it is printed at the start).',
         ),
     ]
     tls: Annotated[
@@ -339,7 +339,11 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 LATER: dict[type, dict[str, str]] = {
-    Config: {"auth": "who may call"},
+    Config: {
+        "auth": "who may call",
+        "metrics": "metrics for Prometheus; until then the access log, and the counts at SIGUSR1",
+        "workers": "several processes; until then one process, or several with ports of their own",
+    },
     Listen: {},
     Tls: {"acme": "certificates by ACME; until then give `cert` and `key` files, or `tls = \"dev\"`"},
     Upstream: {

@@ -32,7 +32,7 @@ def address(text: str) -> str:
         raise Wrong(f'a listener has an address, not a URL: "{text.partition("//")[2].rstrip("/")}" (tls = … makes it https)')
     host, colon, digits = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
-        raise Wrong('an address is host:port, like "0.0.0.0:443", "[::]:443", or "unix:/run/mcpproxy.sock"')
+        raise Wrong('an address is host:port, like "0.0.0.0:443", "[::]:443", or "unix:/run/mcpproxy/mcp.sock"')
     if not host or host == "*":
         raise Wrong(f'say which addresses: "0.0.0.0:{digits}" is every IPv4 address, "[::]:{digits}" every IPv6 address')
     number = port(digits)
@@ -59,7 +59,9 @@ def url(text: str) -> str:
         raise Wrong("user and password do not belong into an upstream URL")
     scheme, separator, _ = text.partition("://")
     if not separator:
-        raise Wrong(f'the scheme is missing: "http://{text.lstrip("/")}"?', ("http://", "https://", "unix:"))
+        likely = text.lstrip("/:")
+        likely = f"127.0.0.1:{likely}" if likely.isdigit() else likely
+        raise Wrong(f'the scheme is missing: "http://{likely}"?', ("http://", "https://", "unix:"))
     if scheme.lower() not in ("http", "https"):
         raise Wrong(f'"{scheme}://" is not a scheme for upstreams{nearest(scheme, ("http", "https"))}', ("http://", "https://", "unix:"))
     if not text.isascii() or any(character <= " " or character == "\x7f" for character in text):
@@ -71,8 +73,8 @@ def url(text: str) -> str:
         raise Wrong(f"not a URL: {error}") from None
     if parts.path not in ("", "/") or "?" in text or "#" in text:
         raise Wrong(
-            f'an upstream URL ends after the port: "{scheme}://{parts.netloc}"; the path of a request is passed on as the client sent it, '
-            "and a route's `path` (with `strip_prefix`) says which paths go there"
+            f'an upstream URL ends after the port: "{scheme}://{parts.netloc}"; requests keep their path: '
+            f"what is at {parts.path or '/'} there is at {parts.path or '/'} here"
         )
     if given == 0 or parts.netloc.endswith(":"):
         raise Wrong("the port is a number from 1 to 65535")
@@ -178,7 +180,7 @@ def socket_path(text: str) -> str:
     if text.startswith("///"):  # unix:///run/x.sock, as a URL has it
         text = text[2:]
     if not text.startswith("/") or text.startswith("//") or text.endswith("/") or "\0" in text:
-        raise Wrong('a unix socket is given by its absolute path: "unix:/run/mcpproxy.sock"')
+        raise Wrong('a unix socket is given by its absolute path: "unix:/run/mcpproxy/mcp.sock"')
     if len(text.encode()) > SOCKET_PATH_BYTES:
         raise Wrong(f"the path of a unix socket has at most {SOCKET_PATH_BYTES} bytes")
     return text

@@ -56,7 +56,8 @@ def bind(address: Address) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartError(
-                f"{address} is in use by another process", "end that process or choose another address (ss -ltnp shows who it is)"
+                f"{address} is in use by another process",
+                "end that process (ss -ltnp shows it), or choose another address: --listen, or `address` in the configuration",
             ) from None
         raise StartError(f"cannot listen on {address}: {error.strerror or error}", "is it an address of this machine?") from None
 

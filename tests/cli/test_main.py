@@ -73,8 +73,10 @@ def test_a_wrong_command_line_is_status_2_one_line_then_the_usage(
 
 def test_without_a_command_the_help_is_shown() -> None:
     answer = subprocess.run([sys.executable, "-m", "mcpproxy"], capture_output=True, text=True, check=False)
-    assert "Commands:" in answer.stdout + answer.stderr
     assert answer.returncode == 2
+    assert answer.stderr.startswith("Usage: mcpproxy ")
+    assert answer.stderr.count("Usage: ") == 1
+    assert "Commands:" in answer.stderr
 
 
 def test_the_console_script_and_the_module_are_the_same() -> None:

@@ -66,6 +66,20 @@ def test_a_file_that_cannot_be_read_is_one_line_and_advice(tmp_path: Path, name:
     assert "mcpproxy serve URL needs none" in caught.value.hint
 
 
+def test_a_file_without_permission_is_no_mistake_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, GOOD)
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    monkeypatch.setattr("mcpproxy.config.load.read", forbidden)
+    assert status_of(["check", "-c", str(file)]) == 1
+    assert capsys.readouterr().err.splitlines()[0] == f"mcpproxy: {file}: Permission denied"
+
+
 def test_warnings_name_their_line(tmp_path: Path) -> None:
     (warning,) = warnings(configured(written(tmp_path, GOOD.replace("127.0.0.1:8000", "0.0.0.0:8000"))))
     assert warning.startswith("mcpproxy: warning: line 3: listen[0].address: plain HTTP on a public address")

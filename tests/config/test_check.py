@@ -112,6 +112,49 @@ def test_the_usual_has_no_warnings(text: str) -> None:
     assert read(text).warnings == ()
 
 
+def chained(address: str, url: str) -> str:
+    return GOOD.replace("127.0.0.1:8000", address).replace("http://127.0.0.1:9000", url)
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("127.0.0.1:8000", "https://localhost:8000"),
+        ("0.0.0.0:8000", "http://127.0.0.1:8000"),
+        ("0.0.0.0:8000", "http://0.0.0.0:8000"),
+        ("[::]:8000", "http://localhost:8000"),
+        ("[::1]:8000", "http://[::1]:8000"),
+        ("127.0.0.1:80", "http://127.0.0.1"),
+        ("127.0.0.1:443", "https://127.0.0.1"),
+        ("unix:/run/a", "unix:/run/a"),
+    ],
+)
+def test_a_server_is_not_the_proxy_itself(address: str, url: str) -> None:
+    mistake = only(chained(address, url))
+    assert (mistake.path, mistake.line) == ("upstream.search.urls[0]", 4)
+    assert f"{url} is this proxy itself (listen[0])" in mistake.message
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8001"),
+        ("127.0.0.1:8000", "http://127.0.0.2:8000"),
+        ("0.0.0.0:8000", "http://192.0.2.1:8000"),
+        ("0.0.0.0:8000", "http://[::1]:8000"),
+        ("192.0.2.1:8000", "http://localhost:8000"),
+        ("127.0.0.1:443", "http://127.0.0.1"),
+        ("0.0.0.0:8000", "http://box:8000"),
+        ("127.0.0.1:0", "http://127.0.0.1:8000"),
+        ("unix:/run/a", "unix:/run/b"),
+        ("unix:/run/a", "http://localhost:8000"),
+    ],
+)
+def test_a_server_that_may_be_another_one_is_taken(address: str, url: str) -> None:
+    assert mistakes(chained(address, url)) == []
+
+
 def test_files_are_looked_at_only_when_asked() -> None:
     config = load(with_listen('tls = { cert = "/none.pem", key = "/none.key" }'))
     assert [str(mistake) for mistake in check_files(config)] == [
