@@ -5,7 +5,7 @@ import time
 import pytest
 
 from mcpproxy import clock as module
-from mcpproxy.clock import Clock, monotonic, wall_offset
+from mcpproxy.clock import Clock, http_date, monotonic, wall_offset
 
 
 def test_the_coarse_clock_stands_still_between_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +29,13 @@ def test_a_stepped_wall_clock_shows_in_the_offset_at_once(monkeypatch: pytest.Mo
     assert wall_offset() == 900.0
     monkeypatch.setattr(module, "time", lambda: 4_600.0)
     assert wall_offset() == 4_500.0
+
+
+def test_a_date_is_made_once_a_second_and_is_gmt(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 784111777.9
+    monkeypatch.setattr(module, "time", lambda: moment)
+    assert http_date() == b"Sun, 06 Nov 1994 08:49:37 GMT"
+    same = http_date()
+    assert same is http_date()
+    moment += 0.2
+    assert http_date() == b"Sun, 06 Nov 1994 08:49:38 GMT"

@@ -6,8 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from mcpproxy.clock import monotonic
+from mcpproxy.clock import http_date, monotonic
 from mcpproxy.edge.exchange import NO_UPSTREAM
+from mcpproxy.http.replies import dated
 
 if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream
@@ -19,8 +20,9 @@ REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (/[!-~]{0,2048})
 def answer(client: Downstream, plan: Plan, data: bytes, end: int) -> None:
     """Send the plan's own answer. A body the client may be sending is not waited for: the connection ends then."""
     keep = plan.keep and not client.draining.is_set
-    reply = plan.answer if keep else plan.answer_close
-    assert reply is not None
+    made = plan.answer if keep else plan.answer_close
+    assert made is not None
+    reply = dated(made, http_date())
     x = client.exchange
     client.log.add(
         (

@@ -3,6 +3,8 @@
 The `kind` that an error carries is told as `reason`, with a sentence for people; both are stable, neither repeats anything the peer sent.
 The JSON-RPC code is the HTTP status: the range from -32768 to -32000 is not ours (MCP basic, error codes). Clients that do not know the reason
 still have the status. Answers are never cached, but for the redirect, whose cause will not go away.
+
+An answer is made without Date, so that it can be kept; `dated` adds it when the answer is sent (RFC 9110 §6.6.1: whoever has a clock must).
 """
 
 from __future__ import annotations
@@ -99,8 +101,9 @@ def reply(
     retry_after: int | None = None,
     extra: tuple[tuple[bytes, bytes], ...] = (),
     head_only: bool = False,
+    date: bytes = b"",
 ) -> bytes:
-    """An error answer. `extra` are more fields; `head_only` answers HEAD."""
+    """An error answer. `extra` are more fields; `head_only` answers HEAD; `date` is given by those who send it at once."""
     message = MESSAGES.get(kind) or STATUS_TEXT[status] + "."
     told: dict[str, object]
     if jsonrpc:
@@ -112,7 +115,14 @@ def reply(
         fields.append((b"Allow", ALLOWED))
     if retry_after is not None:
         fields.append((b"Retry-After", b"%d" % retry_after))
-    return _message(status, fields, told, close=close, head_only=head_only)
+    answer = _message(status, fields, told, close=close, head_only=head_only)
+    return dated(answer, date) if date else answer
+
+
+def dated(answer: bytes, date: bytes) -> bytes:
+    """A kept answer, as it is sent."""
+    end = answer.index(b"\r\n") + 2
+    return b"%bDate: %b\r\n%b" % (answer[:end], date, answer[end:])
 
 
 def health(*, close: bool) -> bytes:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mcpproxy import clock
 from mcpproxy.edge.local import describe_refused
 from tests.edge.conftest import HEAD_END
 
@@ -26,6 +27,18 @@ def test_health_is_answered_and_the_connection_goes_on(proxy):
     lines = edge.lines(3)
     assert [("local", 200, None, len(HEALTH))] * 3 == [(line["end"], line["status"], line["upstream"], line["bytes_in"]) for line in lines]
     assert 3 == len({line["id"] for line in lines})
+
+
+def test_an_answer_of_our_own_tells_the_time_of_its_sending(proxy, monkeypatch):
+    """The plan is kept, the date is not (RFC 9110 §6.6.1)."""
+    edge = proxy(top='health = "/healthz"')
+    client = edge.client()
+    for second in range(3):
+        monkeypatch.setattr(clock, "time", lambda second=second: 784111777.0 + second)
+        client.sendall(HEALTH)
+        answer = edge.read(client, b"}\n")
+        assert answer.count(b"\r\nDate: Sun, 06 Nov 1994 08:49:%d GMT\r\n" % (37 + second)) == 1
+    assert len(answer) == edge.lines(3)[0]["bytes_out"]
 
 
 def test_pipelined_requests_behind_one_answered_here_are_served(proxy):

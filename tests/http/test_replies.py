@@ -6,7 +6,7 @@ import pytest
 
 from mcpproxy.http import replies
 from mcpproxy.http.head import HeadLimits, parse_response
-from mcpproxy.http.replies import CONTINUE, MESSAGES, STATUS_TEXT, health, redirect, reply
+from mcpproxy.http.replies import CONTINUE, MESSAGES, STATUS_TEXT, dated, health, redirect, reply
 from tests.house.tree import MODULES
 
 
@@ -51,6 +51,16 @@ def test_405_tells_what_is_allowed() -> None:
     assert allowed is not None
     assert b"TRACE" not in allowed
     assert b"POST" in allowed
+
+
+def test_a_date_is_put_in_when_an_answer_is_sent() -> None:
+    date = b"Sun, 06 Nov 1994 08:49:37 GMT"
+    kept = reply(404, "no-route", jsonrpc=False, close=False)
+    sent = dated(kept, date)
+    assert parse_response(split(kept)[0], b"GET").first(b"date") is None
+    assert parse_response(split(sent)[0], b"GET").first(b"date") == date
+    assert split(sent)[1] == split(kept)[1]
+    assert sent == reply(404, "no-route", jsonrpc=False, close=False, date=date)
 
 
 def test_redirect_and_health() -> None:
