@@ -7,12 +7,12 @@ import click
 from mcpproxy.cli.options import EXAMPLE, state_dir_option
 
 TRUST = """\
-trust the root once, on this machine (Debian):
-  sudo cp {ca} /usr/local/share/ca-certificates/mcpproxy-dev.crt && sudo update-ca-certificates
-or for one program:
+trust the root for one program:
   curl --cacert {ca} …
   SSL_CERT_FILE={ca} python …
-  NODE_EXTRA_CA_CERTS={ca} node …"""
+  NODE_EXTRA_CA_CERTS={ca} node …
+or once for this machine (Debian); Node and many Python programs bring their own roots and still need the lines above:
+  sudo cp {ca} /usr/local/share/ca-certificates/mcpproxy-dev.crt && sudo update-ca-certificates"""
 
 
 @click.group("cert", epilog=EXAMPLE("mcpproxy cert dev"))

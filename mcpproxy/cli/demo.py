@@ -20,7 +20,7 @@ PLACEHOLDER = "http://127.0.0.1:1"  # stands for the server while only the addre
 def command(listen: str, state_dir: str | None) -> int:
     """An embedded MCP server behind HTTPS with a development certificate; prints lines to try.
 
-    Needs the extra `demo`: pip install 'mcpproxy[demo]'.
+    Needs the MCP SDK: pip install '.[demo]' in a checkout (`make demo` does it by itself).
     """
     from mcpproxy.demo.child import DemoServer
     from mcpproxy.demo.screen import Scene, show
@@ -28,7 +28,7 @@ def command(listen: str, state_dir: str | None) -> int:
     from mcpproxy.pki import devca
 
     if find_spec("mcp") is None or find_spec("uvicorn") is None:
-        raise StartError("the demo needs the MCP SDK, which is not installed", "pip install 'mcpproxy[demo]'")
+        raise StartError("the demo needs the MCP SDK, which is not installed", "in a checkout: pip install '.[demo]', or make demo")
     refuse_taken(quick(PLACEHOLDER, listen, no_tls=False, state_dir=state_dir).listen[0].address)
 
     deaths: list[int] = []

@@ -31,7 +31,8 @@ def command(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -
 
     def ready(urls: list[str]) -> None:
         announce(config, urls)
+        click.echo(f"  in front of {url}; the server's /mcp is /mcp here", err=True)
         if not no_tls:
-            click.echo(f"  clients that should trust it need this root: {devca.files(config.state_dir).ca}", err=True)
+            click.echo(f"  clients must trust {devca.files(config.state_dir).ca}   (how: mcpproxy cert dev)", err=True)
 
     return run(config, drain=TERMINAL_DRAIN_S, ready=ready)

@@ -20,15 +20,18 @@ import click
 
 from mcpproxy.cli.options import DEFAULT_CONFIG, EXAMPLE
 
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - from the daemon, by ProtectHome and PrivateTmp
 PLAIN_WORD = re.compile(r"[A-Za-z0-9/._+@-]+")
 DEFAULT_PROGRAM = Path("/opt/mcpproxy/bin/mcpproxy")
+DEFAULT_ADVICE = "install to /opt/mcpproxy, configure in /etc/mcpproxy"
 UNIT = """\
-# Install:  python3 -m venv /opt/mcpproxy && /opt/mcpproxy/bin/pip install mcpproxy
-#           mcpproxy systemd > /etc/systemd/system/mcpproxy.service
+# Install:  python3 -m venv /opt/mcpproxy && /opt/mcpproxy/bin/pip install .     (in a checkout)
+#           /opt/mcpproxy/bin/mcpproxy systemd > /etc/systemd/system/mcpproxy.service
 #           systemctl daemon-reload && systemctl enable --now mcpproxy
-# Keys:     a key file that only root can read is given to the daemon by LoadCredential=, as below; name it in the configuration as
-#           /run/credentials/mcpproxy.service/key.pem
-# Rotate:   systemctl kill -s USR1 mcpproxy   (reopens the log files)
+# Keys:     files that only root can read are given to the daemon by LoadCredential=, as below; name them in the configuration as
+#           /run/credentials/mcpproxy.service/cert.pem and …/key.pem
+# Rotate:   systemctl kill -s USR1 mcpproxy   (reopens the log files, writes a line of counts to the journal)
+# Restart:  waits for the last stream, at most `drain`; systemctl kill -s TERM mcpproxy ends it now
 
 [Unit]
 Description=mcpproxy, in front of Model Context Protocol servers
@@ -54,7 +57,8 @@ LogsDirectory=mcpproxy
 LogsDirectoryMode=0750
 RuntimeDirectory=mcpproxy
 UMask=0077
-#LoadCredential=key.pem:/etc/ssl/private/mcp.example.com.pem
+#LoadCredential=cert.pem:/etc/letsencrypt/live/mcp.example.com/fullchain.pem
+#LoadCredential=key.pem:/etc/letsencrypt/live/mcp.example.com/privkey.pem
 
 # What it may do: nothing but this.
 AmbientCapabilities=CAP_NET_BIND_SERVICE
@@ -94,7 +98,11 @@ WantedBy=multi-user.target
 @click.option("--program", type=click.Path(path_type=Path), help="The mcpproxy it starts.  [default: this one]")
 def command(config: Path, program: Path | None) -> int:
     """Print a hardened systemd unit."""
-    click.echo(unit(program or this_program(), config), nl=False)
+    program = program or this_program()
+    for path in (program, config):
+        if os.path.abspath(path).startswith(tuple(f"{place}/" for place in HIDDEN)):
+            click.echo(f"mcpproxy: warning: the unit hides {os.path.abspath(path)} from the daemon; {DEFAULT_ADVICE}", err=True)
+    click.echo(unit(program, config), nl=False)
     return 0
 
 

@@ -120,5 +120,5 @@ def test_without_the_extra_it_says_how_to_get_it(tmp_path: Path, monkeypatch: py
         assert command.wait() == 1
     assert command.err.splitlines() == [
         "mcpproxy: the demo needs the MCP SDK, which is not installed",
-        "  pip install 'mcpproxy[demo]'",
+        "  in a checkout: pip install '.[demo]', or make demo",
     ]

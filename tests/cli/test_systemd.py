@@ -25,6 +25,18 @@ def test_program_and_file_can_be_others(capsys: pytest.CaptureFixture[str]) -> N
     assert "\nExecStart=/srv/bin/mcpproxy run -c /srv/proxy.toml\n" in capsys.readouterr().out
 
 
+def test_what_the_unit_would_not_see_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["systemd", "--program", "/home/me/.venv/bin/mcpproxy", "-c", "/root/proxy.toml"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("# Install:")
+    assert [line.partition(" from the daemon")[0] for line in err.splitlines()] == [
+        "mcpproxy: warning: the unit hides /home/me/.venv/bin/mcpproxy",
+        "mcpproxy: warning: the unit hides /root/proxy.toml",
+    ]
+    assert status_of(["systemd", "--program", str(DEFAULT_PROGRAM)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("file", "words"),
     [
