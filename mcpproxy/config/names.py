@@ -95,9 +95,12 @@ def host(text: str, *, wildcard: bool = True) -> str:
         raise Wrong(f"write an international name in its xn-- form{_punycode(name)}")
     try:
         ip = ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
-        return f"[{ip}]" if ip.version == 6 else str(ip)
     except ValueError:
         pass
+    else:
+        if "%" in name:
+            raise Wrong(f'an IPv6 zone means something on one machine only: "{name.partition("%")[0].strip("[")}"')
+        return f"[{ip}]" if ip.version == 6 else str(ip)
     if ":" in name:
         raise Wrong(f'a host has no port here (requests to any port are meant): "{name.rpartition(":")[0]}"')
     if name.endswith(".") and name != ".":

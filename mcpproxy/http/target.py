@@ -37,8 +37,10 @@ def is_authority(value: bytes) -> bool:
 
 
 def host_of(authority: bytes) -> bytes:
-    """The host of a good authority as routes know it: lower case, without port and without the root's dot."""
+    """The host of a good authority as routes know it: lower case, without port and without the root's dot; an IPv6 address in its one short form."""
     host = authority.rpartition(b":")[0] if authority.rfind(b":") > authority.rfind(b"]") else authority
+    if host.startswith(b"["):
+        return b"[%b]" % str(IPv6Address(host[1:-1].decode("ascii"))).encode()
     return host.lower().removesuffix(b".")
 
 

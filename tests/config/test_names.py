@@ -148,6 +148,8 @@ def test_hosts(text: str, normal: str) -> None:
         ("a b", "not a host name"),
         ("a\n", "not a host name"),
         ("10.0.0.256", "looks like an IPv4"),
+        ("fe80::1%eth0", 'zone means something on one machine only: "fe80::1"'),
+        ("[::1%\r\nX: y]", "zone"),
     ],
 )
 def test_hosts_refused(text: str, said: str) -> None:
@@ -169,7 +171,9 @@ def test_host_policies(text: str, normal: str) -> None:
     assert normal == names.host_policy(text)
 
 
-@pytest.mark.parametrize(("text", "said"), [("*.x", "no wildcard"), ("x:0x", "not a port"), ("a\r\nb: c", "not a"), ("", "empty")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("*.x", "no wildcard"), ("x:0x", "not a port"), ("a\r\nb: c", "not a"), ("[::1% x]:80", "zone"), ("", "empty")]
+)
 def test_host_policies_refused(text: str, said: str) -> None:
     refused(names.host_policy, text, said)
 

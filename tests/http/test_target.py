@@ -1,3 +1,5 @@
+from ipaddress import IPv6Address
+
 import pytest
 
 from mcpproxy.http.target import host_of, is_authority, reduced
@@ -11,7 +13,9 @@ GOOD_HOSTS = {
     b"127.0.0.1:8000": b"127.0.0.1",
     b"[::1]": b"[::1]",
     b"[2001:DB8::1]:8443": b"[2001:db8::1]",
-    b"[::ffff:127.0.0.1]": b"[::ffff:127.0.0.1]",
+    b"[::ffff:7F00:1]": b"[%b]" % str(IPv6Address("::ffff:127.0.0.1")).encode(),  # newer Pythons write it in the mixed form
+    b"[::ffff:127.0.0.1]": b"[%b]" % str(IPv6Address("::ffff:127.0.0.1")).encode(),
+    b"[2001:0db8:0:0:0:0:0:1]": b"[2001:db8::1]",
     b"localhost:65535": b"localhost",
 }
 BAD_HOSTS = (
