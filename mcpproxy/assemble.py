@@ -22,6 +22,7 @@ from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import TICK, Ticker, Wheel
 from mcpproxy.net.tls import Identity, client_context, server_context
 from mcpproxy.observe.accesslog import AccessLog
+from mcpproxy.observe.messages import Messages
 from mcpproxy.observe.sinks import Sink
 from mcpproxy.pki import devca
 from mcpproxy.upstream.dial import Dial
@@ -43,6 +44,7 @@ class Runtime:
     ticker: Ticker
     pools: dict[str, Pool]
     log: AccessLog
+    messages: Messages
     sink: Sink | None
     draining: Draining
     links: set[Downstream]
@@ -57,9 +59,10 @@ def assemble(config: Config, loop: EdgeLoop) -> Runtime:
     wheel = Wheel(clock.tick())
     sink = None if config.log.access == "off" else Sink(config.log.access)
     log = AccessLog(sink)
-    pools = {name: _pool(upstream, loop, wheel) for name, upstream in config.upstream.items()}
+    messages = Messages(config.log.level)
+    pools = {name: _pool(name, upstream, loop, wheel, messages) for name, upstream in config.upstream.items()}
     chores: list[Callable[[float], None]] = [log.tick, *(pool.tick for pool in pools.values())]
-    runtime = Runtime(loop, config, wheel, Ticker(loop, wheel, chores), pools, log, sink, Draining(), set())
+    runtime = Runtime(loop, config, wheel, Ticker(loop, wheel, chores), pools, log, messages, sink, Draining(), set())
     try:
         for listen in config.listen:
             _listener(listen, runtime)
@@ -70,7 +73,7 @@ def assemble(config: Config, loop: EdgeLoop) -> Runtime:
     return runtime
 
 
-def _pool(upstream: Upstream, loop: EdgeLoop, wheel: Wheel) -> Pool:
+def _pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages: Messages) -> Pool:
     tls = client_context(upstream.ca, upstream.verify) if any(url.startswith("https:") for url in upstream.urls) else None
     limits = PoolLimits(
         keepalive=upstream.keepalive,
@@ -82,7 +85,11 @@ def _pool(upstream: Upstream, loop: EdgeLoop, wheel: Wheel) -> Pool:
         response_timeout=upstream.response_timeout,
         retry_after=upstream.retry_after,
     )
-    return Pool(loop, wheel, tuple(Endpoint(url, tls) for url in upstream.urls), limits, Dial)
+
+    def tell(text: str) -> None:
+        messages.say("warning", f"upstream {name}: {text}")
+
+    return Pool(loop, wheel, tuple(Endpoint(url, tls) for url in upstream.urls), limits, Dial, tell)
 
 
 def _listener(listen: Listen, runtime: Runtime) -> None:

@@ -11,12 +11,12 @@ import click
 from msgspec import structs
 
 from mcpproxy.errors import StartError
+from mcpproxy.observe.messages import LEVELS
 
 if TYPE_CHECKING:
     from mcpproxy.config.load import Loaded
     from mcpproxy.config.model import Config
 
-LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_CONFIG = Path("/etc/mcpproxy/mcpproxy.toml")
 TERMINAL_DRAIN_S = 10.0  # of commands without a file: who pressed Ctrl-C does not want to wait for a day
 

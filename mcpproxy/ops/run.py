@@ -14,7 +14,6 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
 from mcpproxy.assemble import Runtime, assemble
 from mcpproxy.config.model import Config
@@ -130,7 +129,4 @@ class Life:
         self._say(f"counts {json.dumps(counts(self._runtime), separators=(',', ':'))}")
 
     def _say(self, line: str) -> None:
-        """A message of the daemon itself, where `log.level` lets it through."""
-        if self._runtime.config.log.level in ("debug", "info"):
-            with suppress(OSError):  # nobody reads stderr: no reason to stop, nor not to
-                print(f"mcpproxy: {line}", file=sys.stderr, flush=True)
+        self._runtime.messages.say("info", line)

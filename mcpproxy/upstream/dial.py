@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 
@@ -22,7 +23,16 @@ from mcpproxy.upstream.pool import Lessee, Pool, UpstreamLink
 IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EAGAIN})
 CROWDED_S = 0.005  # seconds until a unix socket whose backlog is full is tried again; twice as long each time
 CROWDED_MOST_S = 0.32
+TELL_S = 60.0  # seconds between two lines about the same endpoint
 LOCAL_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})  # ours, not the endpoint's
+
+
+def tls_trouble(error: Exception) -> str:
+    """Why there is no TLS, in the words of OpenSSL."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    return f"TLS failed: {reason.lower().replace('_', ' ') if reason else error}"
 
 
 class Dial:
@@ -74,21 +84,29 @@ class Dial:
         assert self.endpoint.name is not None
         try:
             self._targets = list(await self.endpoint.name.ask(self.pool.loop))
-        except OSError:
-            self._failed(ProxyError("name-unknown", Side.UPSTREAM, 502, Retry.SAFE))
+        except OSError as error:
+            self._failed(ProxyError("name-unknown", Side.UPSTREAM, 502, Retry.SAFE), error.strerror or str(error))
             return
         self._task = None
         self._next_target()
 
-    def _failed(self, error: ProxyError, *, blame: bool = True) -> None:
+    def _failed(self, error: ProxyError, why: str, *, blame: bool = True) -> None:
         self._drop_socket()
         self._error = error
         if self._targets:
             self._next_target()
             return
+        self._tell(why)
         if blame:
             self.endpoint.dead_until = monotonic() + self.pool.limits.retry_after
         self._next_endpoint()
+
+    def _tell(self, why: str) -> None:
+        """The operator; once in a while is enough."""
+        endpoint, now = self.endpoint, monotonic()
+        if now - endpoint.told >= TELL_S:
+            endpoint.told = now
+            self.pool.tell(f"{endpoint.label}: {why}")
 
     def _give_up(self) -> None:
         lessee = self.lessee
@@ -101,7 +119,7 @@ class Dial:
         """The connect (or TLS, or name) deadline of this endpoint has passed."""
         self._targets = []
         self._stop_waiting()
-        self._failed(ProxyError("connect-timeout", Side.UPSTREAM, 504, Retry.SAFE))
+        self._failed(ProxyError("connect-timeout", Side.UPSTREAM, 504, Retry.SAFE), "no connection in time (connect_timeout)")
         return None
 
     # -- one address --------------------------------------------------------------------------------------------------------------------
@@ -135,10 +153,10 @@ class Dial:
     def _refused(self, code: int) -> None:
         if code in LOCAL_TROUBLE:
             self._targets = []
-            self._failed(ProxyError("out-of-descriptors", Side.INTERNAL, 503, Retry.NEVER), blame=False)
+            self._failed(ProxyError("out-of-descriptors", Side.INTERNAL, 503, Retry.NEVER), os.strerror(code), blame=False)
         else:
             kind = "connect-refused" if code == errno.ECONNREFUSED else "connect-failed"
-            self._failed(ProxyError(kind, Side.UPSTREAM, 502, Retry.SAFE))
+            self._failed(ProxyError(kind, Side.UPSTREAM, 502, Retry.SAFE), os.strerror(code))
 
     def _connected(self) -> None:
         sock = self._sock
@@ -156,8 +174,8 @@ class Dial:
             self._sock = context.wrap_socket(
                 sock, server_hostname=self.endpoint.hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
             )
-        except (OSError, ValueError):
-            self._failed(ProxyError("upstream-tls", Side.UPSTREAM, 502, Retry.SAFE))
+        except (OSError, ValueError) as error:
+            self._failed(ProxyError("upstream-tls", Side.UPSTREAM, 502, Retry.SAFE), tls_trouble(error))
             return
         self._shake()
 
@@ -173,8 +191,8 @@ class Dial:
             loop.add_reader(fd, self._shake)
         except ssl.SSLWantWriteError:
             loop.add_writer(fd, self._shake)
-        except (OSError, ValueError):
-            self._failed(ProxyError("upstream-tls", Side.UPSTREAM, 502, Retry.SAFE))
+        except (OSError, ValueError) as error:
+            self._failed(ProxyError("upstream-tls", Side.UPSTREAM, 502, Retry.SAFE), tls_trouble(error))
         else:
             self._succeed(sock)
 

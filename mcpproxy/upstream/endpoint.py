@@ -19,13 +19,14 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 class Endpoint:
     """An address with its idle links. `label` names it in logs; `authority` is the Host it expects; `quoted` is the label for log lines."""
 
-    __slots__ = ("authority", "dead_until", "hostname", "idle", "index", "label", "name", "quoted", "targets", "tls")
+    __slots__ = ("authority", "dead_until", "hostname", "idle", "index", "label", "name", "quoted", "targets", "tls", "told")
 
     def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
         self.index = 0  # set by the pool: which of a plan's heads is for this endpoint (those with the same authority share one)
         self.tls = tls if url.startswith("https:") else None
         self.idle: list[UpstreamLink] = []  # newest last: the warmest link is leased first, the coldest ages out
         self.dead_until = float("-inf")
+        self.told = float("-inf")  # when the operator last heard why this endpoint cannot be reached
         self.name: Name | None = None
         self.targets: tuple[Target, ...] = ()
         self.hostname = ""

@@ -154,12 +154,21 @@ class Pool:
         "loop",
         "max_in_use",
         "only",
+        "tell",
         "turns",
         "waiting",
         "wheel",
     )
 
-    def __init__(self, loop: EdgeLoop, wheel: Wheel, endpoints: tuple[Endpoint, ...], limits: PoolLimits, dial: Dialler) -> None:
+    def __init__(
+        self,
+        loop: EdgeLoop,
+        wheel: Wheel,
+        endpoints: tuple[Endpoint, ...],
+        limits: PoolLimits,
+        dial: Dialler,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.loop = loop
         self.wheel = wheel
         self.endpoints = endpoints
@@ -175,6 +184,7 @@ class Pool:
         self.in_use = 0
         self.waiting: deque[Ticket] = deque()
         self.dial = dial
+        self.tell = tell  # the operator, why an endpoint cannot be reached
 
     # -- a lease begins ----------------------------------------------------------------------------------------------------------------
 

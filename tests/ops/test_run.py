@@ -184,6 +184,16 @@ def test_it_says_what_it_counted_when_asked_and_at_the_end(tmp_path: Path) -> No
     assert asked["upstreams"] == {"u": {"in_use": 0, "idle": 1, "waiting": 0, "unreachable": 0}}
 
 
+def test_a_server_that_cannot_be_reached_is_named_with_the_reason(tmp_path: Path) -> None:
+    with Child(tmp_path, "http://127.0.0.1:1") as child:
+        child.ready()
+        with child.client() as client:
+            assert b"502" in client.exchange(get()).start
+        child.tell(signal.SIGTERM)
+        assert 0 == child.status()
+        assert child.said().splitlines()[0] == "mcpproxy: warning: upstream u: 127.0.0.1:1: Connection refused"
+
+
 def test_who_wants_warnings_only_hears_no_counts(tmp_path: Path) -> None:
     with Child(tmp_path, "http://127.0.0.1:9", level="warning") as child:
         child.ready()

@@ -15,7 +15,7 @@ from mcpproxy.clock import clock, monotonic
 from mcpproxy.errors import Side
 from mcpproxy.net.resolve import BELIEVED_S, Target
 from mcpproxy.net.tls import client_context
-from mcpproxy.upstream.dial import CROWDED_S, Dial
+from mcpproxy.upstream.dial import CROWDED_S, TELL_S, Dial
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Pool
 from tests.support.certs import Certificate, make_certificate
@@ -30,9 +30,10 @@ def dial(steps):
 
     def made(*urls, tls=None, **changes):
         clock.tick()
-        pool = Pool(steps.loop, steps.wheel, tuple(Endpoint(url, tls) for url in urls), replace(LIMITS, **changes), Dial)
-        pool.take(clock.now)
         lessee = Told()
+        endpoints = tuple(Endpoint(url, tls) for url in urls)
+        pool = Pool(steps.loop, steps.wheel, endpoints, replace(LIMITS, **changes), Dial, lessee.lines.append)
+        pool.take(clock.now)
         lessee.dial = pool.acquire(lessee, clock.now)
         lessee.pool = pool
         return lessee
@@ -41,6 +42,10 @@ def dial(steps):
 
 
 class Told(Lessee):
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
     def not_leased(self, error, endpoint=None):
         assert self.error is None, "told twice"
         self.error = error
@@ -162,6 +167,19 @@ def test_nobody_listens_502(dial, steps):
     assert (502, Side.UPSTREAM, 0) == (lessee.error.status, lessee.error.side, lessee.pool.in_use)
     assert not lessee.pool.endpoints[0].alive(monotonic())
     assert lessee.pool.endpoints[0].alive(monotonic() + LIMITS.retry_after + 1)
+    assert [f"127.0.0.1:{port}: Connection refused"] == lessee.lines
+
+
+def test_the_operator_hears_of_an_endpoint_once_in_a_while(dial, steps):
+    with refusing_port() as port:
+        lessee = dial(f"http://127.0.0.1:{port}")
+        lessee.outcome(steps)
+        for wait, lines in [(1, 1), (TELL_S, 2)]:
+            lessee.pool.endpoints[0].told -= wait
+            lessee.error = None
+            lessee.pool.acquire(lessee, clock.now)
+            lessee.outcome(steps)
+            assert lines == len(lessee.lines)
 
 
 def test_the_next_address_of_the_same_name_is_tried(dial, steps, server):
@@ -206,6 +224,7 @@ def test_a_unix_socket_that_is_not_there_502(dial, steps, path):
 def test_a_name_nobody_knows_502(dial, steps):
     lessee = dial("http://no-such-host.invalid:80")
     assert "name-unknown" == lessee.outcome(steps)
+    assert lessee.lines[0].startswith("no-such-host.invalid:80: ")
     assert 502 == lessee.error.status
     assert 0 == lessee.pool.in_use
 
@@ -325,8 +344,15 @@ def test_a_tls_link_is_had_and_carries(dial, steps, server, certificate: Certifi
     thread.join()
 
 
-@pytest.mark.parametrize("fault", ["wrong name", "untrusted", "no tls at all"])
-def test_a_server_that_cannot_prove_itself_502(dial, steps, server, certificate: Certificate, tmp_path: Path, fault):
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("wrong name", "its certificate is not accepted: Hostname mismatch, certificate is not valid for 'localhost'."),
+        ("untrusted", "its certificate is not accepted: "),
+        ("no tls at all", "TLS failed: "),
+    ],
+)
+def test_a_server_that_cannot_prove_itself_502(dial, steps, server, certificate: Certificate, tmp_path: Path, fault, told):
     shown = make_certificate(tmp_path, "other.example" if fault == "wrong name" else "localhost")
     trusted = shown if fault == "wrong name" else certificate
     if fault == "no tls at all":
@@ -339,6 +365,8 @@ def test_a_server_that_cannot_prove_itself_502(dial, steps, server, certificate:
         assert "upstream-tls" == lessee.outcome(steps)
         assert 502 == lessee.error.status
         thread.join()
+    (line,) = lessee.lines
+    assert line.startswith(f"localhost:{server.getsockname()[1]}: {told}")
 
 
 def test_checks_can_be_turned_off(dial, steps, server, tmp_path: Path):

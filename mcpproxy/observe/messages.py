@@ -1,0 +1,34 @@
+"""The daemon's own words: a line on stderr, for people, never waiting for somebody to read it.
+
+What happens to requests is in the access log; here is what an operator should look at.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+
+LEVELS = ("debug", "info", "warning", "error")
+STDERR = 2
+
+
+class Messages:
+    """Says what is at least as important as `level` (configuration: log.level)."""
+
+    __slots__ = ("_least",)
+
+    def __init__(self, level: str) -> None:
+        self._least = LEVELS.index(level)
+
+    def say(self, level: str, text: str) -> None:
+        """Say it, or nothing when stderr is full or gone."""
+        if LEVELS.index(level) < self._least:
+            return
+        mark = "" if level == "info" else f"{level}: "
+        plain = "".join(character if character.isprintable() else "?" for character in text)
+        with suppress(OSError, ValueError):
+            poll = select.poll()
+            poll.register(STDERR, select.POLLOUT)
+            if any(events & select.POLLOUT for _, events in poll.poll(0)):
+                os.write(STDERR, f"mcpproxy: {mark}{plain}\n".encode(errors="replace"))
