@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from mcpproxy.http.fields import Field, options
 
 WEBSOCKET = b"websocket"
+HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept"})  # Connection may not take these away
 _key = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==").fullmatch  # base64 of 16 bytes
 _accept = re.compile(rb"[A-Za-z0-9+/]{27}=").fullmatch  # base64 of a SHA-1
 _version = re.compile(rb"[0-9]{1,3}").fullmatch  # whether it is one the server speaks (13), the server says (426)
@@ -35,8 +36,8 @@ def switched(fields: Iterable[Field]) -> bytes | None:
 
 
 def _named(fields: tuple[Field, ...]) -> bool:
-    upgrades = _values(fields, b"upgrade")
-    return len(upgrades) == 1 and upgrades[0].lower() == WEBSOCKET and b"upgrade" in options(fields)
+    upgrades, said = _values(fields, b"upgrade"), options(fields)
+    return len(upgrades) == 1 and upgrades[0].lower() == WEBSOCKET and b"upgrade" in said and not said & HANDSHAKE
 
 
 def _values(fields: tuple[Field, ...], name: bytes) -> list[bytes]:

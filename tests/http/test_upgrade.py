@@ -31,6 +31,8 @@ def test_half_a_handshake_asks_for_nothing(name: bytes) -> None:
         (b"Upgrade", b"websocket/13"),
         (b"Connection", b"close"),
         (b"Connection", b"upgrades"),
+        (b"Connection", b"upgrade, sec-websocket-key"),
+        (b"Connection", b"Sec-WebSocket-Version, upgrade"),
         (b"Sec-WebSocket-Key", b""),
         (b"Sec-WebSocket-Key", b"short"),
         (b"Sec-WebSocket-Key", KEY + b"="),
@@ -56,4 +58,5 @@ def test_a_101_answers_a_handshake() -> None:
         if field[0] != b"Connection":
             assert switched(fields(ANSWER, field)) is None
     assert switched(fields(ANSWER | {b"Upgrade": b"h2c"})) is None
+    assert switched(fields(ANSWER | {b"Connection": b"Upgrade, Sec-WebSocket-Accept"})) is None
     assert switched(fields(ANSWER | {b"Sec-WebSocket-Accept": b"?"})) is None
