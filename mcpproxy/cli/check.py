@@ -18,10 +18,12 @@ def command(config: Path) -> int:
 
     Exit status 0: it can be served. 1: it cannot.
     """
-    from mcpproxy.pki import devca
+    from mcpproxy.pki import devca, store
 
     loaded = configured(config)
     for listen in loaded.config.listen:
+        if listen.tls is not None and (listen.tls == "dev" or not listen.tls.files):
+            store.check_place(loaded.config.state_dir)
         if listen.tls is not None and listen.tls != "dev":
             devca.check_hosts(listen.tls.hosts)
     for line in warnings(loaded):

@@ -23,6 +23,7 @@ DIRECTORY_MODE = 0o700
 SECRET_MODE = 0o600
 PUBLIC_MODE = 0o644
 LOCK = ".lock"
+ELSEWHERE = "name another one with --state-dir or state_dir"
 
 
 class Store:
@@ -34,10 +35,8 @@ class Store:
             self.path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             found = self.path.stat()
         except OSError as error:
-            raise StartError(f"state directory {self.path}: {error.strerror}", "name another one with --state-dir or state_dir") from None
-        check_owner(self.path, found)
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise StartError(f"state directory {self.path}: others may write to it", f"chmod go-w {self.path}, or name another directory")
+            raise StartError(f"state directory {self.path}: {error.strerror}", ELSEWHERE) from None
+        check_directory(self.path, found)
 
     def read(self, name: str) -> bytes | None:
         """A public file, or None if there is none."""
@@ -104,6 +103,26 @@ class Store:
             return os.open(self.path / name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         except OSError as error:
             raise StartError(f"{self.path / name}: {error.strerror}", "name another directory with --state-dir or state_dir") from None
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """What Store(path) would refuse, without making anything. A directory that is not there yet is fine when it can be made."""
+    place = Path(path).expanduser().absolute()
+    try:
+        check_directory(place, place.stat())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StartError(f"state directory {place}: {error.strerror}", ELSEWHERE) from None
+
+
+def check_directory(path: Path, found: os.stat_result) -> None:
+    """Rule 1: a directory that holds our keys."""
+    if not stat.S_ISDIR(found.st_mode):
+        raise StartError(f"state directory {path}: is not a directory", ELSEWHERE)
+    check_owner(path, found)
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StartError(f"state directory {path}: others may write to it", f"chmod go-w {path}, or name another directory")
 
 
 def check_owner(path: Path, found: os.stat_result) -> None:

@@ -36,6 +36,27 @@ def test_a_public_name_for_a_development_certificate_is_found(tmp_path: Path, ca
     assert "mcp.example.com: the development root vouches only for local names" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("tls", ['"dev"', '{ hosts = ["mcp.test"] }'])
+def test_a_state_directory_that_would_stop_the_start_is_found(tls: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    good = f'state_dir = "{state}"\n' + GOOD
+    file = written(tmp_path, good.replace('8000"', f'8000"\ntls = {tls}'))
+    state.mkdir(mode=0o700)
+    assert status_of(["check", "-c", str(file)]) == 0
+    state.chmod(0o777)
+    assert status_of(["check", "-c", str(file)]) == 1
+    assert f"state directory {state}: others may write to it" in capsys.readouterr().err
+    state.rmdir()
+    state.touch()
+    assert status_of(["check", "-c", str(file)]) == 1
+    assert f"state directory {state}: is not a directory" in capsys.readouterr().err
+    assert status_of(["check", "-c", str(written(tmp_path, good))]) == 0  # nothing is kept there without a development certificate
+    state.unlink()
+    file = written(tmp_path, good.replace('8000"', f'8000"\ntls = {tls}').replace(str(state), f"{file}/below"))
+    assert status_of(["check", "-c", str(file)]) == 1
+    assert "Not a directory" in capsys.readouterr().err
+
+
 def test_checking_writes_nothing(tmp_path: Path) -> None:
     state = tmp_path / "state"
     file = written(tmp_path, f'state_dir = "{state}"\n' + GOOD.replace('8000"', '8000"\ntls = "dev"'))
