@@ -84,10 +84,10 @@ def _circles(config: Config) -> Iterator[Finding]:
     """A server that is ourselves: every request would come back until no descriptor is left."""
     for name, upstream in config.upstream.items():
         for number, url in enumerate(upstream.urls):
-            for index, listen in enumerate(config.listen):
+            for listen in config.listen:
                 if _leads_to(url, listen.address):
                     place = ("upstream", name, "urls", number)
-                    yield Finding(place, f"{url} is this proxy itself (listen[{index}]): give the address of the server")
+                    yield Finding(place, f"{url} is this proxy itself (it listens on {listen.address}): give the address of the server")
 
 
 def _leads_to(url: str, address: str) -> bool:

@@ -32,7 +32,8 @@ def tls_trouble(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     reason = error.reason if isinstance(error, ssl.SSLError) else None
-    return f"TLS failed: {reason.lower().replace('_', ' ') if reason else error}"
+    hint = " (does it speak TLS at all?)" if reason == "WRONG_VERSION_NUMBER" else ""
+    return f"TLS failed: {reason.lower().replace('_', ' ') if reason else error}{hint}"
 
 
 class Dial:

@@ -133,7 +133,7 @@ def chained(address: str, url: str) -> str:
 def test_a_server_is_not_the_proxy_itself(address: str, url: str) -> None:
     mistake = only(chained(address, url))
     assert (mistake.path, mistake.line) == ("upstream.search.urls[0]", 4)
-    assert f"{url} is this proxy itself (listen[0])" in mistake.message
+    assert f"{url} is this proxy itself (it listens on {address})" in mistake.message
 
 
 @pytest.mark.parametrize(
