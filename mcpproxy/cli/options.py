@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -32,18 +33,18 @@ config_option = click.option(
 )
 
 
-def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """`--state-dir "$UNSET"` means no directory we know of, surely not this one."""
+def directory(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """`--state-dir "$UNSET"` means no directory we know of, surely not this one; in `--state-dir=~/x` shells leave the `~` to us."""
     if value == "":
         raise click.BadParameter("the name is empty", ctx, parameter)
-    return value
+    return value and os.path.expanduser(value)
 
 
 state_dir_option = click.option(
     "--state-dir",
     type=click.Path(file_okay=False),
     default=None,
-    callback=not_empty,
+    callback=directory,
     help="Where certificates and keys are kept, instead of the configured place.",
 )
 

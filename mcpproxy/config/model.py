@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Struct, field
@@ -35,16 +34,21 @@ class Key:
 class CertificateFiles(Struct, frozen=True, kw_only=True):
     """A certificate and its key; the one whose names fit the name the client asks for (SNI) is used, the first of all when none fits."""
 
-    cert: Annotated[str, Key(File(), "The certificate in PEM: the full chain, leaf first.")]
-    key: Annotated[str, Key(File(), "Its private key in PEM, without a passphrase, readable by the daemon only.")]
+    cert: Annotated[str, Key(File(), "The certificate in PEM: the full chain, leaf first (certbot: `fullchain.pem`).")]
+    key: Annotated[str, Key(File(), "Its private key in PEM (certbot: `privkey.pem`), without a passphrase, readable by the daemon only.")]
 
 
 class Tls(Struct, frozen=True, kw_only=True):
     """How a listener speaks TLS. Write `tls = "dev"` instead of a table for a certificate of the local development authority."""
 
-    cert: Annotated[str | None, Key(File(), "The certificate in PEM: the full chain, leaf first. Goes with `key`.")] = None
+    cert: Annotated[
+        str | None, Key(File(), "The certificate in PEM: the full chain, leaf first (certbot: `fullchain.pem`). Goes with `key`.")
+    ] = None
     key: Annotated[
-        str | None, Key(File(), "Its private key in PEM, without a passphrase, readable by the daemon only. Goes with `cert`.")
+        str | None,
+        Key(
+            File(), "Its private key in PEM (certbot: `privkey.pem`), without a passphrase, readable by the daemon only. Goes with `cert`."
+        ),
     ] = None
     certificates: Annotated[
         tuple[CertificateFiles, ...],
@@ -114,7 +118,7 @@ class Upstream(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Key(
             Words("list of URLs", Text("URL", names.url), least=1),
-            "Its addresses: `http://host:port`, `https://host[:port]` or `unix:/path/to.sock`. Several are used in turn. No path: "
+            "Its addresses: `http://host[:port]`, `https://host[:port]` or `unix:/path/to.sock`. Several are used in turn. No path: "
             "requests keep the path the client sent (see `route.path` and `route.strip_prefix`).",
         ),
     ]
@@ -297,7 +301,8 @@ def default_state_dir() -> str:
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if given:
         return given
-    return "/var/lib/mcpproxy" if os.geteuid() == 0 else str(Path("~/.local/state/mcpproxy").expanduser())
+    home = os.path.expanduser("~")  # stays as it is for a user without a home, as containers have them
+    return "/var/lib/mcpproxy" if os.geteuid() == 0 or home == "~" else f"{home.rstrip('/')}/.local/state/mcpproxy"
 
 
 class Config(Struct, frozen=True, kw_only=True):

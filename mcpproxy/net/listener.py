@@ -21,6 +21,7 @@ from mcpproxy.net.loop import EdgeLoop
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn (4096 by default)
 BATCH = 64  # accepts per turn: a storm of connections does not hold up the streams that are already there
 PAUSE = 0.5  # seconds without accepting after the descriptors ran out
+DIRECTORY_HINT = "the directory of the socket must be there, and the daemon must be able to write to it"
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -52,14 +53,15 @@ def bind(address: Address) -> socket.socket:
         return _bind_unix(address.path) if address.path else _bind_tcp(address)
     except PermissionError:
         hint = "ports below 1024 need CAP_NET_BIND_SERVICE (the systemd unit grants it), or choose a higher one"
-        raise StartError(f"no permission to listen on {address}", hint) from None
+        raise StartError(f"no permission to listen on {address}", DIRECTORY_HINT if address.path else hint) from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartError(
                 f"{address} is in use by another process",
                 "end that process (ss -ltnp shows it), or choose another address: --listen, or `address` in the configuration",
             ) from None
-        raise StartError(f"cannot listen on {address}: {error.strerror or error}", "is it an address of this machine?") from None
+        hint = DIRECTORY_HINT if address.path else "is it an address of this machine?"
+        raise StartError(f"cannot listen on {address}: {error.strerror or error}", hint) from None
 
 
 def _bind_tcp(address: Address) -> socket.socket:

@@ -18,6 +18,7 @@ ECDSA P-256 throughout: every client knows it, and its handshakes cost a tenth o
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Iterable
@@ -83,7 +84,7 @@ def ensure(state_dir: str | Path, hosts: Iterable[str] = (), *, now: datetime | 
 
 def files(state_dir: str | Path) -> DevFiles:
     """Where ensure() keeps them."""
-    path = Path(state_dir).expanduser().absolute()
+    path = Path(os.path.expanduser(state_dir)).absolute()
     return DevFiles(path / "cert.pem", path / "key.pem", path / "ca.pem")
 
 
@@ -238,7 +239,7 @@ def general_name(host: str) -> x509.GeneralName:
         name = host.lower() if host.isascii() else host.encode("idna").decode()
     except UnicodeError:
         name = ""
-    if not HOST_NAME.fullmatch(name):
+    if not HOST_NAME.fullmatch(name) or len(name) > 253 or max(map(len, name.split("."))) > 63:  # as DNS has it
         raise StartError(f"{host!r} is not a host name or an address", code=2)
     return x509.DNSName(name)
 

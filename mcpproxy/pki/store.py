@@ -30,7 +30,7 @@ class Store:
     """The state directory at `path`, made if it is not there."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = Path(os.path.expanduser(path)).absolute()
         try:
             self.path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             found = self.path.stat()
@@ -107,7 +107,7 @@ class Store:
 
 def check_place(path: str | os.PathLike[str]) -> None:
     """What Store(path) would refuse, without making anything. A directory that is not there yet is fine when it can be made."""
-    place = Path(path).expanduser().absolute()
+    place = Path(os.path.expanduser(path)).absolute()
     try:
         check_directory(place, place.stat())
     except FileNotFoundError:

@@ -42,6 +42,15 @@ def test_an_empty_state_directory_is_not_this_directory(command: list[str], caps
     assert "--state-dir" in capsys.readouterr().err.splitlines()[0]
 
 
+def test_a_home_is_found_whatever_the_shell_left_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert status_of(["cert", "dev", "--state-dir=~/state"]) == 0
+    assert (tmp_path / "state" / "ca.pem").exists()
+    assert status_of(["cert", "dev", "--state-dir", "~nobody-of-this-name/state"]) == 0  # a directory of that name, then
+    assert (tmp_path / "~nobody-of-this-name" / "state" / "ca.pem").exists()
+
+
 def test_every_mistake_is_named_in_one_error(tmp_path: Path) -> None:
     file = written(tmp_path, GOOD + 'pth = "/"\nmax_body = "10 apples"\n')
     with pytest.raises(StartError) as caught:

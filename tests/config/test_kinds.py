@@ -63,6 +63,8 @@ def test_taken(kind: kinds.Kind, value: object, read: object) -> None:
         (kinds.Text("path", names.path), 1, "a text in quotes"),
         (kinds.File(), "", "name of a file"),
         (kinds.File(), "a\0b", "name of a file"),
+        (kinds.File(), "~/a.pem", "give the whole path"),
+        (LOG, "~/access.log", "give the whole path"),
         (kinds.File(), 1, "name of a file"),
         (LOG, "sdtout", 'did you mean "stdout"'),
         (LOG, "access.log", 'a path with a "/"'),

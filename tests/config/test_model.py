@@ -71,6 +71,14 @@ def test_where_state_is_kept(environment: dict[str, str], uid: int, directory: s
     assert directory == Config(listen=()).state_dir
 
 
+def test_a_user_without_a_home_has_state_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run as numbers nobody has a name for."""
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert default_state_dir() == "/var/lib/mcpproxy"
+
+
 def test_the_promised_names_and_units() -> None:
     """The other rooms are written against these."""
     route, upstream = Route(upstream="u"), Upstream(urls=("http://h",))

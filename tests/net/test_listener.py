@@ -44,6 +44,12 @@ def test_a_port_in_use_is_named(steps):
     assert caught.value.hint
 
 
+def test_a_socket_without_a_directory_is_named(tmp_path: Path):
+    with pytest.raises(StartError, match=r"cannot listen on unix:.*No such file") as caught:
+        bind(Address("", 0, str(tmp_path / "none" / "x.sock")))
+    assert "directory" in caught.value.hint
+
+
 def test_a_foreign_address_is_named():
     with pytest.raises(StartError, match=r"cannot listen on 192\.0\.2\.1:0"):
         bind(Address("192.0.2.1", 0))

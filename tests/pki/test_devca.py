@@ -96,7 +96,9 @@ def test_public_addresses_are_refused(tmp_path: Path, address: str) -> None:
         ensure(tmp_path, [address])
 
 
-@pytest.mark.parametrize("host", ["", "two words", "a/b", "-x.test", "x..test", "https://x.test", "x.test:443"])
+@pytest.mark.parametrize(
+    "host", ["", "two words", "a/b", "-x.test", "x..test", "https://x.test", "x.test:443", "a" * 64 + ".test", "a." * 130 + "test"]
+)
 def test_what_is_no_host_is_refused(tmp_path: Path, host: str) -> None:
     with pytest.raises(StartError, match="not a host name"):
         ensure(tmp_path, [host])
