@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, TERMINAL_DRAIN_S, announce, quick, state_dir_option
+from mcpproxy.cli.options import EXAMPLE, TERMINAL_DRAIN_S, announce, quick, say, state_dir_option
 
 
 @click.command(
@@ -24,10 +24,13 @@ def command(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -
     Requests keep their path: a server at URL/mcp is found at /mcp here. Ctrl-C lets open streams end for 10 s, the second one ends
     at once. `mcpproxy run` with a file can change everything else.
     """
+    from mcpproxy.config.check import unwise
     from mcpproxy.ops.run import run
     from mcpproxy.pki import devca
 
     config = quick(url, listen, no_tls, state_dir)
+    for finding in unwise(config):
+        say(config, "warning", f"mcpproxy: warning: {'--listen' if finding.place[0] == 'listen' else 'URL'}: {finding.message}")
 
     def ready(urls: list[str]) -> None:
         announce(config, urls)

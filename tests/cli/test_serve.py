@@ -61,6 +61,17 @@ def test_what_cannot_be_served_is_refused_by_the_name_it_has_on_the_command_line
     assert lines[1].startswith(f"  {blamed}: ")
 
 
+@pytest.mark.parametrize(
+    ("options", "warning"), [(["--no-tls"], "plain HTTP on a public address"), ([], "a development certificate on a public")]
+)
+def test_what_is_unwise_to_listen_on_is_said(tmp_path: Path, options: list[str], warning: str) -> None:
+    address = f"0.0.0.0:{free_port()}"
+    with Command("serve", "http://127.0.0.1:1", *options, "--listen", address, state=tmp_path / "state") as command:
+        command.until_says("serving", "err")
+        assert command.err.startswith(f"mcpproxy: warning: --listen: {warning}")
+        assert command.told_to_end() == 0
+
+
 def test_ctrl_c_does_not_wait_for_a_stream_for_a_day(tmp_path: Path) -> None:
     def streaming(link: Link) -> None:
         link.read_request()
