@@ -31,6 +31,7 @@ from mcpproxy.upstream.pool import Pool, PoolLimits
 
 PROTOCOLS = ("http/1.1",)
 RESERVED_DESCRIPTORS = 64  # log files, listeners, the loop itself, a resolver or two
+COMMON = (False, 11, False)  # requests that are no HEAD, by HTTP/1.1: nearly all; answers to the others get a small part of the memory
 DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
 
 
@@ -105,7 +106,7 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         limits=HeadLimits(head=limits.head, target=limits.target, fields=limits.fields),
         scheme=b"https" if secure else b"http",
         variants={
-            key: Responses(b"HEAD" if key[0] else b"GET", key[1], key[2], limits.plans, limits.plan_bytes // 4)
+            key: Responses(b"HEAD" if key[0] else b"GET", key[1], key[2], limits.plans, limits.plan_bytes // (4 if key == COMMON else 32))
             for key in product((False, True), (10, 11), (False, True))
         },
         health=config.health.encode() if config.health else None,
@@ -126,7 +127,7 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         patience=_patience(config),
         mcp=all(route.mcp for route in config.route),
     )
-    room = connection_room(limits.connections)
+    room = connection_room(limits.connections, sum(upstream.keepalive for upstream in config.upstream.values()))
     full = b"" if secure else replies.reply(503, "too-many-connections", jsonrpc=False, close=True, retry_after=1)
     links = runtime.links
     listener = Listener(
@@ -154,12 +155,15 @@ def tls_context(listen: Listen, config: Config) -> ssl.SSLContext | None:
     return server_context(pairs, "1.2" if isinstance(tls, str) else tls.min_version, PROTOCOLS)
 
 
-def connection_room(configured: int) -> int:
-    """How many client connections fit into the descriptors we may have (the soft limit is raised to the hard one first)."""
+def connection_room(configured: int, idle: int) -> int:
+    """How many client connections fit into the descriptors we may have (the soft limit is raised to the hard one first).
+
+    `idle` links of the pools are open beside those that clients have in use.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    fits = max(8, (hard - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_EXCHANGE)
+    fits = max(8, (hard - RESERVED_DESCRIPTORS - idle) // DESCRIPTORS_PER_EXCHANGE)
     return min(configured, fits) if configured else fits
 
 

@@ -113,6 +113,17 @@ def test_what_a_plan_costs_grows_with_the_addresses_of_its_upstream(steps):
         stop(runtime)
 
 
+def test_response_heads_get_no_more_memory_than_request_heads(steps):
+    """There are stores for every kind of request, and a server may fill them all."""
+    runtime = assemble(config(listener("127.0.0.1:0")), steps.loop)
+    try:
+        stores = [store for each in runtime.fronts[0].judge.variants.values() for store in (each.store, each.templates)]
+        assert len(stores) == 16
+        assert sum(2 * store._room for store in stores) <= runtime.config.limits.plan_bytes
+    finally:
+        stop(runtime)
+
+
 def test_a_development_certificate_is_made_and_kept(steps, tmp_path: Path):
     top = f'state_dir = "{tmp_path}"'
     stop(assemble(config(listener("127.0.0.1:0", 'tls = "dev"'), top=top), steps.loop))
@@ -129,15 +140,38 @@ def test_a_redirect_goes_to_the_tls_listener(steps, certificate: Certificate):
     assert 443 == module._https_port(config(listener("127.0.0.1:0", 'redirect = "https"')))
 
 
-@pytest.mark.parametrize(("nofile", "configured", "room"), [(1064, 0, 500), (1064, 100, 100), (1064, 5000, 500), (40, 0, 8)])
-def test_clients_are_as_many_as_descriptors_allow(monkeypatch, nofile, configured, room):
+@pytest.mark.parametrize(
+    ("nofile", "idle", "configured", "room"),
+    [
+        (1064, 0, 0, 500),
+        (1064, 0, 100, 100),
+        (1064, 0, 5000, 500),
+        (1064, 64, 0, 468),
+        (1064, 64, 5000, 468),
+        (40, 0, 0, 8),
+        (200, 500, 0, 8),
+    ],
+)
+def test_clients_are_as_many_as_descriptors_allow(monkeypatch, nofile, idle, configured, room):
     """(The limit is played: lowered for real it could not be raised again.)"""
     raised = []
     monkeypatch.setattr(module.resource, "getrlimit", lambda _: (nofile // 2, nofile))
     monkeypatch.setattr(module.resource, "setrlimit", lambda _, limits: raised.append(limits))
-    assert room == connection_room(configured)
+    assert room == connection_room(configured, idle)
     assert [(nofile, nofile)] == raised
-    assert room == 8 or room * DESCRIPTORS_PER_EXCHANGE + RESERVED_DESCRIPTORS <= nofile
+    assert room == 8 or room * DESCRIPTORS_PER_EXCHANGE + RESERVED_DESCRIPTORS + idle <= nofile
+
+
+def test_idle_links_of_every_upstream_are_counted(steps, monkeypatch):
+    """A full house must not meet "out of descriptors" because pools keep links for a rainy day."""
+    asked = []
+    monkeypatch.setattr(module, "connection_room", lambda *numbers: asked.append(numbers) or 8)
+    tail = (
+        '[upstream.a]\nurls = ["http://127.0.0.1:9"]\nkeepalive = 7\n[upstream.b]\nurls = ["http://127.0.0.1:9"]\n'
+        '[[route]]\nupstream = "a"\n[[route]]\nupstream = "b"\npath = "/b"\n[limits]\nconnections = 50\n'
+    )
+    stop(assemble(config(listener("127.0.0.1:0"), tail), steps.loop))
+    assert [(50, 7 + 32)] == asked
 
 
 @pytest.mark.parametrize(
