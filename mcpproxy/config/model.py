@@ -293,7 +293,9 @@ class Limits(Struct, frozen=True, kw_only=True):
         ),
     ] = 0
     plans: Annotated[int, Key(Count(least=2), "Request heads remembered per listener, so that equal ones are judged once.")] = 4096
-    plan_bytes: Annotated[int, Key(Size(least=4 * KIB), "Memory for them.")] = 16 * MIB
+    plan_bytes: Annotated[
+        int, Key(Size(least=4 * KIB), "Memory for them. Their templates, and response heads, may take as much again each.")
+    ] = 16 * MIB
 
 
 def default_state_dir() -> str:
