@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mcpproxy.config import names
 from mcpproxy.config.mistakes import Wrong
+from mcpproxy.http.target import is_authority
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ LIKELY = st.text(alphabet="htps:/[]*.%0123456789abcdef?#@ -_é\0\n", max_size=30
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
-@given(text=st.one_of(st.text(), LIKELY, LIKELY.map("http://".__add__), LIKELY.map("/".__add__)))
+@given(text=st.one_of(st.text(), LIKELY, LIKELY.map("http://".__add__), LIKELY.map("/".__add__), LIKELY.map("::1%".__add__)))
 def test_a_normal_form_is_its_own_normal_form(reader: Callable[[str], str], text: str) -> None:
     """Also: whatever the text, it is taken or refused, and what is taken has nothing that could break a head or a log line."""
     try:
@@ -264,6 +265,8 @@ def test_a_normal_form_is_its_own_normal_form(reader: Callable[[str], str], text
         assert normal.isascii()
         assert normal.isprintable()
         assert " " not in normal
+    if reader in (names.host, names.host_policy):
+        assert is_authority(normal.removeprefix("*.").encode())  # or no request could ever be for it, and no server could take it as Host
 
 
 def refused(reader: Callable[[str], str], text: str, said: str) -> None:
