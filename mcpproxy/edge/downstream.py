@@ -20,12 +20,14 @@ It is one file because a connection is one state machine: whoever changes a stat
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from mcpproxy.clock import clock, monotonic
+from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.config.model import Limits
 from mcpproxy.edge import local, tunnel
 from mcpproxy.edge.cut import REQUEST_CUTS, cut
@@ -104,6 +106,7 @@ class Downstream(Link):
         "front",
         "get_plan",
         "head_began",
+        "head_size",
         "held",
         "input",
         "input_ended",
@@ -134,6 +137,7 @@ class Downstream(Link):
         self.ahead = b""  # bytes of the next request, read while this one is served
         self.held = b""  # a head that has not all arrived
         self.head_began = 0.0
+        self.head_size = 0  # bytes of the head of a request whose body is still measured
         self.looked = 0  # bytes of `held` that bad_start has seen
         self.since = monotonic()  # when the present state (idle, body, flush, linger) began or last moved
         self.served = 0
@@ -173,9 +177,12 @@ class Downstream(Link):
         except ssl.SSLWantWriteError:
             self.loop.add_writer(self.fd, self._shake)
             return
-        except (OSError, ValueError):  # ValueError: OpenSSL and a client that talks nonsense
+        except (OSError, ValueError) as error:  # ValueError: OpenSSL and a client that talks nonsense
             self.front.handshakes_failed += 1
-            self.close()
+            if getattr(error, "reason", "") == "HTTP_REQUEST":
+                self.answer_in_plain()
+            else:
+                self.close()
             return
         self.loop.remove_writer(self.fd)
         cipher = self.tls.cipher()
@@ -184,6 +191,14 @@ class Downstream(Link):
         self.since = monotonic()
         self.wheel.arm(self, self.since + min(self.front.limits.head_timeout, self.front.patience))
         self.loop.add_reader(self.fd, self.readable)
+
+    def answer_in_plain(self) -> None:
+        """Somebody forgot the s of https (OpenSSL knows a GET, HEAD, POST or PUT when it sees one): tell them in words they understand."""
+        self.loop.remove_writer(self.fd)
+        self.tls = None
+        self.recv, self.send = partial(socket.socket.recv, self.sock), partial(socket.socket.send, self.sock)
+        self.loop.add_reader(self.fd, self.readable)
+        self.answer_and_end(replies.reply(400, "plain-on-tls-port", jsonrpc=self.front.mcp, close=True))
 
     def readable(self) -> None:
         recv = self.recv
@@ -194,6 +209,8 @@ class Downstream(Link):
                 return
             data = b""
         if data:
+            if len(data) == READ:
+                self.loop.again(self.fd)
             state = self.input
             state(self, data)
         else:
@@ -248,7 +265,7 @@ class Downstream(Link):
 
     def refuse(self, error: ProxyError, head: bytes, began: float) -> None:
         """A head that is not to be served: one answer, one line, and the connection ends (what follows cannot be told apart)."""
-        answer = replies.reply(error.status, error.kind, jsonrpc=self.front.mcp, close=True)
+        answer = replies.reply(error.status, error.kind, jsonrpc=self.front.mcp, close=True, date=http_date())
         self.held = b""
         self.log.add(
             (
@@ -283,6 +300,7 @@ class Downstream(Link):
             local.answer(self, plan, data, end)
             return
         x.bytes_in = len(data)
+        self.head_size = end
         self.scanner = scanner = LengthScanner(plan.length) if plan.length >= 0 else ChunkedScanner(REQUEST)
         body = data[end:]
         try:
@@ -307,7 +325,7 @@ class Downstream(Link):
     def too_large(self, x: Exchange) -> bool:
         """A chunked body is measured as it comes."""
         route = x.plan.route
-        if route is None or x.bytes_in <= route.max_body + len(x.plan.heads[0]):
+        if route is None or x.bytes_in <= route.max_body + self.head_size:
             return False
         x.request_ended = False
         x.fail(ProxyError("body-too-large", Side.DOWNSTREAM, 413))
@@ -487,11 +505,22 @@ class Downstream(Link):
                 self.exchange.fail(ProxyError("body-timeout", Side.DOWNSTREAM, 408))
         elif self.between_requests():
             deadline = now
+        elif not self.reading and self.hung_up():
+            self.left(ConnectionResetError())
+            return None
         else:
             deadline = self.exchange.due(now)
         if self.fd < 0:
             return None
         return min(deadline, now + self.front.patience) if deadline > now else now + self.front.patience
+
+    def hung_up(self) -> bool:
+        """Has a client that is not read (its server is slow) left meanwhile? An end that may be a half-close is no hang-up."""
+        question = select.poll()
+        question.register(self.fd, select.POLLRDHUP)
+        events = question.poll(0)
+        may_wait = self.tls is None and (self.input is tunnel.from_client or not self.exchange.plan.keep)
+        return bool(events) and (not may_wait or bool(events[0][1] & (select.POLLHUP | select.POLLERR)))
 
     def end_now(self) -> None:
         """The process ends: what runs is cut, and says so in the log."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from mcpproxy.clock import clock, monotonic
+from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.edge import tunnel
 from mcpproxy.edge.plan import CHUNKED_LENGTH, INTERIM_LENGTH, UNTIL_CLOSE_LENGTH, Plan, ResponsePlan
 from mcpproxy.errors import ProxyError, Side
@@ -58,6 +58,7 @@ class Exchange:
         "bytes_out",
         "client",
         "commented",
+        "continued",
         "first",
         "held",
         "interims",
@@ -96,7 +97,7 @@ class Exchange:
         self.rest: bytes | None = None  # the request's body as far as it came with the head, kept for a second attempt
         self.request_id = b""
         self.upstream = NO_UPSTREAM  # the endpoint, as the log line shows it
-        self.request_ended = self.accepted = self.spoiled = self.server_done = False
+        self.request_ended = self.accepted = self.spoiled = self.server_done = self.continued = False
 
     # -- step 4: lease -----------------------------------------------------------------------------------------------------------------
 
@@ -266,6 +267,7 @@ class Exchange:
     def _interim(self, plan: ResponsePlan, data: bytes, end: int) -> None:
         """100, 103 and their kin go to an HTTP/1.1 client as they come (RFC 9110 §15.2)."""
         self.interims += 1
+        self.continued |= plan.status == 100
         self.client.since = clock.now  # if that was the 100 it waited for, it is the client's turn now
         if self.interims > INTERIM_LIMIT:
             self.fail(ProxyError("too-many-interim-responses", Side.UPSTREAM, 502))
@@ -390,6 +392,7 @@ class Exchange:
             error.kind,
             jsonrpc=route is None or route.mcp,
             close=not keep,
+            date=http_date(),
             retry_after=1 if error.status == 503 else None,
             head_only=self.plan.method == b"HEAD",
         )
@@ -430,6 +433,7 @@ class Exchange:
         try:
             if not ended:
                 data = link.recv(READ)
+                link.loop.again(link.fd)
                 ended = bool(data) and self.scanner.feed(data) == len(data) and self.scanner.done
         except (OSError, ProxyError):
             return False
@@ -449,7 +453,13 @@ class Exchange:
         assert link is not None and plan is not None
         if plan.idle_hint is not None:
             link.hint(plan.idle_hint)
-        return plan.keep_link and self.request_ended and not self.spoiled and link.pending is None
+        return (
+            plan.keep_link
+            and self.request_ended
+            and not self.spoiled
+            and link.pending is None
+            and (not self.plan.expects or self.continued)
+        )
 
     def tunnel_over(self, end: bytes) -> None:
         """Both directions of a tunnel ended."""
@@ -508,7 +518,7 @@ class Exchange:
         self.first = 0.0
         self.bytes_out = self.attempts = self.interims = self.reused = self.looked = 0
         self.upstream = NO_UPSTREAM
-        self.spoiled = self.server_done = False
+        self.spoiled = self.server_done = self.continued = False
 
     def let_go(self) -> None:
         """The client's connection is gone. The two know each other; without this both would wait for the garbage collector."""
@@ -576,7 +586,7 @@ def response_head(x: Exchange, data: bytes) -> None:
     x.link = x.rest = None
     if plan.idle_hint is not None:
         link.hint(plan.idle_hint)
-    if plan.keep_link and link.pending is None:
+    if plan.keep_link and link.pending is None and (not x.plan.expects or x.continued):
         link.pool.keep(link, now)
     else:
         link.pool.discard(link)

@@ -237,7 +237,7 @@ class Judge:
 
     def _location(self, head: RequestHead) -> bytes:
         port = b"" if self.redirect_port == 443 else b":%d" % self.redirect_port
-        return b"https://%b%b%b" % (head.host, port, head.target)
+        return b"https://%b%b%b" % (head.host, port, b"" if head.target == b"*" else head.target)
 
     def _local(self, head: RequestHead, about: bytes, status: int, make: Callable[[bool], bytes]) -> Plan:
         no_body = head.framing == NO_BODY or (head.framing == LENGTH and head.length == 0)

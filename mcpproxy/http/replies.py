@@ -60,6 +60,7 @@ MESSAGES = {
     "unknown-expectation": "Only 'Expect: 100-continue' can be met.",
     "unsupported-version": "Only HTTP/1.1 and HTTP/1.0 are spoken on this connection.",
     "tls-on-plain-port": "This port does not speak TLS.",
+    "plain-on-tls-port": "This port speaks TLS only: the address begins with https.",
     "head-timeout": "The request head did not arrive in time.",
     # where it wants to go
     "unknown-host": "This host name is not served here.",

@@ -62,7 +62,12 @@ class Link:
         """Read from this link (again)."""
         if not self.reading and self.fd >= 0:
             self.reading = True
-            self.loop.add_reader(self.fd, self.readable)
+            self._hear()
+
+    def _hear(self) -> None:
+        self.loop.add_reader(
+            self.fd, self.readable, drains=self.tls is None
+        )  # TLS takes a record at a time and leaves the rest with the kernel
 
     def pause(self) -> None:
         """Stop reading from this link."""
@@ -91,8 +96,10 @@ class Link:
     def read_failed(self, error: OSError) -> bool:
         """A read raised. True when that is the peer's clean end; False when there is nothing to do (`lost` was told, if it was that)."""
         if isinstance(error, WOULD_BLOCK):
-            if isinstance(error, ssl.SSLWantWriteError) and self.pending is None:
-                self.loop.add_writer(self.fd, self._read_after_write)  # a key update: TLS must write before it can read on
+            if isinstance(error, ssl.SSLWantWriteError):  # a key update: TLS must write before it can read on
+                self.loop.remove_reader(self.fd)  # or what lies unread calls us again and again meanwhile
+                if self.pending is None:
+                    self.loop.add_writer(self.fd, self._read_after_write)
             return False
         if isinstance(error, ssl.SSLZeroReturnError):
             return True  # close_notify; OpenSSL reads it as b"" only as long as we have not said ours
@@ -102,6 +109,7 @@ class Link:
     def _read_after_write(self) -> None:
         self.loop.remove_writer(self.fd)
         if self.reading:
+            self._hear()
             self.readable()
 
     # -- writing ---------------------------------------------------------------------------------------------------------------------
@@ -142,6 +150,8 @@ class Link:
             return
         self.pending = None
         self.loop.remove_writer(self.fd)
+        if self.reading:
+            self._hear()  # read_failed may have taken it out
         self.drained()
 
     # -- ends ------------------------------------------------------------------------------------------------------------------------

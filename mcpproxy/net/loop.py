@@ -1,6 +1,6 @@
 """The event loop of an edge process: uvloop for timers, signals and resolver threads, our own epoll for the sockets.
 
-One level-triggered epoll descriptor of ours is a reader of uvloop; when it is readable, `_turn` takes a batch of events and calls the callbacks by
+One epoll descriptor of ours is a reader of uvloop; when it is readable, `_turn` takes a batch of events and calls the callbacks by
 descriptor. Nothing else of uvloop or asyncio is on the data path: no Transport, no StreamReader, no Task, no Future, no timer handle per request.
 
 Why not uvloop's own `add_reader` for sockets (docs/decisions tell more):
@@ -8,6 +8,10 @@ Why not uvloop's own `add_reader` for sockets (docs/decisions tell more):
     of: the exchange would hang until its deadline. Here ERR and HUP come again until somebody has dealt with them.
  2. Each of its callbacks touches a Handle, a Context and a libuv structure of its own; with thousands of quiet streams these are cache misses,
     about a microsecond for every event.
+
+Two ways of being told: level-triggered (the default: bytes that were left are reported again), and `drains=True` for a reader that takes everything
+with each call or asks for another by `again`. The kernel then reports each arrival once and need not look at the socket a second time; ends and errors
+are repeated until the reader is gone, as before.
 
 Rules: a paused descriptor is not in the epoll set at all (the kernel reports ERR and HUP whatever the mask says, and would spin). A descriptor that was
 closed and given out again within a batch gets no event that was meant for the old one.
@@ -28,6 +32,7 @@ YOUNG_OBJECTS = (
 )
 BATCH = 256  # events taken at once; what is left over is reported again at the next turn
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
+ONCE = IN | select.EPOLLRDHUP | select.EPOLLET  # RDHUP: an end that came together with data would otherwise not be told again
 
 Callback = Callable[[], None]
 
@@ -35,14 +40,15 @@ Callback = Callable[[], None]
 class EdgeLoop:
     """HOT. Sockets by our epoll, everything else by the uvloop underneath."""
 
-    __slots__ = ("_epoll", "_new", "_readers", "_uv", "_writers", "call_later", "call_soon", "create_task", "getaddrinfo")
+    __slots__ = ("_epoll", "_masks", "_new", "_readers", "_uv", "_writers", "call_later", "call_soon", "create_task", "getaddrinfo")
 
     def __init__(self) -> None:
         self._uv = uv = uvloop.new_event_loop()
         asyncio.set_event_loop(uv)
         self._epoll = select.epoll()
-        self._readers: dict[int, Callback] = {}
-        self._writers: dict[int, Callback] = {}
+        self._readers: list[Callback | None] = []  # by descriptor
+        self._writers: list[Callback | None] = []
+        self._masks: list[int] = []  # what each reader is told by: IN or ONCE
         self._new: set[int] = set()  # descriptors registered in this turn
         self.call_soon, self.call_later, self.getaddrinfo = uv.call_soon, uv.call_later, uv.getaddrinfo
         self.create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = uv.create_task
@@ -58,13 +64,14 @@ class EdgeLoop:
                 continue  # another socket by now; level-triggered events come again
             try:
                 if events != OUT:
-                    callback = readers.get(fd)
+                    callback = readers[fd]
                     if callback is not None:
                         callback()
                         if events == IN or (new and fd in new):
                             continue
+                        self.again(fd)
                 if events != IN:
-                    callback = writers.get(fd)
+                    callback = writers[fd]
                     if callback is not None:
                         callback()
             except Exception as error:
@@ -76,42 +83,59 @@ class EdgeLoop:
         self.remove_writer(fd)
         self._uv.call_exception_handler({"message": "a socket callback raised", "exception": error})
 
-    def add_reader(self, fd: int, callback: Callback) -> None:
-        """Call when `fd` has bytes, an end or an error."""
-        known = fd in self._readers
+    def add_reader(self, fd: int, callback: Callback, *, drains: bool = False) -> None:
+        """Call when `fd` has bytes, an end or an error. `drains`: the callback leaves no bytes behind, or says so by `again`."""
+        if fd >= len(self._readers):
+            self._grow(fd)
+        known = self._masks[fd]
+        mask = ONCE if drains else IN
         self._readers[fd] = callback
-        if not known:
-            self._watch(fd, fd in self._writers, IN | OUT if fd in self._writers else IN)
+        if known != mask:
+            self._masks[fd] = mask
+            self._watch(fd, bool(known) or self._writers[fd] is not None)
 
     def remove_reader(self, fd: int) -> None:
         """Call no more."""
-        if self._readers.pop(fd, None) is not None:
-            self._unwatch(fd, fd in self._writers, OUT)
+        if fd < len(self._readers) and self._readers[fd] is not None:
+            self._readers[fd] = None
+            self._masks[fd] = 0
+            self._watch(fd, True)
+
+    def again(self, fd: int) -> None:
+        """What is left at a reader that drains will be told."""
+        if self._masks[fd] == ONCE and self._writers[fd] is None:
+            self._epoll.modify(fd, ONCE)
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         """Call when `fd` takes bytes, or fails."""
-        known = fd in self._writers
+        if fd >= len(self._writers):
+            self._grow(fd)
+        known = self._writers[fd] is not None
         self._writers[fd] = callback
         if not known:
-            self._watch(fd, fd in self._readers, IN | OUT if fd in self._readers else OUT)
+            self._watch(fd, self._readers[fd] is not None)
 
     def remove_writer(self, fd: int) -> None:
         """Call no more."""
-        if self._writers.pop(fd, None) is not None:
-            self._unwatch(fd, fd in self._readers, IN)
+        if fd < len(self._writers) and self._writers[fd] is not None:
+            self._writers[fd] = None
+            self._watch(fd, True)
 
-    def _watch(self, fd: int, known: bool, mask: int) -> None:
-        if known:
+    def _grow(self, fd: int) -> None:
+        more = fd + 64 - len(self._readers)
+        self._readers += [None] * more
+        self._writers += [None] * more
+        self._masks += [0] * more
+
+    def _watch(self, fd: int, known: bool) -> None:
+        mask = self._masks[fd] if self._writers[fd] is None else (self._masks[fd] and IN) | OUT
+        if not mask:
+            self._epoll.unregister(fd)
+        elif known:
             self._epoll.modify(fd, mask)
         else:
             self._epoll.register(fd, mask)
             self._new.add(fd)
-
-    def _unwatch(self, fd: int, still: bool, mask: int) -> None:
-        if still:
-            self._epoll.modify(fd, mask)
-        else:
-            self._epoll.unregister(fd)
 
     # -- life --------------------------------------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,8 @@ class UpstreamLink(Link):
         if lessee is None:
             self.pool.forget(self)  # closed while idle, or bytes nobody asked for
         elif data:
+            if len(data) == READ:
+                self.loop.again(self.fd)
             receive = lessee.receive
             receive(lessee, data)
         else:

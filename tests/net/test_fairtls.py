@@ -1,6 +1,7 @@
 """A peer whose TLS records carry no data gets one record's worth of attention at a time."""
 
 import _ssl
+import contextlib
 import ctypes
 import socket
 import ssl
@@ -8,6 +9,7 @@ import ssl
 import pytest
 
 from mcpproxy.net import fairtls
+from mcpproxy.net.link import READ, Link
 from mcpproxy.net.tls import Identity, client_context, server_context
 from tests.support.certs import Certificate
 
@@ -79,6 +81,51 @@ def test_a_read_ends_after_one_record_that_carries_no_data(pair, kind, reader):
     empty, data = turns(link)
     assert data == b"data"
     assert empty >= UPDATES
+
+
+class Counting(Link):
+    """Counts how often the loop calls it."""
+
+    __slots__ = ("calls", "got")
+
+    def __init__(self, steps, sock):
+        super().__init__(steps.loop, steps.wheel, sock)
+        self.calls, self.got = 0, b""
+
+    def readable(self):
+        self.calls += 1
+        try:
+            self.got += self.recv(READ)
+        except OSError as error:
+            self.read_failed(error)
+
+
+def test_a_read_that_must_write_first_waits_and_does_not_spin(pair, steps):
+    """The peer asks for our new keys and does not take them: what it sent beside must not call us again and again."""
+    ours, peer = pair
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    link = Counting(steps, ours)
+    link.resume()
+    for _ in range(UPDATES):
+        update_keys(peer, UPDATE_REQUESTED)
+    steps.turn(1000)
+    link.calls = 0
+    steps.turn(100)
+    assert link.calls == 0
+    assert link.reading
+
+    text = b"data"
+
+    def goes_on():
+        nonlocal text
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            peer.recv(READ)
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            text = text[peer.send(text) :] if text else b""
+        return link.got == b"data"
+
+    steps.until(goes_on, "the peer took them, and its data arrived")
+    link.close()
 
 
 def test_it_was_possible_here(pair):

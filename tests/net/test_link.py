@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mcpproxy.net.link import READ, WOULD_BLOCK, Link, prepare
+from mcpproxy.net.link import READ, RECORD, WOULD_BLOCK, Link, prepare
 from tests.net.stepping import DEADLINE, read_all, tcp_pair
 from tests.support.certs import Certificate
 
@@ -34,6 +34,8 @@ class Noting(Link):
                 return
             data = b""
         if data:
+            if len(data) == READ:
+                self.loop.again(self.fd)
             self.data.append(data)
         else:
             self.ends += 1
@@ -223,6 +225,56 @@ def test_no_byte_hides_from_the_loop(pair, steps, kind):
         peer.sendall(b"%02d" % number)
     link.resume()
     steps.until(lambda: b"".join(b"%02d" % number for number in range(20)) == b"".join(link.data))
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_more_than_one_read_is_read_on(pair, steps, kind):
+    link, peer = pair(kind)
+    sender = threading.Thread(target=peer.sendall, args=(BIG[: 40 * READ],))
+    sender.start()
+    link.resume()
+    steps.until(lambda: sum(map(len, link.data)) == 40 * READ)
+    sender.join()
+    assert b"".join(link.data) == BIG[: 40 * READ]
+
+
+@pytest.mark.parametrize("kind", TLS)
+@pytest.mark.parametrize("sent", [1, RECORD, RECORD + 1, READ, READ + 9, READ + RECORD, READ + 2 * RECORD, 5 * READ])
+def test_reading_on_takes_what_is_there_up_to_its_bound(pair, steps, kind, sent):
+    link, peer = pair(kind)
+    sender = threading.Thread(target=peer.sendall, args=(BIG[:sent],))
+    sender.start()
+    got = []
+
+    def read():
+        data = link.recv(READ)
+        got.append(link.read_on(data) if len(data) == RECORD else data)
+
+    steps.loop.add_reader(link.fd, read)
+    steps.until(lambda: sum(map(len, got)) == sent)
+    sender.join()
+    steps.loop.remove_reader(link.fd)
+    assert b"".join(got) == BIG[:sent]
+    assert max(map(len, got)) <= READ + RECORD
+
+
+@pytest.mark.parametrize("kind", TLS)
+def test_reading_on_leaves_an_end_and_an_error_to_the_next_read(pair, steps, kind):
+    link, peer = pair(kind)
+    peer.sendall(BIG[: 2 * RECORD])
+    peer.close()
+    data = b""
+
+    def read():
+        nonlocal data
+        data = link.read_on(link.recv(READ))
+        steps.loop.remove_reader(link.fd)
+
+    steps.loop.add_reader(link.fd, read)
+    steps.until(lambda: data)
+    assert data == BIG[: 2 * RECORD]
+    link.resume()
+    steps.until(lambda: link.ends or link.error)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -140,3 +140,39 @@ assert gc.get_stats()[0]["collections"] > 0
 assert len(gc.get_objects()) < 100_000
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_reader_that_drains_is_told_once_for_each_arrival_and_asks_for_what_it_left(steps, pair):
+    ours, theirs = pair
+    heard = []
+    steps.loop.add_reader(ours.fileno(), lambda: heard.append(ours.recv(1)), drains=True)
+    theirs.send(b"abc")
+    steps.until(lambda: heard)
+    steps.turn(3)
+    assert heard == [b"a"], "the rest was left, and nobody asked"
+    steps.loop.again(ours.fileno())
+    steps.turn(3)
+    assert heard == [b"a", b"b"]
+    theirs.send(b"d")
+    steps.turn(3)
+    assert heard == [b"a", b"b", b"c"], "an arrival is told, however much lies there"
+    steps.loop.add_writer(ours.fileno(), lambda: steps.loop.remove_writer(ours.fileno()))
+    steps.turn(4)
+    assert heard[3:] == [b"d"], "while it also writes, what lies there is told"
+    steps.loop.remove_reader(ours.fileno())
+
+
+def test_a_reader_that_drains_hears_an_end_that_came_with_the_last_bytes(steps, pair):
+    ours, theirs = pair
+    heard = []
+
+    def read():
+        heard.append(ours.recv(100))
+        if not heard[-1]:
+            steps.loop.remove_reader(ours.fileno())
+
+    theirs.send(b"abc")
+    theirs.close()
+    steps.loop.add_reader(ours.fileno(), read, drains=True)
+    steps.until(lambda: heard[-1:] == [b""])
+    assert heard == [b"abc", b""]

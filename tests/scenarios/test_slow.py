@@ -3,6 +3,7 @@
 Limits are shortened to a second; a paced sender may sleep between its bytes, because the pace is what is tested.
 """
 
+import contextlib
 import hashlib
 import socket
 import ssl
@@ -405,3 +406,30 @@ def test_pipelined_requests_of_a_client_that_reads_nothing_cost_no_memory(run: R
             stays(lambda: daemon.rss() - before < 2 * MIB, 0.7, "memory is bounded")
             with daemon.client() as other:
                 assert other.exchange(get()).status == 200
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_client_that_leaves_its_stalled_upload_is_noticed(
+    secure: bool, run: Run, tls_listen: dict[str, Any], certificate: Certificate
+) -> None:
+    """The server does not read, so the client is not read either: its end must be seen all the same, or both legs stay for a day."""
+    entered = threading.Event()
+
+    def deaf(link: Link) -> None:
+        link.read_head()
+        entered.set()
+        link.hang()
+
+    with ScriptedUpstream(deaf) as upstream:
+        daemon = run(upstream.url, limits=LIMITS, route={"max_body": "1GiB"}, **({"listen": tls_listen} if secure else {}))
+        before = daemon.resting()
+        client = daemon.client(tls=certificate.client()) if secure else daemon.client()
+        client.send(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000000\r\n\r\n")
+        assert entered.wait(10)
+        client.link.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                client.link.send(b"x" * 65536)
+        client.reset()
+        assert daemon.record(path="/mcp")["end"] == "client-gone"
+        until(lambda: daemon.descriptors() <= before, "both legs are closed")

@@ -271,3 +271,20 @@ def test_failed_handshakes_leave_neither_memory_nor_descriptors(run: Run, tls_li
         fail(600)
         until(lambda: daemon.descriptors() <= descriptors, lambda: f"{descriptors} descriptors again, have {daemon.descriptors()}")
         assert daemon.rss() - before < 2 * 1024 * 1024
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT"])
+def test_plain_http_on_a_tls_port_is_told_so(method: str, run: Run, tls_listen: dict[str, Any], certificate: Certificate) -> None:
+    """Somebody typed http for https. Large and in pieces, so that what lies unread would reset the answer away."""
+    with ScriptedUpstream(answer()) as upstream:
+        daemon = run(upstream.url, listen=tls_listen)
+        with daemon.client() as client:
+            client.send(f"{method} /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n".encode() + b"x" * 100_000)
+            client.send(b"x" * 100_000)
+            got = client.response()
+            assert got.status == 400
+            assert b"plain-on-tls-port" in got.body
+            assert client.is_closed()
+        with shake(daemon, certificate.client()) as client:
+            assert client.exchange(post()).status == 200
+    assert not upstream.links[1:], "nothing of it went upstream"
