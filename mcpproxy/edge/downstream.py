@@ -445,28 +445,16 @@ class Downstream(Link):
             if not (state is ahead_bytes and self.between_requests()):
                 self.exchange.client_left(b"done" if self.exchange.server_done else b"client-gone")
         elif state is next_head and self.held:
-            now = monotonic()
-            self.log.add(
-                (
-                    local.describe_refused(self.held),
-                    self.about,
-                    self.next_id(),
-                    self.head_began,
-                    0.0,
-                    now,
-                    CLIENT_LEFT,
-                    len(self.held),
-                    0,
-                    NO_UPSTREAM,
-                    0,
-                    b"client-gone",
-                    b',"reason":"unfinished-head"',
-                )
-            )
+            self._log_unfinished(b"client-gone")
         if error is None:
             self.close()
         else:
             self.abort()
+
+    def _log_unfinished(self, end: bytes) -> None:
+        """A head began and will not be finished."""
+        row = (local.describe_refused(self.held), self.about, self.next_id(), self.head_began, 0.0, monotonic(), CLIENT_LEFT)
+        self.log.add((*row, len(self.held), 0, NO_UPSTREAM, 0, end, b',"reason":"unfinished-head"'))
 
     def _release(self) -> None:
         front = self.front
@@ -485,7 +473,9 @@ class Downstream(Link):
                     self.refuse(ProxyError("head-timeout", Side.DOWNSTREAM, 408), self.held, self.head_began)
             else:
                 deadline = self.since + (limits.keepalive if self.served else limits.head_timeout)
-                if deadline <= now:
+                if deadline <= now and self.asked(select.POLLIN):
+                    deadline = now + 1.0  # we slept (a frozen machine), the client did not: its request lies unread
+                elif deadline <= now:
                     self.close()
         elif state is None:
             self.front.handshakes_failed += 1
@@ -516,19 +506,26 @@ class Downstream(Link):
 
     def hung_up(self) -> bool:
         """Has a client that is not read (its server is slow) left meanwhile? An end that may be a half-close is no hang-up."""
-        question = select.poll()
-        question.register(self.fd, select.POLLRDHUP)
-        events = question.poll(0)
+        events = self.asked(select.POLLRDHUP)
         may_wait = self.tls is None and (self.input is tunnel.from_client or not self.exchange.plan.keep)
-        return bool(events) and (not may_wait or bool(events[0][1] & (select.POLLHUP | select.POLLERR)))
+        return bool(events) and (not may_wait or bool(events & (select.POLLHUP | select.POLLERR)))
+
+    def asked(self, events: int) -> int:
+        """Ask the kernel, past the loop: which of these events (or an end, or an error) are there now?"""
+        question = select.poll()
+        question.register(self.fd, events)
+        found = question.poll(0)
+        return found[0][1] if found else 0
 
     def end_now(self) -> None:
         """The process ends: what runs is cut, and says so in the log."""
         if self.input in (ahead_bytes, body_bytes, tunnel.from_client) and not self.flushing and not self.between_requests():
             self.exchange.client_left(b"stopped")
             self.abort()
-        else:
-            self.close()
+            return
+        if self.input is next_head and self.held:
+            self._log_unfinished(b"stopped")
+        self.close()
 
     def waits_for_100(self) -> bool:
         """Is it the server's turn to speak (RFC 9110 §10.1.1)? The client's silence is no stall then."""

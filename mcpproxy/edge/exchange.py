@@ -310,7 +310,7 @@ class Exchange:
         route = self.plan.route
         assert route is not None
         if self.rplan is None:
-            deadline = self.began + self.plan.pool.limits.response_timeout
+            deadline = max(self.began, self.client.since) + self.plan.pool.limits.response_timeout  # a slow upload is not the server's time
             if deadline <= now:
                 self.fail(ProxyError("response-timeout", Side.UPSTREAM, 504))
             return deadline
@@ -468,7 +468,7 @@ class Exchange:
         self.client.close()
 
     def _over(self, end: bytes) -> None:
-        self._record(end, self._status(), self.rplan.extra if self.rplan is not None else b"")
+        self._record(end, self._status(), self.rplan.extra if self.rplan is not None and self.plan.opens else b"")
         self.client.exchange_over(self.client.keep and self.request_ended)
 
     def _settle(self, *, keep: bool) -> None:
@@ -580,7 +580,7 @@ def response_head(x: Exchange, data: bytes) -> None:
             x.upstream,
             x.reused,
             b"done",
-            plan.extra,
+            plan.extra if x.plan.opens else b"",
         )
     )
     x.link = x.rest = None

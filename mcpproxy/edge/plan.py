@@ -62,6 +62,7 @@ class Plan:
     request_id: bytes | None = None  # the client's own
     upgrade: bytes | None = None
     expects: bool = False  # the client waits for 100 before it sends its body
+    opens: bool = True  # it names no session: one in the response is new
     answer: bytes | None = None  # answered here, nothing goes upstream
     answer_close: bytes = b""
     status: int = 0
@@ -223,6 +224,7 @@ class Judge:
             request_id=own if own is not None and REQUEST_ID.fullmatch(own) else None,
             upgrade=upgrade,
             expects=parsed.expect_continue,
+            opens=parsed.first(b"mcp-session-id") is None,
         )
 
     def _hosts(self, live: LiveRoute, head: RequestHead) -> list[bytes]:
