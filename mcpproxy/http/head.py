@@ -97,10 +97,7 @@ def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
         raise HeadError(400, "missing-host")
     if not targets.is_authority(authority):
         raise HeadError(400, "bad-host")
-    try:
-        h11.Request(method=method, target=raw_target, headers=fields.pairs, http_version=b"1.0" if version == 10 else b"1.1")
-    except h11.LocalProtocolError as error:
-        raise HeadError(400, "bad-field") from error
+    _ask_h11(fields, h11.Request, method=method, target=raw_target)
     target = targets.reduced(method, raw_target, authority)
     if target is None:
         raise HeadError(400, "bad-target")
@@ -132,11 +129,7 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
     _check_size(head, head.count(b"\n") - 2, RESPONSE_LIMITS, response=True)
     fields = Fields(head, end, 502)
     length, chunked = fields.framing(version)
-    kind = h11.Response if status >= 200 else h11.InformationalResponse
-    try:
-        kind(status_code=status, headers=fields.pairs, http_version=b"1.0" if version == 10 else b"1.1", reason=reason)
-    except h11.LocalProtocolError as error:
-        raise HeadError(502, "bad-field") from error
+    _ask_h11(fields, h11.Response if status >= 200 else h11.InformationalResponse, status_code=status, reason=reason)
     said = fields.options()
     if method == b"HEAD" or status < 200 or status in (204, 304):  # RFC 9112 §6.3, rule 1
         framing, length = NO_BODY, None
@@ -221,36 +214,55 @@ def _check_bytes(head: bytes, status: int) -> None:
 # -- fields -----------------------------------------------------------------------------------------------------------------------------------
 
 is_length = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS).fullmatch
-field_lines = re.compile(rb"([%b]+):([%b]*)\r\n" % (TOKEN, TEXT)).findall
+field_line = re.compile(rb"([%b]+):([%b]*)" % (TOKEN, TEXT)).fullmatch
+LINES = 1024  # field lines remembered: heads that differ mostly share all lines but one or two
+LONGEST_LINE = 512  # bytes of a line worth remembering; at most 1 MiB altogether
+judged: dict[bytes, Field] = {}  # lines that h11 and we found good, whatever head they stood in
 names_timeout = re.compile(rb"(?<![^,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE).search
 
 
 class Fields:
     """The field lines of a head, taken apart in one go: every byte between start line and empty line belongs to exactly one good line."""
 
-    __slots__ = ("all", "first", "pairs", "status", "twice")
+    __slots__ = ("all", "first", "fresh", "status", "twice")
 
     def __init__(self, head: bytes, start: int, status: int) -> None:
         """Raises HeadError with `status`."""
-        found = field_lines(head, start)
-        everything: list[Field] = []
-        self.first = first = dict[bytes, bytes]()
-        self.pairs: list[tuple[bytes, bytes]] = []
-        self.twice: set[bytes] = set()
         self.status = status
-        size = start + 2
-        for name, text in found:
-            size += len(name) + len(text) + 3
-            lower, value = name.lower(), text.strip(b" \t")
-            everything.append((name, lower, value))
-            self.pairs.append((name, value))
+        self.first = first = dict[bytes, bytes]()
+        self.fresh: list[tuple[bytes, Field]] = []  # lines nobody has judged yet
+        self.twice: set[bytes] = set()
+        if not head.endswith(b"\r\n\r\n"):
+            raise self._why(head)
+        everything: list[Field] = []
+        for line in head[start:-4].split(b"\r\n") if len(head) > start + 2 else ():
+            field = judged.get(line)
+            if field is None:
+                found = field_line(line)
+                if found is None:
+                    raise self._why(head)
+                name = found[1]
+                field = name, name.lower(), found[2].strip(b" \t")
+                self.fresh.append((line, field))
+            everything.append(field)
+            lower = field[1]
             if lower in first:
                 self.twice.add(lower)
             else:
-                first[lower] = value
+                first[lower] = field[2]
         self.all = tuple(everything)
-        if size != len(head) or head.find(b"\r\n\r\n") != size - 4:
-            raise self._why(head)
+
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """What h11 has not judged before."""
+        return [(name, value) for _, (name, _, value) in self.fresh]
+
+    def remember(self) -> None:
+        """h11 found nothing wrong."""
+        for line, field in self.fresh:
+            if len(line) <= LONGEST_LINE:
+                if len(judged) >= LINES:
+                    judged.clear()
+                judged[line] = field
 
     def _why(self, head: bytes) -> HeadError:
         """Something lies between the lines."""
@@ -291,6 +303,18 @@ class Fields:
 
 
 NO_OPTIONS: frozenset[bytes] = frozenset()
+
+
+def _ask_h11(fields: Fields, kind: Callable[..., object], **start: object) -> None:
+    """Let h11 judge the start line and every field line it has not seen (with a Host of our own: the real one is judged by us, and counted)."""
+    try:
+        kind(headers=[ANY_HOST, *[pair for pair in fields.pairs() if pair[0].lower() != b"host"]], **start)
+    except h11.LocalProtocolError as error:
+        raise HeadError(fields.status, "bad-field") from error
+    fields.remember()
+
+
+ANY_HOST = (b"Host", b"any")
 
 
 def _keeps(version: int, said: frozenset[bytes]) -> bool:
