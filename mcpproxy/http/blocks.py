@@ -1,0 +1,149 @@
+"""HOT. Field blocks (HPACK, RFC 7541) from and to the fields they mean, each distinct block read or written once.
+
+Reading: a block that left the dynamic table alone means the same thing until the table changes, so what was made of it is remembered that long.
+The library decodes; here a table counts its changes, and keeps plain bytes (the library would keep views of whole blocks alive).
+
+Writing: nothing of ours goes into the client's table. A block is then the same bytes on every connection and is made once for all of them, no
+secret can be guessed by its length (RFC 7541 §7.1), and no connection holds a table. What an index would save in bytes, it costs in work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hpack import Decoder
+from hpack.table import HeaderTable
+
+REMEMBERED = 32  # blocks per connection: an agent has a handful of different requests
+REMEMBERED_SIZE = 4096  # bytes of such a block
+LINES, LINE_SIZE = 4096, 512  # encoded fields of responses remembered by all connections together, and how long one may be
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class Table(HeaderTable):
+    """A dynamic table that counts its additions."""
+
+    __slots__ = ("additions",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.additions = 0
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add, with bytes of our own."""
+        self.additions += 1
+        super().add(bytes(name), bytes(value))
+
+
+class BlockReader(Decoder):
+    """The client's blocks."""
+
+    __slots__ = ("_steady", "known")
+
+    def __init__(self, list_limit: int) -> None:
+        super().__init__(list_limit)
+        self.header_table: Table = Table()
+        self._steady = False  # the last block changed nothing
+        self.known: dict[bytes, object] = {}  # block → whatever the caller made of it; emptied by every change of the table
+
+    def read(self, block: bytes) -> Fields:
+        """The fields of a block. Raises hpack.HPACKError; the connection is lost then."""
+        table = self.header_table
+        before = table.additions, len(table.dynamic_entries), table.maxsize
+        try:
+            return [(field[0], field[1]) for field in self.decode(block, raw=True)]
+        finally:
+            if before != (table.additions, len(table.dynamic_entries), table.maxsize):
+                self.known.clear()
+                self._steady = False
+            else:
+                self._steady = True
+
+    def remember(self, block: bytes, meaning: object) -> None:
+        """Of the block that was read last."""
+        if self._steady and len(block) <= REMEMBERED_SIZE:
+            if len(self.known) >= REMEMBERED:
+                self.known.clear()
+            self.known[block] = meaning
+
+
+# -- writing ------------------------------------------------------------------------------------------------------------------------------------
+
+STATIC = {field: number for number, field in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
+STATIC_NAMES = {field[0]: number for number, field in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
+TABLE_SIZE_0 = b"\x20"  # §6.3
+
+lines: dict[tuple[bytes, bytes], bytes] = {}
+
+
+def integer(value: int, bits: int, first: int) -> bytes:
+    """§5.1: an integer after `first`, in a prefix of so many bits."""
+    most = (1 << bits) - 1
+    if value < most:
+        return bytes((first | value,))
+    encoded = bytearray((first | most,))
+    value -= most
+    while value >= 128:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def line(field: tuple[bytes, bytes]) -> bytes:
+    """One field: indexed if the static table has it (§6.1), otherwise literal without indexing (§6.2.2)."""
+    known = lines.get(field)
+    if known is not None:
+        return known
+    number = STATIC.get(field)
+    if number is not None:
+        return bytes((0x80 | number,))
+    name, value = field
+    number = STATIC_NAMES.get(name)
+    start = b"\0%b%b" % (integer(len(name), 7, 0), name) if number is None else integer(number, 4, 0)
+    encoded = b"%b%b%b" % (start, integer(len(value), 7, 0), value)
+    if len(encoded) <= LINE_SIZE:
+        if len(lines) >= LINES:
+            lines.clear()
+        lines[field] = encoded
+    return encoded
+
+
+def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The block that means these fields, on any connection."""
+    return b"".join(map(line, fields))
+
+
+class BlockWriter:
+    """The encoder of one connection, in the shape that the h2 library expects."""
+
+    __slots__ = ("_limit", "_owed", "_told")
+
+    def __init__(self) -> None:
+        self._limit = 4096
+        self._owed = b""
+        self._told = False
+
+    @property
+    def header_table_size(self) -> int:
+        """What the client allows."""
+        return self._limit
+
+    @header_table_size.setter
+    def header_table_size(self, size: int) -> None:
+        """A client that shrinks its table must be told that we follow (§4.2, RFC 9113 §4.3.1): once to nothing, then never again."""
+        if size < self._limit and not self._told:
+            self._told = True
+            self._owed = TABLE_SIZE_0
+        self._limit = size
+
+    def encode(self, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The next block of this connection."""
+        return self.framed(block(fields))
+
+    def framed(self, known: bytes) -> bytes:
+        """A block that was made before, as the next one of this connection."""
+        if self._owed:
+            known, self._owed = self._owed + known, b""
+        return known
