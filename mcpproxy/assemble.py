@@ -12,10 +12,12 @@ from itertools import product
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.config.model import Config, Listen, Upstream
 from mcpproxy.edge.downstream import Downstream, Draining, Front
+from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.edge.plan import Judge, LiveRoute, Responses
 from mcpproxy.edge.router import Router
 from mcpproxy.edge.store import Store
 from mcpproxy.http import replies
+from mcpproxy.http.h2 import Connection
 from mcpproxy.http.head import HeadLimits
 from mcpproxy.net.listener import Address, Listener, bind
 from mcpproxy.net.loop import EdgeLoop
@@ -29,9 +31,9 @@ from mcpproxy.upstream.dial import Dial
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Pool, PoolLimits
 
-PROTOCOLS = ("http/1.1",)
+PROTOCOLS = ("h2", "http/1.1")
 RESERVED_DESCRIPTORS = 64  # log files, listeners, the loop itself, a resolver or two
-COMMON = (False, 11, False)  # requests that are no HEAD, by HTTP/1.1: nearly all; answers to the others get a small part of the memory
+COMMON = ((False, 11, False), (False, 20, False))  # no HEAD, by HTTP/1.1 or HTTP/2: nearly all; answers to others get little of the memory
 DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
 
 
@@ -48,7 +50,7 @@ class Runtime:
     messages: Messages
     sink: Sink | None
     draining: Draining
-    links: set[Downstream]
+    links: set[Downstream | Multiplex]
     began: float = field(default_factory=monotonic)
     fronts: list[Front] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
@@ -106,8 +108,8 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         limits=HeadLimits(head=limits.head, target=limits.target, fields=limits.fields),
         scheme=b"https" if secure else b"http",
         variants={
-            key: Responses(b"HEAD" if key[0] else b"GET", key[1], key[2], limits.plans, limits.plan_bytes // (4 if key == COMMON else 32))
-            for key in product((False, True), (10, 11), (False, True))
+            key: Responses(b"HEAD" if key[0] else b"GET", key[1], key[2], limits.plans, limits.plan_bytes // (6 if key in COMMON else 64))
+            for key in product((False, True), (10, 11, 20), (False, True))
         },
         health=config.health.encode() if config.health else None,
         redirect=listen.redirect == "https",
@@ -119,12 +121,15 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         judge=judge,
         plans=Store(limits.plans, limits.plan_bytes, heads),
         templates=Store(limits.plans, limits.plan_bytes, heads),
+        plans_h2=Store(limits.plans, limits.plan_bytes, heads),
+        templates_h2=Store(limits.plans, limits.plan_bytes, heads),
         log=runtime.log,
         limits=limits,
         draining=runtime.draining,
         links=runtime.links,
         id_prefix=secrets.token_hex(4).encode() + b"-",
         patience=_patience(config),
+        h2=Connection if listen.h2 else None,
         mcp=all(route.mcp for route in config.route),
     )
     room = connection_room(limits.connections, sum(upstream.keepalive for upstream in config.upstream.values()))
@@ -152,7 +157,7 @@ def tls_context(listen: Listen, config: Config) -> ssl.SSLContext | None:
         pairs = [Identity(str(made[0]), str(made[1]))]
     else:
         pairs = [Identity(pair.cert, pair.key) for pair in tls.files]
-    return server_context(pairs, "1.2" if isinstance(tls, str) else tls.min_version, PROTOCOLS)
+    return server_context(pairs, "1.2" if isinstance(tls, str) else tls.min_version, PROTOCOLS if listen.h2 else PROTOCOLS[1:])
 
 
 def connection_room(configured: int, idle: int) -> int:

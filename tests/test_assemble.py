@@ -118,7 +118,7 @@ def test_response_heads_get_no_more_memory_than_request_heads(steps):
     runtime = assemble(config(listener("127.0.0.1:0")), steps.loop)
     try:
         stores = [store for each in runtime.fronts[0].judge.variants.values() for store in (each.store, each.templates)]
-        assert len(stores) == 16
+        assert len(stores) == 24
         assert sum(2 * store._room for store in stores) <= runtime.config.limits.plan_bytes
     finally:
         stop(runtime)

@@ -101,6 +101,21 @@ class Listen(Struct, frozen=True, kw_only=True):
             "plain HTTP",
         ),
     ] = None
+    h2: Annotated[
+        bool,
+        Key(
+            Flag(),
+            "Offer HTTP/2: over TLS by ALPN, on plain listeners to clients that begin with it (prior knowledge). HTTP/1.1 is always spoken.",
+        ),
+    ] = True
+    h2_lane: Annotated[
+        bool,
+        Key(
+            Flag(),
+            "The common HTTP/2 frames take a short way past the h2 library (docs/decisions tell how). `false` sends every frame through it: "
+            "many times slower, for when you want to know whether an oddity is ours.",
+        ),
+    ] = True
     redirect: Annotated[
         Literal["https"] | None,
         Key(
@@ -284,6 +299,13 @@ class Limits(Struct, frozen=True, kw_only=True):
     ] = 60.0
     handshake_timeout: Annotated[float, Key(Duration(), "How long a TLS handshake may take.")] = 10.0
     keepalive: Annotated[float, Key(Duration(), "How long an idle client connection is kept open between requests.")] = 75.0
+    streams: Annotated[
+        int,
+        Key(
+            Count(),
+            "Requests that one HTTP/2 connection may have open at once (SETTINGS_MAX_CONCURRENT_STREAMS); beyond it REFUSED_STREAM.",
+        ),
+    ] = 128
     connections: Annotated[
         int,
         Key(

@@ -72,6 +72,8 @@ tls = { hosts = ["mcp.test"] }
 
 [[listen]]                              # for a neighbour that has done TLS already
 address = "unix:/run/mcpproxy/plain.sock"
+h2 = true                               # default
+h2_lane = true                          # default
 
 [upstream.search]                       # two copies of one server
 urls = ["http://127.0.0.1:8000", "http://127.0.0.1:8001"]
@@ -124,6 +126,7 @@ head_timeout = "10s"                    # default
 body_stall = "60s"                      # default
 handshake_timeout = "10s"               # default
 keepalive = "75s"                       # default
+streams = 128                           # default
 connections = 0                         # default: what the limit on open files allows
 plans = 4096                            # default
 plan_bytes = "16MiB"                    # default

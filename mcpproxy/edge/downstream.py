@@ -32,11 +32,13 @@ from mcpproxy.config.model import Limits
 from mcpproxy.edge import local, tunnel
 from mcpproxy.edge.cut import REQUEST_CUTS, cut
 from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange
+from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan, RequestTemplate
 from mcpproxy.edge.store import Store
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http import replies
 from mcpproxy.http.framing import REQUEST, ChunkedScanner, LengthScanner
+from mcpproxy.http.h2 import Connection
 from mcpproxy.http.head import bad_start
 from mcpproxy.net.link import READ, RECORD, Link
 from mcpproxy.net.loop import EdgeLoop
@@ -47,7 +49,11 @@ LINGER_S = 2.0  # seconds to read and forget after the last answer: a round trip
 LINGER_BYTES = 1024 * 1024  # what is read and forgotten at most; a client that sends on regardless is reset
 EMPTY_LINES = 4  # bytes of CRLF before a request line that are forgiven (RFC 9112 §2.2)
 DRAIN_GRACE_S = 0.1  # seconds an idle connection may still put a request in that was on its way when the drain began
+PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # how a client begins that knows we speak HTTP/2 (RFC 9113 §3.4), up to its empty line
 GLANCE = 256  # bytes of an unfinished head that come before it is looked at again: one-byte packets must not cost a scan each
+
+
+NO_SOCKET: Any = type("NoSocket", (), {"close": staticmethod(lambda: None)})()  # what is left when the socket went on to a Multiplex
 
 
 @dataclass(slots=True)
@@ -66,16 +72,41 @@ class Front:
     judge: Judge
     plans: Store[Plan]
     templates: Store[RequestTemplate]
+    plans_h2: Store[Plan]  # by heads as http/h2 writes them down: a client that sends such bytes over HTTP/1.1 must not find them
+    templates_h2: Store[RequestTemplate]
     log: AccessLog
     limits: Limits
     draining: Draining
-    links: set[Downstream]
+    links: set[Downstream | Multiplex]
     id_prefix: bytes  # random per process, so request ids are unique across restarts
     patience: float  # seconds: a connection is looked at least this often
+    h2: type[Connection] | None  # who reads HTTP/2; None: nobody
     mcp: bool  # every route speaks MCP: refusals have the shape of a JSON-RPC error
     served: int = field(default=0)  # requests of connections that are gone; those of living ones are in `links`
     greeted: int = field(default=0)
     handshakes_failed: int = field(default=0)
+
+    def plan_for(self, head: bytes, plans: Store[Plan], templates: Store[RequestTemplate]) -> Plan:
+        """The slow way to a plan: seen a while ago, a template, or compiled. Raises what compiling raises."""
+        plan = plans.older(head)
+        if plan is not None:
+            return plan
+        found = cut(REQUEST_CUTS, head)
+        if found is not None:
+            like = templates.find(found.key)
+            if like is not None:
+                plan = like.plan_for(found, len(head), self.judge.limits)
+                if like.worth_storing and plans.earned(head):
+                    plans.put(head, plan)
+                return plan
+        plan = self.judge.request(head, h2=plans is self.plans_h2)
+        if plans.earned(head):
+            plans.put(head, plan)
+        if found is not None and plan.answer is None and templates.earned(found.key):
+            like = RequestTemplate.of(plan, found)
+            if like is not None:
+                templates.put(found.key, like)
+        return plan
 
     def greet(self, sock: socket.socket, peer: Any) -> None:
         """A plain connection was accepted."""
@@ -187,10 +218,20 @@ class Downstream(Link):
         self.loop.remove_writer(self.fd)
         cipher = self.tls.cipher()
         self.about += b',"tls":"%b","cipher":"%b"' % (self.tls.version().encode(), cipher[0].encode())
+        if self.tls.selected_alpn_protocol() == "h2":
+            self.become_h2(b"")
+            return
         self.input = next_head
         self.since = monotonic()
         self.wheel.arm(self, self.since + min(self.front.limits.head_timeout, self.front.patience))
         self.loop.add_reader(self.fd, self.readable)
+
+    def become_h2(self, data: bytes) -> None:
+        """This client speaks HTTP/2: by ALPN, or by its first words (prior knowledge, RFC 9113 §3.3). The socket goes to a Multiplex."""
+        sock, self.sock = self.sock, NO_SOCKET
+        self.front.links.discard(self)
+        self._release()
+        Multiplex(self.front, sock, self.about, self.forwarded, self.id_prefix).begin(data)
 
     def answer_in_plain(self) -> None:
         """Somebody forgot the s of https (OpenSSL knows a GET, HEAD, POST or PUT when it sees one): tell them in words they understand."""
@@ -225,6 +266,9 @@ class Downstream(Link):
             self.head_began = now
             self.looked = 0
             self.wheel.at_most(self, now + self.front.limits.head_timeout)
+        if PREFACE.startswith(data) and self.front.h2 is not None and not self.served:
+            self.held = data
+            return
         begun = without_empty_lines(data)
         if begun and len(begun) != len(data):  # empty lines alone are kept: they have begun the time
             data, self.looked = begun, 0
@@ -237,31 +281,13 @@ class Downstream(Link):
         self.held = data
 
     def judge(self, head: bytes) -> Plan | None:
-        """The slow way to a plan: seen a while ago, a template, or compiled. None when the head was refused (and answered)."""
+        """The slow way to a plan. None when the head was refused (and answered)."""
         front = self.front
-        plan = front.plans.older(head)
-        if plan is not None:
-            return plan
         try:
-            found = cut(REQUEST_CUTS, head)
-            if found is not None:
-                like = front.templates.find(found.key)
-                if like is not None:
-                    plan = like.plan_for(found, len(head), front.judge.limits)
-                    if like.worth_storing and front.plans.earned(head):
-                        front.plans.put(head, plan)
-                    return plan
-            plan = front.judge.request(head)
+            return front.plan_for(head, front.plans, front.templates)
         except ProxyError as error:
             self.refuse(error, head, monotonic())
             return None
-        if front.plans.earned(head):
-            front.plans.put(head, plan)
-        if found is not None and plan.answer is None and front.templates.earned(found.key):
-            like = RequestTemplate.of(plan, found)
-            if like is not None:
-                front.templates.put(found.key, like)
-        return plan
 
     def refuse(self, error: ProxyError, head: bytes, began: float) -> None:
         """A head that is not to be served: one answer, one line, and the connection ends (what follows cannot be told apart)."""
@@ -335,6 +361,10 @@ class Downstream(Link):
         """The server is slower than this client."""
         if not self.exchange.request_ended:
             self.pause()
+
+    def inform(self, head: bytes) -> bool:
+        """An interim response."""
+        return self.write(head)
 
     def resume_upload(self) -> None:
         """The server takes bytes again. The time in which we did not read does not count as the client's."""
@@ -558,6 +588,9 @@ def next_head(self: Downstream, data: bytes) -> None:
     get_plan = self.get_plan
     plan = get_plan(data[:end])
     if plan is None:
+        if data.startswith(PREFACE) and self.front.h2 is not None and not self.served:
+            self.become_h2(data)
+            return
         if data[0] == 13:  # CR
             data = without_empty_lines(data)
             if data:

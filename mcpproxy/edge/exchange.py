@@ -20,7 +20,7 @@ It is one file because the states below and the ends above are read against each
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.edge import tunnel
@@ -36,6 +36,7 @@ from mcpproxy.upstream.retry import may_retry
 
 if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream
+    from mcpproxy.edge.stream import Stream
 
 HEAD_END = b"\r\n\r\n"
 RESPONSE_HEAD_LIMIT = 64 * 1024  # bytes; the common servers cap what they send well below, and it is one read
@@ -80,11 +81,13 @@ class Exchange:
         "waiting",
     )
 
-    def __init__(self, client: Downstream) -> None:
-        self.client = client
+    head_state: ClassVar[Any]  # of `receive`, while a response head is awaited
+
+    def __init__(self, client: Downstream | Stream) -> None:
+        self.client: Any = client  # which of the two, only `head_state` and the tunnel must know
         self.plan: Plan
         self.link: UpstreamLink | None = None
-        self.receive: Any = response_head
+        self.receive: Any = self.head_state
         self.rplan: ResponsePlan | None = None
         self.waiting: Cancellable | None = None
         self.scanner: ChunkedScanner | LengthScanner | UntilClose
@@ -135,7 +138,7 @@ class Exchange:
         self.link = link
         self.reused = link.uses
         self.upstream = link.endpoint.quoted
-        self.receive = response_head
+        self.receive = self.head_state
         message = b"".join((plan.heads[link.endpoint.index], client.forwarded, self.request_id, HEAD_END, self.rest or b""))
         try:
             sent = link.send(message)
@@ -226,14 +229,10 @@ class Exchange:
         else:
             self.scanner = UntilClose()
         route = self.plan.route
-        if plan.dechunk:
-            self.receive = response_body_dechunked
-        elif plan.events and route is not None and route.sse_keepalive and plan.length < 0:
+        if plan.events and route is not None and route.sse_keepalive and plan.length < 0:
             self.boundary = sse.EventBoundary()
-            self.receive = response_body_watched
             client.wheel.at_most(client, self.first + route.sse_keepalive)
-        else:
-            self.receive = response_body
+        self.receive = response_body_dechunked if plan.dechunk else response_body if self.boundary is None else response_body_watched
         self.commented = self.touched = clock.now
         self.rest = None
         self.send = client.send
@@ -252,10 +251,14 @@ class Exchange:
             self.spoiled = True
             data = data[:used]
         if pieces is not None:
+            if self.boundary is not None:
+                watch(self, pieces)
             if self.receive is response_body_dechunked:
                 data = b"".join(pieces)
-            else:
-                watch(self, pieces)
+        self.begin_response(head, data)
+
+    def begin_response(self, head: bytes, data: bytes) -> None:
+        """The head and what came with it."""
         pass_on(self, head + data)
 
     def hold_back(self, out: bytes, sent: int) -> None:
@@ -273,10 +276,10 @@ class Exchange:
             self.fail(ProxyError("too-many-interim-responses", Side.UPSTREAM, 502))
             return
         self.held = data[end:]
-        if self.plan.version == 11:
+        if self.plan.version != 10:
             self.bytes_out += len(plan.head)
             try:
-                taken = self.client.write(plan.head)
+                taken = self.client.inform(plan.head)
             except OSError as error:
                 self.client.lost(error)
                 return
@@ -286,7 +289,7 @@ class Exchange:
                 return  # client_drained goes on with what is held
         if self.held:
             data, self.held = self.held, b""
-            response_head(self, data)
+            self.head_state(self, data)
 
     def goes_on(self) -> bool:
         """May the client's connection be used for another request?"""
@@ -301,7 +304,7 @@ class Exchange:
         if link is not None:
             if self.rplan is None and self.held:
                 data, self.held = self.held, b""
-                response_head(self, data)
+                self.head_state(self, data)
             if self.link is link and self.client.pending is None:  # what was held may have filled the client again
                 link.resume()
 
@@ -310,7 +313,9 @@ class Exchange:
         route = self.plan.route
         assert route is not None
         if self.rplan is None:
-            deadline = max(self.began, self.client.since) + self.plan.pool.limits.response_timeout  # a slow upload is not the server's time
+            deadline: float = (
+                max(self.began, self.client.since) + self.plan.pool.limits.response_timeout
+            )  # a slow upload is not the server's time
             if deadline <= now:
                 self.fail(ProxyError("response-timeout", Side.UPSTREAM, 504))
             return deadline
@@ -331,9 +336,10 @@ class Exchange:
         """Fill the silence of an event stream, but only between two events (and, chunked, between two chunks)."""
         self.commented = now
         assert self.boundary is not None
-        if not self.boundary.between or not self.scanner.between or self.client.pending is not None:
+        bare = self.rplan is not None and self.rplan.dechunk
+        if not self.boundary.between or not (bare or self.scanner.between) or self.client.pending is not None:
             return
-        comment = sse.COMMENT_CHUNK if isinstance(self.scanner, ChunkedScanner) else sse.COMMENT
+        comment = sse.COMMENT_CHUNK if isinstance(self.scanner, ChunkedScanner) and not bare else sse.COMMENT
         self.bytes_out += len(comment)
         try:
             if not self.client.write(comment) and self.link is not None:
@@ -386,7 +392,7 @@ class Exchange:
             return
         self._settle(keep=False)
         route = self.plan.route
-        keep = self.goes_on() and self.request_ended and self.plan.version == 11
+        keep = self.goes_on() and self.request_ended and self.plan.version != 10
         answer = replies.reply(
             error.status,
             error.kind,
@@ -482,7 +488,7 @@ class Exchange:
                 link.pool.keep(link, monotonic())
             else:
                 link.pool.discard(link)
-        self.receive = response_head
+        self.receive = self.head_state
 
     def _status(self) -> int:
         return self.rplan.status if self.rplan is not None else 0
@@ -522,7 +528,7 @@ class Exchange:
 
     def let_go(self) -> None:
         """The client's connection is gone. The two know each other; without this both would wait for the garbage collector."""
-        self.client = cast("Downstream", None)
+        self.client = None
         self.send = self.client_gone
 
     @staticmethod
@@ -655,7 +661,7 @@ def watch(x: Exchange, pieces: list[bytes]) -> None:
 
 
 def response_body_dechunked(x: Exchange, data: bytes) -> None:
-    """Relay: an HTTP/1.0 client gets the payload without its chunk framing, ended by the connection (RFC 9112 §7.1)."""
+    """Relay: the payload without its chunk framing, for HTTP/2 and HTTP/1.0 (RFC 9112 §7.1)."""
     pieces: list[bytes] = []
     try:
         used = x.scanner.feed(data, pieces)
@@ -664,6 +670,8 @@ def response_body_dechunked(x: Exchange, data: bytes) -> None:
         return
     if used != len(data):
         x.spoiled = True
+    if x.boundary is not None:
+        watch(x, pieces)
     pass_on(x, b"".join(pieces))
 
 
@@ -684,3 +692,6 @@ def pass_on(x: Exchange, out: bytes) -> None:
             x.hold_back(out, sent)
     if x.scanner.done:
         x.finished()
+
+
+Exchange.head_state = staticmethod(response_head)

@@ -53,7 +53,7 @@ class Plan:
     heads: tuple[bytes, ...]  # for the upstream, one per distinct authority (endpoint.index), up to the per-connection fields
     length: int  # of the body; CHUNKED_LENGTH when chunked, LOCAL_LENGTH when answered here
     method: bytes
-    version: int  # 10 or 11
+    version: int  # 10, 11 or 20
     keep: bool  # may the client's connection go on afterwards
     pool: Pool
     route: Route | None
@@ -122,8 +122,8 @@ class Responses:
         parsed = parse_response(head, self.method)
         old = self.version == 10
         interim = 100 <= parsed.status < 200
-        dechunk = old and parsed.framing == CHUNKED
-        ends_by_close = dechunk or parsed.framing == UNTIL_CLOSE or (old and not self.keep_alive_1_0)
+        dechunk = self.version != 11 and parsed.framing == CHUNKED
+        ends_by_close = self.version != 20 and (dechunk or parsed.framing == UNTIL_CLOSE or (old and not self.keep_alive_1_0))
         length = {
             NO_BODY: 0,
             LENGTH: parsed.length,
@@ -187,10 +187,10 @@ class Judge:
     draining: bool = False
     compiled: int = field(default=0)
 
-    def request(self, head: bytes) -> Plan:
+    def request(self, head: bytes, *, h2: bool = False) -> Plan:
         """The slow half for requests. Raises HeadError for what must be refused (400, 405, 414, 431, …), ProxyError 413, 404, 421."""
         self.compiled += 1
-        parsed = parse_request(head, self.limits)
+        parsed = parse_request(head, self.limits, h2=h2)
         about = describe(parsed)
         if self.health is not None and parsed.path == self.health:
             return self._local(parsed, about, 200, lambda close: replies.health(close=close))
@@ -251,7 +251,7 @@ class Judge:
             length=LOCAL_LENGTH,
             method=head.method,
             version=head.version,
-            keep=head.keep_alive and head.version == 11 and no_body and not self.draining,
+            keep=head.keep_alive and head.version != 10 and no_body and not self.draining,
             pool=NOWHERE,
             route=None,
             responses=self._responses(head),
@@ -332,6 +332,7 @@ LOGGED_FIELDS = (
     (b"user-agent", "agent"),
 )
 LOGGED_LENGTH = 256  # characters of a value that reach the log
+PROTOCOLS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
 as_json = msgspec.json.Encoder().encode
 
 
@@ -341,7 +342,7 @@ def describe(head: RequestHead) -> bytes:
         "method": head.method.decode("ascii"),
         "host": head.host.decode("latin-1"),
         "path": head.path.decode("latin-1")[:LOGGED_LENGTH],
-        "protocol": "HTTP/1.1" if head.version == 11 else "HTTP/1.0",
+        "protocol": PROTOCOLS[head.version],
     }
     first = head.first
     for name, label in LOGGED_FIELDS:

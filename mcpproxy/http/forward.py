@@ -45,8 +45,8 @@ def render_response(head: ResponseHead, *, close: bool, client_version: int, dec
     gone = (ENDS_IN_RESPONSE | head.options) - KEPT_WHATEVER_CONNECTION_SAYS
     if head.status < 200 or head.status == 204:
         gone |= {b"content-length", b"transfer-encoding"}  # RFC 9110 §8.6, RFC 9112 §6.1: MUST NOT be there
-    if dechunk or client_version == 10:
-        gone |= {b"transfer-encoding", b"trailer"}
+    if dechunk or client_version != 11:
+        gone |= {b"transfer-encoding"} if client_version == 20 else {b"transfer-encoding", b"trailer"}
     lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
     for name, lower, value in head.fields:
         if lower in gone:

@@ -58,7 +58,7 @@ class RequestHead:
     path: bytes  # of the target, raw
     host: bytes  # lower case, without port
     authority: bytes  # the Host value as sent
-    version: int  # 10 or 11
+    version: int  # 10, 11 or 20
     fields: tuple[Field, ...]
     first: Callable[[bytes], bytes | None]  # lower-case name → value of the first field of that name
     options: frozenset[bytes]  # of all Connection fields
@@ -86,9 +86,11 @@ class ResponseHead:
     upgrade: bytes | None
 
 
-def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
-    """Read a request head. Raises HeadError 400, 405, 414, 417, 431, 505."""
+def parse_request(head: bytes, limits: HeadLimits, *, h2: bool = False) -> RequestHead:
+    """Read a request head. Raises HeadError 400, 405, 414, 417, 431, 505. `h2`: one that http/h2 wrote down in these words, and no other."""
     method, raw_target, version, end = _request_line(head, limits)
+    if (version == 20) is not h2:
+        raise HeadError(505, "unsupported-version")
     _check_size(head, head.count(b"\n") - 2, limits, response=False)
     fields = Fields(head, end, 400)
     length, chunked = fields.framing(version)
@@ -118,7 +120,7 @@ def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
         framing=CHUNKED if chunked else LENGTH if length is not None else NO_BODY,
         length=length or 0,
         keep_alive=_keeps(version, said),
-        expect_continue=_expects_continue(fields) and version == 11 and has_body,
+        expect_continue=_expects_continue(fields) and version != 10 and has_body,
         upgrade=upgrades.asked(method, version, fields.all) if b"upgrade" in said and not chunked and not length else None,
     )
 
@@ -164,7 +166,7 @@ def bad_start(prefix: bytes, limits: HeadLimits | None = None, *, response: bool
 
 REQUEST_LINE = re.compile(rb"([%b]{1,%d}) ([!-~]+) HTTP/([0-9]\.[0-9])\r\n" % (TOKEN, METHOD_LIMIT))
 STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([1-5][0-9][0-9])(?: ([%b]*))?\r\n" % TEXT)
-VERSIONS = {b"1.0": 10, b"1.1": 11}
+VERSIONS = {b"1.0": 10, b"1.1": 11, b"2.0": 20}
 NEVER = frozenset({b"CONNECT", b"TRACE"})  # tunnels to anywhere, and echoes of credentials
 
 
@@ -184,7 +186,7 @@ def _request_line(head: bytes, limits: HeadLimits) -> tuple[bytes, bytes, int, i
 
 def _status_line(head: bytes) -> tuple[int, bytes, int, int]:
     found = STATUS_LINE.match(head)
-    if found is None or found[1] not in VERSIONS:
+    if found is None or found[1] not in VERSIONS or found[1] == b"2.0":
         raise HeadError(502, "bad-status-line")
     return int(found[2]), found[3] or b"", VERSIONS[found[1]], found.end()
 
@@ -318,7 +320,7 @@ ANY_HOST = (b"Host", b"any")
 
 
 def _keeps(version: int, said: frozenset[bytes]) -> bool:
-    return b"close" not in said and (version == 11 or b"keep-alive" in said)
+    return b"close" not in said and (version != 10 or b"keep-alive" in said)
 
 
 def _expects_continue(fields: Fields) -> bool:
@@ -356,8 +358,8 @@ def _judge_start(prefix: bytes, limits: HeadLimits, *, response: bool) -> None:
     if end >= 2:
         if response:
             _status_line(prefix)
-        else:
-            _request_line(prefix, limits)
+        elif _request_line(prefix, limits)[2] == 20:
+            raise HeadError(505, "unsupported-version")
     elif response:
         _judge_status_line(prefix)
     else:

@@ -40,7 +40,19 @@ Callback = Callable[[], None]
 class EdgeLoop:
     """HOT. Sockets by our epoll, everything else by the uvloop underneath."""
 
-    __slots__ = ("_epoll", "_masks", "_new", "_readers", "_uv", "_writers", "call_later", "call_soon", "create_task", "getaddrinfo")
+    __slots__ = (
+        "_epoll",
+        "_late",
+        "_masks",
+        "_new",
+        "_readers",
+        "_uv",
+        "_writers",
+        "call_later",
+        "call_soon",
+        "create_task",
+        "getaddrinfo",
+    )
 
     def __init__(self) -> None:
         self._uv = uv = uvloop.new_event_loop()
@@ -49,6 +61,7 @@ class EdgeLoop:
         self._readers: list[Callback | None] = []  # by descriptor
         self._writers: list[Callback | None] = []
         self._masks: list[int] = []  # what each reader is told by: IN or ONCE
+        self._late: list[Callback] | None = None  # while a turn runs: what is called at its end
         self._new: set[int] = set()  # descriptors registered in this turn
         self.call_soon, self.call_later, self.getaddrinfo = uv.call_soon, uv.call_later, uv.getaddrinfo
         self.create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = uv.create_task
@@ -59,6 +72,8 @@ class EdgeLoop:
     def _turn(self) -> None:
         readers, writers, new = self._readers, self._writers, self._new
         new.clear()
+        late: list[Callback] = []
+        self._late = late
         for fd, events in self._epoll.poll(0, BATCH):
             if new and fd in new:
                 continue  # another socket by now; level-triggered events come again
@@ -76,6 +91,20 @@ class EdgeLoop:
                         callback()
             except Exception as error:
                 self._broken(fd, error)
+
+        for callback in late:
+            try:
+                callback()
+            except Exception as error:
+                self._uv.call_exception_handler({"message": "a callback at the end of a turn raised", "exception": error})
+        self._late = None
+
+    def at_end_of_turn(self, callback: Callback) -> None:
+        """Call when all events of this turn have been dealt with: many small things can leave in one write then."""
+        if self._late is not None:
+            self._late.append(callback)
+        else:
+            self._uv.call_soon(callback)
 
     def _broken(self, fd: int, error: Exception) -> None:
         """A callback raised, which is a bug of ours: say so, and keep it from happening again and again. Its link ends by its deadline."""

@@ -1,0 +1,413 @@
+"""HOT. One HTTP/2 stream: the client, as its exchange sees it.
+
+An exchange (edge/exchange) speaks to a client that takes bytes, may be full, and ends. Here that client is a stream of an HTTP/2 connection
+(edge/multiplex): `send` makes DATA frames as far as both windows and the socket allow, `hold` keeps the rest (one read at most) until there is
+room, and the ends are END_STREAM and RST_STREAM.
+
+Towards the server everything is HTTP/1.1: a body of known length goes on as it is, another in chunks of our own. The client's windows open as its
+bytes are with the server's kernel, and not before: that is the back-pressure. It is one file because a stream and its exchange end each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from mcpproxy.clock import clock, http_date, monotonic
+from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange, pass_on
+from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
+from mcpproxy.errors import ProxyError, Side
+from mcpproxy.http.replies import dated
+
+if TYPE_CHECKING:
+    from mcpproxy.edge.multiplex import Multiplex
+    from mcpproxy.upstream.pool import UpstreamLink
+
+NO_ERROR, INTERNAL_ERROR = 0, 2  # RFC 9113 §7
+LAST_CHUNK = b"0\r\n\r\n"
+FULL = 128 * 1024  # bytes of payload that one turn of a connection may gather; a stream that comes later waits for the write
+
+
+class Stream:
+    """A stream, and what its exchange asks of a client."""
+
+    __slots__ = (
+        "about",
+        "answered",
+        "backlog",
+        "blocked",
+        "connection",
+        "done",
+        "draining",
+        "ending",
+        "exchange",
+        "forwarded",
+        "id",
+        "input_ended",
+        "keep",
+        "log",
+        "owed",
+        "pending",
+        "since",
+        "size",
+        "started",
+        "tail",
+        "wake",
+        "wheel",
+    )
+    tls = None  # a cut is RST_STREAM, however the connection is protected
+
+    def __init__(self, connection: Multiplex) -> None:
+        self.connection = connection
+        self.about, self.forwarded = connection.about, connection.forwarded
+        self.log, self.draining, self.wheel = connection.log, connection.draining, connection.wheel
+        self.id = 0
+        self.wake = 0
+        self.pending: memoryview | None = None
+        self.backlog: list[bytes] = []
+        self.keep = self.input_ended = False
+        self.reset()
+        self.exchange = StreamExchange(self)
+
+    def reset(self) -> None:
+        """Ready for the next request."""
+        if self.wake:
+            self.wheel.disarm(self)
+        self.id = 0
+        self.pending = None
+        if self.backlog:
+            self.backlog.clear()
+        self.done = False  # the client ended its side
+        self.tail = LAST_CHUNK  # what ends a chunked body: with the client's trailers, if it sent any
+        self.owed = 0  # bytes of the body that are on their way to the server: their window is not open again
+        self.size = 0  # bytes of the body so far
+        self.since = clock.now  # when something of the body last moved
+        self.started = False
+        self.blocked = False  # the server takes no more for now
+        self.answered = False  # a final response head went out
+        self.ending = False  # the exchange is over; what is pending is still to be sent
+
+    # -- the request -----------------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Everything that was read with the head is here."""
+        self.started = True
+        x = self.exchange
+        plan = x.plan
+        if plan.answer is not None:
+            self.answer_here()
+            return
+        x.request_ended = self.done
+        x.rest = self._framed(self._all(), self.done)
+        self.since = clock.now
+        self.owed = self.size
+        if plan.length == CHUNKED_LENGTH and self.too_large():
+            return
+        x.start()
+        if self.owed and not self.blocked and x.link is not None:
+            self.credit()
+
+    def answer_here(self) -> None:
+        """Health, redirects, no such route: the plan's own answer."""
+        x = self.exchange
+        plan = x.plan
+        assert plan.answer is not None
+        reply = dated(plan.answer, http_date())
+        row = (plan.about, self.about, x.request_id, x.began, 0.0, monotonic(), plan.status, x.bytes_in, len(reply))
+        self.log.add((*row, NO_UPSTREAM, 0, b"local", b""))
+        self.exchange_over(True, reply)
+
+    def body(self, data: bytes, ended: bool) -> None:
+        """More of the body, judged by http/h2."""
+        x = self.exchange
+        size = len(data)
+        self.size += size
+        x.bytes_in += size
+        self.done = ended
+        if self.ending:  # an answer of our own is on its way: what still comes is forgotten
+            self.connection.h2.delivered(self.id, size)
+        elif not self.started or self.blocked or x.link is None:
+            if size:
+                self.backlog.append(data)  # bounded by the stream's window, which stays as it is
+        else:
+            self._forward(data, ended)
+
+    def trailers(self, fields: list[tuple[bytes, bytes]]) -> None:
+        """The body's end, with fields behind it. Only a chunked body has a place for them."""
+        self.tail = b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in fields])
+        self.body(b"", True)
+
+    def _all(self) -> bytes:
+        data = b"".join(self.backlog)
+        self.backlog.clear()
+        return data
+
+    def _framed(self, data: bytes, ended: bool) -> bytes:
+        if self.exchange.plan.length != CHUNKED_LENGTH:
+            return data
+        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        return chunk + self.tail if ended else chunk
+
+    def _forward(self, data: bytes, ended: bool) -> None:
+        x = self.exchange
+        self.since = clock.now
+        self.owed += len(data)
+        if x.plan.length == CHUNKED_LENGTH and self.too_large():
+            return
+        x.request_ended = ended
+        framed = self._framed(data, ended)
+        if framed:
+            x.upload(framed)
+        if not self.blocked and self.id:
+            self.credit()
+
+    def too_large(self) -> bool:
+        """A body of unknown length is measured as it comes."""
+        x = self.exchange
+        if x.plan.route is None or self.size <= x.plan.route.max_body:
+            return False
+        x.fail(ProxyError("body-too-large", Side.DOWNSTREAM, 413))
+        return True
+
+    def credit(self) -> None:
+        """The server has it: the client may send as much again."""
+        owed, self.owed = self.owed, 0
+        if owed:
+            self.connection.h2.delivered(self.id, owed)
+            self.connection.stir()
+
+    def pause(self) -> None:
+        """No link yet: what comes waits, and the window stays as it is."""
+
+    def pause_upload(self) -> None:
+        """The server is slower than this client."""
+        self.blocked = True
+
+    def resume_upload(self) -> None:
+        """The server takes bytes again."""
+        self.blocked = False
+        self.since = clock.now
+        x = self.exchange
+        if self.backlog or (self.done and not x.request_ended):
+            self._forward(self._all(), self.done)
+        elif self.id:
+            self.credit()
+
+    # -- the response ----------------------------------------------------------------------------------------------------------------------
+
+    def inform(self, head: bytes) -> bool:
+        """An interim response."""
+        self.connection.h2.respond(self.id, head, False)
+        self.connection.stir()
+        return True
+
+    def respond(self, head: bytes, ended: bool) -> None:
+        """The final response head."""
+        self.answered = True
+        self.connection.h2.respond(self.id, head, ended)
+        self.connection.stir()
+
+    def send(self, data: bytes) -> int:
+        """Payload, as far as there is room: how much went out."""
+        connection = self.connection
+        if connection.pending is not None or connection.filled >= FULL:
+            return 0
+        room: int = connection.h2.room(self.id)
+        size = len(data)
+        if room >= size:
+            connection.h2.data(self.id, data, False)
+            room = size
+        elif room:
+            connection.h2.data(self.id, data[:room], False)
+        connection.filled += room
+        if not connection.flushing:
+            connection.stir()
+        return room
+
+    def write(self, data: bytes) -> bool:
+        """Send, and keep what finds no room."""
+        sent = self.send(data)
+        if sent == len(data):
+            return True
+        self.hold(memoryview(data)[sent:])
+        return False
+
+    def hold(self, data: memoryview) -> None:
+        """Keep this until there is room."""
+        self.pending = data
+        self.connection.waiting[self.id] = self
+
+    def go_on(self, most: int) -> None:
+        """There may be room: send up to `most` bytes of what is kept."""
+        connection, pending = self.connection, self.pending
+        if pending is None:
+            connection.waiting.pop(self.id, None)
+            return
+        room = min(connection.h2.room(self.id), most, len(pending))
+        if connection.pending is not None or connection.filled >= FULL or not room:
+            return
+        connection.filled += room
+        whole = room == len(pending)
+        connection.h2.data(self.id, pending[:room], whole and self.ending)
+        connection.stir()
+        if not whole:
+            self.pending = pending[room:]
+            return
+        self.pending = None
+        connection.waiting.pop(self.id, None)
+        if self.ending:
+            self._finish()
+        else:
+            self.exchange.client_drained()
+
+    # -- ends ------------------------------------------------------------------------------------------------------------------------------
+
+    def exchange_over(self, keep: bool, answer: bytes = b"") -> None:
+        """The exchange is settled and logged. `answer` is our own reply, still to be sent."""
+        h2 = self.connection.h2
+        self.ending = True
+        if answer:
+            head, _, body = answer.partition(HEAD_END)
+            self.respond(head + HEAD_END, not body)
+            if body and not self.write_last(body):
+                return
+        elif self.pending is not None:
+            self.since = clock.now
+            return
+        else:
+            h2.data(self.id, b"", True)
+        self._finish()
+
+    def write_last(self, body: bytes) -> bool:
+        """The end of the response. False when some of it has to wait."""
+        connection = self.connection
+        if connection.pending is None and connection.h2.room(self.id) >= len(body):
+            connection.h2.data(self.id, body, True)
+            connection.stir()
+            return True
+        self.hold(memoryview(body))
+        return False
+
+    def _finish(self) -> None:
+        """END_STREAM was said. A client that is still sending is told that nobody listens (RFC 9113 §8.1)."""
+        connection = self.connection
+        if not self.done:
+            connection.h2.reset(self.id, NO_ERROR)
+        connection.stir()
+        connection.stream_over(self)
+
+    def drop(self) -> None:
+        """The response was cut, and the client must see that."""
+        self.connection.h2.reset(self.id, INTERNAL_ERROR)
+        self.connection.stir()
+        self.connection.stream_over(self)
+
+    abort = close = drop
+
+    def gone(self, end: bytes) -> None:
+        """The client, or its interest, is gone."""
+        if not self.ending and self.started:
+            self.exchange.client_left(end)
+        elif not self.ending:
+            self.exchange.never_started(end)
+        self.connection.stream_over(self)
+
+    def lost(self, error: OSError) -> None:
+        """`send` never fails here; the connection hears of its own end."""
+
+    def let_go(self) -> None:
+        """The connection is gone. Break the circle."""
+        if self.wake:
+            self.wheel.disarm(self)
+        self.exchange.let_go()
+        self.connection = cast("Multiplex", None)
+
+    def due(self, now: float) -> float | None:
+        """The connection asks (or the wheel): is anything overdue?"""
+        x = self.exchange
+        if self.ending or not self.started:
+            if self.ending and now - self.since >= self.connection.front.limits.body_stall and self.pending is not None:
+                self.drop()
+            return None
+        if not x.request_ended and x.rplan is None and not self.blocked and x.link is not None and not (x.plan.expects and not x.interims):
+            deadline = self.since + self.connection.front.limits.body_stall
+            if deadline <= now:
+                x.fail(ProxyError("body-timeout", Side.DOWNSTREAM, 408))
+            return deadline
+        return x.due(now)
+
+
+class StreamExchange(Exchange):
+    """An exchange whose client is a stream: heads become HEADERS frames, chunked bodies lose their framing."""
+
+    __slots__ = ()
+
+    def upstream_drained(self) -> None:
+        """The server took what was pending: whether more comes or not, the client's window opens."""
+        self.client.resume_upload()
+
+    def begin_response(self, head: bytes, data: bytes) -> None:
+        self.client.respond(head, False)
+        pass_on(self, data)
+
+    def never_started(self, end: bytes) -> None:
+        """The request was cancelled before anything of it went on."""
+        self.upstream, self.reused = NO_UPSTREAM, 0
+        self._record(end, CLIENT_LEFT, b"")
+
+
+def response_head(x: StreamExchange, data: bytes) -> None:
+    """Waiting for a response head. The whole of a small answer passes here: HEADERS and DATA, then the stream is over."""
+    if x.held:
+        data, x.held = x.held + data, b""
+    end = data.find(HEAD_END) + 4
+    plan: ResponsePlan | None = x.plan.responses.get(data[:end])
+    if plan is None:
+        plan = x.judge_response(data, end)
+        if plan is None:
+            return
+    client = x.client
+    connection = client.connection
+    size = len(data) - end
+    if plan.length != size or not x.request_ended or x.spoiled or connection.pending is not None or connection.h2.room(client.id) < size:
+        x.respond(plan, data, end)
+        return
+    h2 = connection.h2
+    if size:
+        h2.respond(client.id, plan.head, False)
+        h2.data(client.id, data[end:], True)
+    else:
+        h2.respond(client.id, plan.head, True)
+    if not connection.flushing:
+        connection.stir()
+    now = monotonic()
+    link = cast("UpstreamLink", x.link)
+    client.log.add(
+        (
+            x.plan.about,
+            client.about,
+            x.request_id,
+            x.began,
+            now,
+            now,
+            plan.status,
+            x.bytes_in,
+            x.bytes_out + size,
+            x.upstream,
+            x.reused,
+            b"done",
+            plan.extra if x.plan.opens else b"",
+        )
+    )
+    x.link = x.rest = None
+    if plan.idle_hint is not None:
+        link.hint(plan.idle_hint)
+    if plan.keep_link and link.pending is None and (not x.plan.expects or x.continued):
+        link.pool.keep(link, now)
+    else:
+        link.pool.discard(link)
+    if x.attempts or x.interims:
+        x.forget()
+    connection.stream_over(client)
+
+
+StreamExchange.head_state = staticmethod(response_head)

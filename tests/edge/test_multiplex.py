@@ -1,0 +1,151 @@
+"""One HTTP/2 connection: many requests, one write a turn, one client's trouble is nobody else's."""
+
+from mcpproxy.edge.multiplex import PING_AFTER_S, PONG_WITHIN_S
+from tests.edge.conftest import HEAD_END
+from tests.edge.h2client import H2Client
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_requests_pass_side_by_side_and_answers_in_any_order(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    first, second = client.open(), client.open(body=b"{}")
+    one, two = edge.accept(), edge.accept()
+    heads = {server: edge.read(server, 100) for server in (one, two)}
+    post = one if heads[one].startswith(b"POST") else two
+    get = two if post is one else one
+    post.sendall(OK)
+    client.until(lambda: second in client.ends)
+    assert first not in client.heads
+    get.sendall(OK)
+    client.until(lambda: first in client.ends)
+    assert [client.status(stream) for stream in (first, second)] == [200, 200]
+    assert client.bodies == {first: b"ok", second: b"ok"}
+    assert [(line["protocol"], line["end"], line["bytes_out"]) for line in edge.lines(2)] == [("HTTP/2", "done", 2)] * 2
+    assert edge.pool.in_use == 0
+
+
+def test_a_request_that_is_cancelled_in_the_same_breath_goes_nowhere(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream = client.h2.get_next_available_stream_id()
+    pairs = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/mcp")]
+    client.h2.send_headers(stream, pairs, end_stream=True)
+    client.h2.reset_stream(stream, 8)
+    client.flush()
+    edge.until(lambda: client.pump() and edge._lines.text == b"" and edge.runtime.log.rows)
+    assert edge.no_more_connections()
+    assert edge.lines(1)[0]["end"] == "client-gone"
+
+
+def test_a_reset_stops_the_servers_work_and_no_other_stream(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    streams = [client.open(), client.open()]
+    servers = [edge.accept(), edge.accept()]
+    for server in servers:
+        edge.read(server)
+        server.sendall(STREAM)
+    client.until(lambda: len(client.heads) == 2)
+    client.reset(streams[0])
+    ended = []
+    edge.until(lambda: client.pump() and any(gone(server, ended) for server in servers))
+    alive = next(server for server in servers if server not in ended)
+    alive.sendall(b"5\r\nhello\r\n0\r\n\r\n")
+    client.until(lambda: streams[1] in client.ends)
+    assert client.bodies == {streams[1]: b"hello"}
+
+
+def gone(server, ended):
+    try:
+        if not server.recv(100):
+            ended.append(server)
+            return True
+    except BlockingIOError:
+        pass
+    except ConnectionError:
+        ended.append(server)
+        return True
+    return False
+
+
+def test_the_end_of_the_connection_ends_every_exchange(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    for _ in range(3):
+        client.open()
+    for server in (edge.accept(), edge.accept(), edge.accept()):
+        edge.read(server)
+    client.sock.close()
+    assert [line["end"] for line in edge.lines(3)] == ["client-gone"] * 3
+    edge.until(lambda: not edge.runtime.links)
+    assert edge.pool.in_use == 0
+
+
+def test_a_draining_connection_says_goodbye_and_lets_streams_end(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream = client.open()
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(STREAM)
+    client.until(lambda: client.heads)
+    edge.runtime.draining.is_set = True
+    next(iter(edge.runtime.links)).drain()
+    client.until(lambda: client.goodbye == 0)
+    server.sendall(b"3\r\nbye\r\n0\r\n\r\n")
+    client.until(lambda: client.ended)
+    assert (client.bodies[stream], stream in client.ends) == (b"bye", True)
+
+
+def test_an_idle_connection_is_told_to_go(proxy):
+    edge = proxy(limits="keepalive = '75s'")
+    client = H2Client(edge)
+    client.open()
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(OK)
+    client.until(lambda: client.ends)
+    edge.later(74)
+    client.pump()
+    assert client.goodbye is None
+    edge.later(76)
+    client.until(lambda: client.goodbye == 0 and client.ended)
+
+
+def test_a_silent_client_with_a_stream_is_asked_for_a_sign_of_life(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    client.open()
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(STREAM)
+    client.until(lambda: client.heads)
+    edge.later(PING_AFTER_S + 1)
+    edge.later(PING_AFTER_S + PONG_WITHIN_S + 3)
+    assert edge.lines(1)[0]["end"] == "client-gone"
+    edge.until(lambda: not edge.runtime.links)
+
+
+def test_a_connection_that_never_asks_is_closed_like_one_that_never_sends_a_head(proxy):
+    edge = proxy(limits="head_timeout = '10s'")
+    client = H2Client(edge)
+    edge.until(lambda: client.pump() and edge.runtime.links)
+    edge.later(11)
+    client.until(lambda: client.ended)
+
+
+def test_a_refused_head_is_answered_on_its_stream_alone(proxy):
+    edge = proxy(route="path = '/mcp'\nmax_body = '1KiB'")
+    client = H2Client(edge)
+    large = client.open({"content-length": "2000"}, b"x" * 100, ended=False)
+    client.until(lambda: large in client.heads and (large in client.ends or large in client.resets))
+    assert client.status(large) == 413
+    stream = client.open()
+    server = edge.accept()
+    edge.read(server, HEAD_END)
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+    assert [line["status"] for line in edge.lines(2)] == [413, 200]

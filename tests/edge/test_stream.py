@@ -1,0 +1,216 @@
+"""One HTTP/2 stream: bodies both ways, windows as back-pressure, ends that say what happened."""
+
+import pytest
+
+from tests.edge.h2client import H2Client
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def asked(edge, client, *args, **more):
+    """A request that has reached the server: its stream, the server's end, what the server read."""
+    stream = client.open(*args, **more)
+    server = edge.accept()
+    return stream, server, edge.read(server)
+
+
+def test_a_body_of_unknown_length_goes_on_in_chunks(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream = client.open(body=b"one", ended=False)
+    server = edge.accept()
+    assert edge.read(server, b"\r\n3\r\none\r\n").count(b"transfer-encoding: chunked\r\n") == 1
+    client.send(stream, b"three")
+    edge.read(server, b"5\r\nthree\r\n")
+    client.send(stream, b"", ended=True)
+    edge.read(server, b"0\r\n\r\n")
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+    assert edge.lines(1)[0]["end"] == "done"
+    assert len(edge.pool.endpoints[0].idle) == 1
+
+
+def test_a_body_of_known_length_goes_on_as_it_is(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream = client.open({"content-length": "6"}, b"one", ended=False)
+    server = edge.accept()
+    assert b"content-length: 6\r\n" in edge.read(server, b"\r\n\r\none")
+    client.send(stream, b"two", ended=True)
+    edge.read(server, b"two")
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+
+
+@pytest.mark.parametrize(
+    ("answer", "then"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", b"world"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"5\r\nworld\r\n0\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", b"world"),
+    ],
+    ids=["length", "chunked", "until-close"],
+)
+def test_every_framing_becomes_data_frames_at_once(proxy, answer, then):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client)
+    server.sendall(answer)
+    client.until(lambda: client.bodies.get(stream) == b"hello")
+    assert stream not in client.ends
+    server.sendall(then)
+    if b"\r\n\r\nhello" in answer and b"Length" not in answer:
+        server.close()
+    client.until(lambda: stream in client.ends)
+    assert client.bodies[stream] == b"helloworld"
+    assert not {b"transfer-encoding", b"connection"} & set(client.heads[stream][0])
+
+
+def test_interim_responses_pass(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client)
+    server.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK)
+    client.until(lambda: stream in client.ends)
+    assert [head[b":status"] for head in client.heads[stream]] == [b"103", b"200"]
+    assert client.heads[stream][0][b"link"] == b"</a>"
+
+
+def test_a_cut_answer_is_a_reset_never_an_end(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client)
+    server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    client.until(lambda: client.bodies.get(stream) == b"hello")
+    server.close()
+    client.until(lambda: stream in client.resets)
+    assert stream not in client.ends
+    assert edge.lines(1)[0]["end"] == "upstream-gone"
+
+
+def test_an_early_answer_ends_the_upload_without_an_error(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream = client.open({"content-length": "100000"}, b"x" * 100, ended=False)
+    server = edge.accept()
+    edge.read(server, b"x" * 100)
+    server.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
+    client.until(lambda: stream in client.ends and stream in client.resets)
+    assert (client.status(stream), client.resets[stream]) == (401, 0)
+    assert edge.pool.endpoints[0].idle == []
+
+
+def test_a_closed_window_stops_its_own_server_and_no_other_stream(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    client.credits = False
+    client.h2.increment_flow_control_window(1 << 24)
+    client.flush()
+    stuck, server, _ = asked(edge, client)
+    server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
+    sent = fill(edge, server, client)
+    assert len(client.bodies[stuck]) == 65535, "all the window there was"
+    assert sent < 9_000_000
+    free, other, _ = asked(edge, client)
+    other.sendall(OK)
+    client.until(lambda: free in client.ends)
+    client.h2.increment_flow_control_window(1 << 24, stuck)
+    client.credits = True
+    client.flush()
+    rest = 10_000_000 - sent
+
+    def all_there():
+        nonlocal rest
+        try:
+            rest -= server.send(b"x" * min(rest, 65536)) if rest else 0
+        except BlockingIOError:
+            pass
+        return stuck in client.ends
+
+    client.until(all_there)
+    assert len(client.bodies[stuck]) == 10_000_000
+
+
+def fill(edge, server, client):
+    """Send until nobody takes more for a while."""
+    sent = still = 0
+    while still < 20:
+        edge.steps.turn()
+        client.pump()
+        try:
+            sent += server.send(b"x" * 65536)
+            still = 0
+        except BlockingIOError:
+            still += 1
+            edge.steps.for_a_while(0.002)
+    return sent
+
+
+def test_the_clients_window_opens_as_the_server_takes_its_bytes(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream = client.open(body=b"", ended=False)
+    server = edge.accept()
+    edge.read(server)
+    sent = got = 0
+    idle = 0
+    while idle < 20:  # the server reads nothing
+        room = min(client.h2.local_flow_control_window(stream), 16384)
+        if room:
+            client.send(stream, b"x" * room)
+            sent += room
+            idle = 0
+        else:
+            idle += 1
+            edge.steps.for_a_while(0.002)
+        client.pump()
+    assert sent < 20_000_000, "somebody takes bytes for ever"
+    seen = b""
+
+    def taken():
+        nonlocal seen
+        try:
+            seen += server.recv(1 << 20)
+        except BlockingIOError:
+            pass
+        return seen.count(b"x") == sent
+
+    client.until(taken)
+    assert client.h2.local_flow_control_window(stream) > 0
+    client.send(stream, b"end", ended=True)
+    edge.read(server, b"0\r\n\r\n")
+    assert got == 0
+
+
+def test_trailers_of_a_request_arrive_behind_its_last_chunk(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream = client.open(body=b"one", ended=False)
+    server = edge.accept()
+    edge.read(server, b"3\r\none\r\n")
+    client.h2.send_headers(stream, [("digest", "abc")], end_stream=True)
+    client.flush()
+    edge.read(server, b"0\r\ndigest: abc\r\n\r\n")
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+
+
+def test_a_body_beyond_the_limit_is_413(proxy):
+    edge = proxy(route="max_body = '1KiB'")
+    client = H2Client(edge)
+    stream = client.open(body=b"x" * 600, ended=False)
+    server = edge.accept()
+    edge.read(server, b"x" * 600 + b"\r\n")
+    client.send(stream, b"x" * 600)
+    client.until(lambda: stream in client.heads)
+    assert client.status(stream) == 413
+
+
+def test_a_server_that_fails_is_told_as_502_on_the_stream(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client, body=b"{}")
+    server.close()
+    client.until(lambda: stream in client.ends)
+    assert client.status(stream) == 502
+    assert b"connection" not in client.heads[stream][0]
