@@ -10,6 +10,7 @@ secret can be guessed by its length (RFC 7541 §7.1), and no connection holds a 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from hpack import Decoder
 from hpack.table import HeaderTable
@@ -45,7 +46,7 @@ class BlockReader(Decoder):
         super().__init__(list_limit)
         self.header_table: Table = Table()
         self._steady = False  # the last block changed nothing
-        self.known: dict[bytes, object] = {}  # block → whatever the caller made of it; emptied by every change of the table
+        self.known: dict[bytes, Any] = {}  # block → whatever the caller made of it; emptied by every change of the table
 
     def read(self, block: bytes) -> Fields:
         """The fields of a block. Raises hpack.HPACKError; the connection is lost then."""
@@ -60,7 +61,7 @@ class BlockReader(Decoder):
             else:
                 self._steady = True
 
-    def remember(self, block: bytes, meaning: object) -> None:
+    def remember(self, block: bytes, meaning: Any) -> None:
         """Of the block that was read last."""
         if self._steady and len(block) <= REMEMBERED_SIZE:
             if len(self.known) >= REMEMBERED:
@@ -118,11 +119,11 @@ def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 class BlockWriter:
     """The encoder of one connection, in the shape that the h2 library expects."""
 
-    __slots__ = ("_limit", "_owed", "_told")
+    __slots__ = ("_limit", "_told", "owed")
 
     def __init__(self) -> None:
         self._limit = 4096
-        self._owed = b""
+        self.owed = b""  # what the next block begins with
         self._told = False
 
     @property
@@ -135,7 +136,7 @@ class BlockWriter:
         """A client that shrinks its table must be told that we follow (§4.2, RFC 9113 §4.3.1): once to nothing, then never again."""
         if size < self._limit and not self._told:
             self._told = True
-            self._owed = TABLE_SIZE_0
+            self.owed = TABLE_SIZE_0
         self._limit = size
 
     def encode(self, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -144,6 +145,6 @@ class BlockWriter:
 
     def framed(self, known: bytes) -> bytes:
         """A block that was made before, as the next one of this connection."""
-        if self._owed:
-            known, self._owed = self._owed + known, b""
+        if self.owed:
+            known, self.owed = self.owed + known, b""
         return known

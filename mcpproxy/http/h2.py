@@ -27,19 +27,43 @@ from mcpproxy.http import budget as prices
 from mcpproxy.http import h2head
 from mcpproxy.http.blocks import BlockReader, BlockWriter, Fields
 from mcpproxy.http.budget import Budget
+from mcpproxy.http.frames import (
+    ACK,
+    COMPRESSION_ERROR,
+    CONTINUATION,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_LIMIT,
+    FRAME_SIZE_ERROR,
+    HEADER_TABLE_SIZE,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
+    MOST,
+    NO_ERROR,
+    PING,
+    PREFACE,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    SETTINGS,
+    SHAPES,
+    STREAM_CLOSED,
+    WINDOW,
+    frame,
+    goaway,
+    inside,
+    rst_stream,
+    settings,
+    window_update,
+    wrong_setting,
+)
 from mcpproxy.http.h2head import Malformed, Request
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 1, 1, 4, 8, 32
-NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = 0, 1, 2, 3
-STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 5, 6, 7, 8, 9, 11
-
-FRAME_LIMIT = 16384  # bytes of payload: the protocol's default and least; larger frames would make other streams wait
 BLOCK_FRAMES = 16  # HEADERS and CONTINUATION of one block; a head of 32 KiB needs three
 LIST_LIMIT = 2  # times the head limit: a list up to this is read and answered 431, a longer one ends the connection (its table is lost)
-WINDOW_LIMIT = 2**31 - 1
-LAST_STREAM = 2**31 - 1
 REMEMBERED_RESETS = 256  # streams: frames that were under way when a stream was reset arrive soon or never
 SKIPPED = 64  # gaps in the stream ids that are remembered, to name the right error
 THEIR_FAULT = frozenset({PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, ENHANCE_YOUR_CALM})
@@ -114,6 +138,37 @@ class Judge(H2Connection):
 class Connection:
     """One connection, the server's side. The h2 library keeps the streams."""
 
+    __slots__ = (
+        "_block",
+        "_block_flags",
+        "_block_size",
+        "_block_stream",
+        "_budget",
+        "_edge",
+        "_h2",
+        "_highest",
+        "_leaving",
+        "_limits",
+        "_owed",
+        "_owed_apart",
+        "_paid",
+        "_pings",
+        "_preface",
+        "_reader",
+        "_resets",
+        "_settled",
+        "_skipped",
+        "_streams",
+        "_unread",
+        "_window",
+        "_writer",
+        "ended",
+        "now",
+        "out",
+        "pongs",
+        "reason",
+    )
+
     def __init__(self, edge: Streams, limits: H2Limits, now: float = 0.0) -> None:
         self.out: list[bytes] = []  # the edge joins, writes and clears it
         self.ended = False  # nothing more is read; `out` is the last word
@@ -161,14 +216,14 @@ class Connection:
     def begin(self, *, preface_seen: bool = False) -> None:
         """Our SETTINGS and window go out. `preface_seen`: the edge took the client's preface."""
         limits, judge = self._limits, self._h2
-        values = [(3, limits.streams), (6, limits.head)]
-        if limits.window != 65535:
-            values.append((4, limits.window))
-        self.out.append(frame(SETTINGS, 0, 0, b"".join(id_.to_bytes(2, "big") + value.to_bytes(4, "big") for id_, value in values)))
+        told = {MAX_CONCURRENT_STREAMS: limits.streams, MAX_HEADER_LIST_SIZE: limits.head}
+        if limits.window != WINDOW:
+            told[INITIAL_WINDOW_SIZE] = limits.window
+        self.out.append(settings(told))
         judge.initiate_connection()
-        if limits.connection_window > 65535:
-            judge.increment_flow_control_window(limits.connection_window - 65535)
-            self.out.append(window_update(0, limits.connection_window - 65535))
+        if limits.connection_window > WINDOW:
+            judge.increment_flow_control_window(limits.connection_window - WINDOW)
+            self.out.append(window_update(0, limits.connection_window - WINDOW))
         judge.clear_outbound_data_buffer()
         judge.receive_data(PREFACE)
         if preface_seen:
@@ -238,7 +293,7 @@ class Connection:
         """No more streams soon (`last` false) or from now on; those that are open go on."""
         if self.ended:
             return
-        self._say_goaway(self._highest if last else LAST_STREAM, code)
+        self.out.append(goaway(self._highest if last else MOST, code))
         if last:
             self._leaving = 1
             self._settle()
@@ -298,15 +353,9 @@ class Connection:
     # -- heads ----------------------------------------------------------------------------------------------------------------------------------
 
     def _headers(self, stream: int, flags: int, whole: bytes) -> None:
-        start, end = 9, len(whole)
-        if flags & PADDED:
-            start, end = 10, end - (whole[9] if end > 9 else 0)
-        if flags & PRIORITISED:  # §5.3: read and ignored
-            start += 5
-        if start > len(whole):
-            return self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
-        if start > end:
-            return self._fail(PROTOCOL_ERROR, "h2-padding")
+        start, end = inside(whole, flags)
+        if not start:
+            return self._fail(end, "h2-padding")
         if flags & END_HEADERS:
             return self._fields(stream, bool(flags & END_STREAM), whole[start:end])
         self._block = [whole[start:end]]
@@ -362,7 +411,7 @@ class Connection:
                 raise Malformed
         except Malformed:
             return self._refuse(stream, ended, PROTOCOL_ERROR)
-        self._streams[stream] = Stream(ended, known.length, self._limits.window)
+        self._streams[stream] = self._made(ended, known.length)
         if self._hear_head(stream, ended):
             self._edge.on_head(stream, known.whole if ended else known.head, ended)
 
@@ -407,13 +456,9 @@ class Connection:
 
     def _data(self, stream: int, flags: int, whole: bytes) -> None:
         size = len(whole) - 9
-        start, end = 9, len(whole)
-        if flags & PADDED:
-            if not size:
-                return self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
-            start, end = 10, end - whole[9]
-            if start > end:
-                return self._fail(PROTOCOL_ERROR, "h2-padding")
+        start, end = inside(whole, flags)
+        if not start:
+            return self._fail(end, "h2-padding")
         self._window -= size
         if self._window < 0:
             return self._fail(FLOW_CONTROL_ERROR, "h2-flow-control")
@@ -426,7 +471,7 @@ class Connection:
         found.window -= size
         if found.window < 0:
             return self._fail(FLOW_CONTROL_ERROR, "h2-flow-control")
-        if self._hear(whole):
+        if self._hear_stream(whole):
             found.taken += size
             self._body(stream, found, whole[start:end], bool(flags & END_STREAM), size - (end - start))
 
@@ -483,7 +528,7 @@ class Connection:
         found = self._streams.get(stream)
         if found is None:
             return self._late(stream)
-        if self._hear(whole):
+        if self._hear_stream(whole):
             self._forget(stream, found, False)
             self._spend(prices.LEAVE if found.answered else prices.CANCEL)
             if not self.ended:
@@ -502,10 +547,11 @@ class Connection:
                 return self._fail(wrong, "h2-bad-settings")
             if code in KNOWN_SETTINGS:
                 last[code] = value
-                if code == SettingCodes.HEADER_TABLE_SIZE:
+                if code == HEADER_TABLE_SIZE:
                     self._writer.header_table_size = value  # every one of them: the least must be told (RFC 7541 §4.2)
-        body = b"".join(code.to_bytes(2, "big") + value.to_bytes(4, "big") for code, value in last.items())
-        if not self.ended and self._hear(frame(SETTINGS, flags & ACK, 0, body)) and SettingCodes.INITIAL_WINDOW_SIZE in last:
+        if self.ended or (INITIAL_WINDOW_SIZE in last and not self._new_window(last[INITIAL_WINDOW_SIZE])):
+            return None
+        if self._hear(frame(SETTINGS, ACK, 0, b"") if flags & ACK else settings(last)) and INITIAL_WINDOW_SIZE in last:
             self._edge.on_window(0)
 
     def _push_promise(self, stream: int, flags: int, whole: bytes) -> None:
@@ -535,7 +581,7 @@ class Connection:
             self._paid -= prices.PAYS_UPDATE
         else:
             self._spend(prices.TINY)
-        step = int.from_bytes(whole[9:], "big") & WINDOW_LIMIT
+        step = int.from_bytes(whole[9:], "big") & MOST
         found = self._streams.get(stream)
         if stream and found is None:
             return self._late(stream)
@@ -543,9 +589,9 @@ class Connection:
             return self._stream_error(stream, found, PROTOCOL_ERROR) if found else self._fail(PROTOCOL_ERROR, "h2-flow-control")
         if self.ended:
             return None
-        if found is not None and self._send_window(stream, found) + step > WINDOW_LIMIT:  # §6.9.1
+        if found is not None and self._send_window(stream, found) + step > MOST:  # §6.9.1
             return self._stream_error(stream, found, FLOW_CONTROL_ERROR)
-        if self._hear_window(stream, found, step, whole):
+        if self._hear_window(found, step, whole):
             self._edge.on_window(stream)
 
     def _late(self, stream: int) -> None:
@@ -605,7 +651,7 @@ class Connection:
     def _fail(self, code: int, reason: str) -> None:
         """A connection error."""
         if not self.ended:
-            self._say_goaway(self._highest, code)
+            self.out.append(goaway(self._highest, code))
             self.reason = reason
             self._stop()
 
@@ -618,9 +664,6 @@ class Connection:
         self.ended = True
         self._streams.clear()
         self._block = []
-
-    def _say_goaway(self, last: int, code: int) -> None:
-        self.out.append(frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big")))
 
     def _credit(self) -> None:
         """Open the connection's window when half of it is owed."""
@@ -654,12 +697,24 @@ class Connection:
         if said:
             self.out.append(said)
 
+    def _made(self, ended: bool, left: int) -> Stream:
+        return Stream(ended, left, self._limits.window)
+
     def _hear_head(self, stream: int, ended: bool) -> bool:
         """Tell the library that a block came; what it says is none of its business."""
         return self._hear(frame(HEADERS, END_HEADERS | ended, stream, b""))
 
-    def _hear_window(self, stream: int, found: Stream | None, step: int, whole: bytes) -> bool:
+    def _hear_stream(self, whole: bytes) -> bool:
+        """Tell it of DATA or RST_STREAM on an open stream."""
         return self._hear(whole)
+
+    def _hear_window(self, found: Stream | None, step: int, whole: bytes) -> bool:
+        """Tell it of more room, on a stream or the connection."""
+        return self._hear(whole)
+
+    def _new_window(self, size: int) -> bool:
+        """The client's INITIAL_WINDOW_SIZE is about to change. True when the connection goes on."""
+        return self._h2.open_inbound_streams >= 0  # asking makes the library forget closed streams: their windows cannot overflow any more
 
     def _send_window(self, stream: int, found: Stream) -> int:
         """How much of the stream's own window is left to us."""
@@ -700,45 +755,6 @@ class Deaf:
         return []
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """One frame (§4.1)."""
-    return b"%b%b%b%b" % ((len(payload) << 8 | kind).to_bytes(4, "big"), flags.to_bytes(1, "big"), stream.to_bytes(4, "big"), payload)
-
-
-def rst_stream(stream: int, code: int) -> bytes:
-    """§6.4."""
-    return frame(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
-
-
-def window_update(stream: int, step: int) -> bytes:
-    """§6.9."""
-    return frame(WINDOW_UPDATE, 0, stream, step.to_bytes(4, "big"))
-
-
-def wrong_setting(code: int, value: int) -> int | None:
-    """The error of a setting's value (§6.5.2)."""
-    if (code in (SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL) and value > 1) or (
-        code == SettingCodes.MAX_FRAME_SIZE and not FRAME_LIMIT <= value < 2**24
-    ):
-        return PROTOCOL_ERROR
-    if code == SettingCodes.INITIAL_WINDOW_SIZE and value > WINDOW_LIMIT:
-        return FLOW_CONTROL_ERROR
-    return None
-
-
-# kind: is it about the connection (stream 0), and the size of its payload where that is fixed
-SHAPES: tuple[tuple[bool, int | None] | None, ...] = (
-    (False, None),  # DATA
-    (False, None),  # HEADERS
-    (False, None),  # PRIORITY: a wrong size is an error of the stream
-    (False, 4),  # RST_STREAM
-    (True, None),  # SETTINGS
-    (False, None),  # PUSH_PROMISE
-    (True, 8),  # PING
-    (True, None),  # GOAWAY
-    None,  # WINDOW_UPDATE: both
-    (False, None),  # CONTINUATION
-)
 JUDGES = (
     Connection._data,
     Connection._headers,

@@ -7,7 +7,7 @@ from typing import Any
 
 from hpack import Decoder, Encoder
 
-from mcpproxy.http.h2 import (
+from mcpproxy.http.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -21,10 +21,9 @@ from mcpproxy.http.h2 import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
-    Connection,
-    H2Limits,
     frame,
 )
+from mcpproxy.http.h2 import Connection, H2Limits
 
 NAMES = {
     DATA: "DATA",

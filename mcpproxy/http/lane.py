@@ -1,0 +1,257 @@
+"""HOT. An HTTP/2 connection without asking the library about streams.
+
+The judgement is that of http/h2; what the library would add there for ordinary streams is kept here in two numbers per stream. The library still
+judges SETTINGS and PING, and keeps the connection's window towards the client. Two things make it fast: a HEADERS frame whose block is known, that
+opens the next stream, and a DATA frame that fits into windows and promise are taken in the loop itself, everything else in `_frame`; and frames
+of ours are written without objects, from blocks that are made once per head for all connections.
+
+A test shows both kinds the same bytes and compares what they tell, what they say, and how they end.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from mcpproxy.http import blocks, h2head
+from mcpproxy.http.blocks import Fields
+from mcpproxy.http.budget import TINY_SIZE
+from mcpproxy.http.frames import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FLOW_CONTROL_ERROR,
+    FRAME_LIMIT,
+    FRAME_SIZE_ERROR,
+    HEADERS,
+    MOST,
+    frame,
+    rst_stream,
+    window_update,
+)
+from mcpproxy.http.h2 import Connection, H2Limits, Stream, Streams
+
+HEADS = 1024  # response heads whose blocks are remembered, by all connections together: Date makes new ones every second
+HEAD_SIZE = 2048  # bytes of such a head
+
+_frame = Struct(">IBI")  # length << 8 | kind, flags, stream
+_unpack, _pack = _frame.unpack_from, _frame.pack
+
+heads: dict[
+    bytes, tuple[bytes, bytes, bytes, bool]
+] = {}  # head → its frame up to the stream id, the same with END_STREAM, its block, is it final
+
+
+class LaneStream(Stream):
+    """A stream of the lane."""
+
+    __slots__ = ("credit",)
+
+    def __init__(self, ended: bool, left: int, window: int, credit: int) -> None:
+        self.ended = ended
+        self.done = self.answered = False
+        self.left = left
+        self.held = b""
+        self.window = window
+        self.taken = self.owed = 0
+        self.credit = credit  # bytes that we may send
+
+
+class Lane(Connection):
+    """One connection; the library keeps nothing but the connection's own state."""
+
+    __slots__ = ("_initial", "_lane")
+
+    def __init__(self, edge: Streams, limits: H2Limits, now: float = 0.0) -> None:
+        super().__init__(edge, limits, now)
+        self._lane: dict[int, LaneStream] = self._streams  # type: ignore[assignment]  # _made makes no others
+        self._initial = 65535  # the client's INITIAL_WINDOW_SIZE
+
+    # -- reading --------------------------------------------------------------------------------------------------------------------------------
+
+    def _frames(self, data: bytes) -> bytes:
+        """Judge all frames; what is left is the beginning of one."""
+        if not self._settled:
+            return super()._frames(data)
+        at, size = 0, len(data)
+        streams, edge, limits = self._lane, self._edge, self._limits
+        known = self._reader.known.get
+        while size - at >= 9:
+            word, flags, stream = _unpack(data, at)
+            length = word >> 8
+            start = at + 9
+            end = start + length
+            if end > size:
+                if length > FRAME_LIMIT:
+                    self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
+                    return b""
+                break
+            kind = word & 255
+            if kind == DATA and flags <= END_STREAM:
+                found = streams.get(stream)
+                if found is not None and not found.ended and length <= found.window and length <= self._window and not self._block:
+                    left = found.left
+                    if flags:
+                        if left < 0 or (left == length and not found.held):
+                            found.ended = True
+                            found.taken += length
+                            self._window -= length
+                            if found.done:
+                                self._drop(stream, found)
+                            edge.on_body(stream, data[start:end], True)
+                            if self._leaving:
+                                self._settle()
+                            if self.ended:
+                                return b""
+                            at = end
+                            continue
+                    elif length >= TINY_SIZE and (left < 0 or left > length):
+                        if left > 0:
+                            found.left = left - length
+                        found.taken += length
+                        found.window -= length
+                        self._window -= length
+                        edge.on_body(stream, data[start:end], False)
+                        if self.ended:
+                            return b""
+                        at = end
+                        continue
+            elif kind == HEADERS and flags | END_STREAM == END_HEADERS | END_STREAM and stream == self._highest + 2 and not self._block:
+                asked = known(data[start:end])
+                if (
+                    asked is not None
+                    and len(streams) < limits.streams
+                    and not self._leaving
+                    and (not flags & END_STREAM or asked.length <= 0)
+                ):
+                    self._highest = stream
+                    if flags & END_STREAM:
+                        streams[stream] = LaneStream(True, asked.length, limits.window, self._initial)
+                        edge.on_head(stream, asked.whole, True)
+                    else:
+                        streams[stream] = LaneStream(False, asked.length, limits.window, self._initial)
+                        edge.on_head(stream, asked.head, False)
+                    if self.ended:
+                        return b""
+                    at = end
+                    continue
+            if length > FRAME_LIMIT:
+                self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
+                return b""
+            self._frame(data[at:end])
+            if self.ended:
+                return b""
+            at = end
+        return data[at:] if at else data
+
+    def _hear_head(self, stream: int, ended: bool) -> bool:
+        return True
+
+    def _hear_stream(self, whole: bytes) -> bool:
+        return True
+
+    def _hear_window(self, found: Stream | None, step: int, whole: bytes) -> bool:
+        if found is None:
+            return self._hear(whole)
+        assert isinstance(found, LaneStream)
+        found.credit += step
+        return True
+
+    def _send_window(self, stream: int, found: Stream) -> int:
+        assert isinstance(found, LaneStream)
+        return found.credit
+
+    def _new_window(self, size: int) -> bool:
+        """RFC 9113 §6.9.2: all streams follow, below zero if need be."""
+        change = size - self._initial
+        self._initial = size
+        for found in self._lane.values():
+            found.credit += change
+            if found.credit > MOST:
+                self._fail(FLOW_CONTROL_ERROR, "h2-flow-control")
+                return False
+        return True
+
+    def _made(self, ended: bool, left: int) -> LaneStream:
+        return LaneStream(ended, left, self._limits.window, self._initial)
+
+    # -- writing --------------------------------------------------------------------------------------------------------------------------------
+
+    def room(self, stream: int) -> int:
+        """How many bytes of DATA may be sent now."""
+        found = self._lane.get(stream)
+        if found is None:
+            return 0
+        credit, shared = found.credit, self._h2.outbound_flow_control_window
+        if shared < credit:
+            credit = shared
+        return credit if credit > 0 else 0
+
+    def respond(self, stream: int, head: bytes, ended: bool) -> None:
+        """Send a response head, interim or final, rendered as for HTTP/1.1."""
+        found = self._lane.get(stream)
+        if found is None or found.answered:
+            return
+        made = heads.get(head)
+        if made is None or self._writer.owed:
+            found.answered = head[9:10] != b"1"
+            self._say_block(stream, self._writer.framed(remember(head)), ended)
+        else:
+            found.answered = made[3]
+            self.out.append(b"%b%b%b" % (made[1] if ended else made[0], stream.to_bytes(4, "big"), made[2]))
+        if ended:
+            self._finish(stream, found)
+
+    def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
+        """Send a piece of the body, not more than there is room for."""
+        found = self._lane.get(stream)
+        if found is None or found.done:
+            return
+        size = len(data)
+        if size > FRAME_LIMIT:
+            for at in range(0, size, FRAME_LIMIT):
+                self.data(stream, data[at : at + FRAME_LIMIT], ended and at + FRAME_LIMIT >= size)
+            return
+        out = self.out
+        out.append(_pack(size << 8, ended, stream))
+        if size:
+            out.append(data)  # type: ignore[arg-type]  # to be joined
+            found.credit -= size
+            self._h2.outbound_flow_control_window -= size
+            self._paid += size
+        if ended:
+            found.done = True
+            if found.ended:
+                self._drop(stream, found)
+                if self._leaving:
+                    self._settle()
+
+    def _say_trailers(self, stream: int, fields: Fields) -> None:
+        self._say_block(stream, self._writer.encode(fields), True)
+
+    def _say_block(self, stream: int, block: bytes, ended: bool) -> None:
+        """A block in as many frames as it needs."""
+        first, rest = block[:FRAME_LIMIT], block[FRAME_LIMIT:]
+        flags = END_STREAM if ended else 0
+        self.out.append(frame(HEADERS, flags if rest else flags | END_HEADERS, stream, first))
+        while rest:
+            piece, rest = rest[:FRAME_LIMIT], rest[FRAME_LIMIT:]
+            self.out.append(frame(CONTINUATION, 0 if rest else END_HEADERS, stream, piece))
+
+    def _say_reset(self, stream: int, code: int) -> None:
+        self.out.append(rst_stream(stream, code))
+
+    def _say_window(self, stream: int, step: int) -> None:
+        if step:
+            self.out.append(window_update(stream, step))
+
+
+def remember(head: bytes) -> bytes:
+    """The block of a response head."""
+    block = blocks.block(h2head.response(head))
+    if len(head) <= HEAD_SIZE and len(block) <= FRAME_LIMIT:
+        if len(heads) >= HEADS:
+            heads.clear()
+        start = (len(block) << 8 | HEADERS).to_bytes(4, "big")
+        heads[head] = start + b"\x04", start + b"\x05", block, head[9:10] != b"1"
+    return block
