@@ -126,7 +126,13 @@ class Play:
 
     def heard(self) -> list[Said]:
         """What was said since the last time."""
-        said = split(b"".join(self.connection.out))
+        said = []
+        for one in split(b"".join(self.connection.out)):
+            if one.kind == "CONTINUATION":
+                said[-1].payload += one.payload
+                said[-1].flags |= one.flags
+            else:
+                said.append(one)
         self.connection.out.clear()
         for one in said:
             if one.kind == "HEADERS":

@@ -15,7 +15,7 @@ from mcpproxy.http.h2 import Connection, H2Limits
 from mcpproxy.http.lane import HEAD_SIZE, HEADS, Lane
 from tests.http.h2play import GET, OK, POST, Fields, Play
 
-LIMITS = H2Limits(streams=4, head=2048)
+LIMITS = H2Limits(streams=4, head=2048, connection_window=70_000)
 
 # -- what a client may send, from manners to nonsense -------------------------------------------------------------------------------------------
 
@@ -100,11 +100,15 @@ def wire(script: list[Frame]) -> bytes:
 
 # -- what an edge may do ------------------------------------------------------------------------------------------------------------------------
 
-RESPONSES = [OK, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", b"HTTP/1.1 204 No Content\r\nX-Large: " + b"y" * 40000 + b"\r\n\r\n"]
+RESPONSES = {
+    "ok": OK,
+    "interim": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+    "large": b"HTTP/1.1 404 Not Found\r\nX-Large: " + b"y" * 40000 + b"\r\n\r\n",
+}
 
 
 ACTION = st.one_of(
-    st.tuples(st.just("respond"), st.sampled_from(RESPONSES), st.booleans()),
+    st.tuples(st.just("respond"), st.sampled_from(list(RESPONSES)), st.booleans()),
     st.tuples(st.just("data"), st.sampled_from([0, 1, 100, 40000]), st.booleans()),
     st.tuples(st.just("trailers"), st.sampled_from([[], [(b"X-Sum", b"1")]])),
     st.tuples(st.just("delivered"), st.sampled_from([1, 100, 5000, 40000])),
@@ -149,9 +153,9 @@ class Reacting(Play):
         what, *how = self.actions.pop()
         connection = self.connection
         if what == "respond":
-            head, ended = how
-            final = not head.startswith(b"HTTP/1.1 1")
-            connection.respond(stream, head, ended and final)
+            name, ended = how
+            final = name != "interim"
+            connection.respond(stream, RESPONSES[name], ended and final)
             if final:
                 self.answered.add(stream)
         elif what == "data":
