@@ -1,7 +1,8 @@
 """Drive a contender from the load generator's core and say honestly what came of it.
 
-`calls` is wrk: closed loop, as fast as 64 connections go. `paced` is h2load: each connection starts a call at fixed moments whether or not
-the proxy is quick, which is what a latency figure needs. Both refuse to return a result with a failed request in it.
+`calls` is wrk: closed loop, as fast as 64 connections go; `multiplexed` is h2load, the same over HTTP/2. `paced` is h2load at a given pace:
+each connection starts a call at fixed moments whether or not the proxy is quick, which is what a latency figure needs. All refuse to return
+a result with a failed request in it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import statistics
 import subprocess
 import time
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.lab import HERE, Lab, Proxy
+from benchmarks.lab import ANSWER, HERE, Lab, Proxy
 
 CONNECTIONS = 64
 STAGGER_MS = 11  # between the openings of paced connections; no multiple of their interval
@@ -45,9 +47,6 @@ class Calls:
     cpu_us: float  # proxy CPU per request
     proxy_core: float  # share of its core the proxy used
     load_core: float  # share of the other core that load generator and upstream used
-    p50_us: float
-    p99_us: float
-    bytes_each: float
     command: str
 
     def figures(self) -> dict[str, float]:
@@ -92,19 +91,59 @@ def calls(lab: Lab, proxy: Proxy, *, tls: bool, seconds: float, script: str = "p
     if failed or not said["requests"]:
         raise BadRun(f"{proxy.name}: {said['requests']} requests, failed: {failed}")
     done = said["requests"]
-    if (dialled := upstream_status(lab)[0] - dialled) > CONNECTIONS * 4 + done / 1000:
-        raise BadRun(f"{proxy.name}: {dialled} upstream connections for {done} requests: its pool is not tuned for this load")
+    expect_pooled(proxy, upstream_status(lab)[0] - dialled, CONNECTIONS, done)
     return Calls(
         requests=done,
         seconds=said["duration_us"] / 1e6,
         cpu_us=cpu / 1000 / done,
         proxy_core=cpu / 1e9 / wall,
         load_core=(load_ns + upstream) / 1e9 / wall,
-        p50_us=said["p50_us"],
-        p99_us=said["p99_us"],
-        bytes_each=said["bytes"] / done,
         command=" ".join(command).replace(str(HERE), "benchmarks"),
     )
+
+
+def multiplexed(lab: Lab, proxy: Proxy, connections: int, streams: int, count: int) -> Calls:
+    """h2load against the fixed answer: COUNT calls over HTTP/2, STREAMS at a time on each connection."""
+    command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-n{count}"]
+    url, concurrent = f"https://127.0.0.1:{proxy.tls}/mcp", connections * streams
+    dialled, answered = upstream_status(lab)
+    cpu, upstream = proxy.cpu_ns(), machine.cpu_ns(lab.fixed_pid)
+    output, load_ns, wall = pinned([*command, *call_of(lab), url])
+    cpu, upstream = proxy.cpu_ns() - cpu, machine.cpu_ns(lab.fixed_pid) - upstream
+    accepted, requests = upstream_status(lab)
+    wanted = (
+        "Application protocol: h2\n",
+        f" {count} done, {count} succeeded, 0 failed, 0 errored, 0 timeout",
+        f"status codes: {count} 2xx,",
+        f"({count * len(ANSWER)}) data",
+    )
+    if missing := [words for words in wanted if words not in output]:
+        raise BadRun(f"{proxy.name}: h2load does not say {missing}:\n{output}")
+    if requests - answered != count + 1:  # the last one asked for the status
+        raise BadRun(f"{proxy.name}: {count} calls, but the upstream answered {requests - answered - 1}")
+    expect_pooled(proxy, accepted - dialled, concurrent, count)
+    took = re.search(r"finished in ([\d.]+)(us|ms|s)\b", output)
+    assert took is not None
+    return Calls(
+        requests=count,
+        seconds=float(took[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1}[took[2]],
+        cpu_us=cpu / 1000 / count,
+        proxy_core=cpu / 1e9 / wall,
+        load_core=(load_ns + upstream) / 1e9 / wall,
+        command=" ".join([*command, "-d", "CALL", url]),
+    )
+
+
+def call_of(lab: Lab) -> list[str]:
+    """What makes h2load post the measured call."""
+    body = lab.directory / "body.json"
+    body.write_text(BODY)
+    return [f"-d{body}", *(f"-H{name}: {value}" for name, value in HEADERS.items())]
+
+
+def expect_pooled(proxy: Proxy, dialled: int, concurrent: int, done: int) -> None:
+    if dialled > concurrent * 4 + done / 1000:
+        raise BadRun(f"{proxy.name}: {dialled} upstream connections for {done} requests: its pool is not tuned for this load")
 
 
 def upstream_status(lab: Lab) -> tuple[int, int]:
@@ -133,9 +172,8 @@ def paced(lab: Lab, url: str, rate: float, seconds: float) -> Paced:
     The connections are opened one by one, so that their moments lie spread over the interval; opened together they would fire together, and
     the figure would be that of a burst of 64.
     """
-    log, body = lab.directory / "paced.tsv", lab.directory / "body.json"
+    log = lab.directory / "paced.tsv"
     log.unlink(missing_ok=True)
-    body.write_text(BODY)
     each = max(1, round(rate / CONNECTIONS))
     command = [
         "h2load",
@@ -147,7 +185,7 @@ def paced(lab: Lab, url: str, rate: float, seconds: float) -> Paced:
         "-r1",
         f"--rate-period={STAGGER_MS}ms",
     ]
-    output, _, _ = pinned([*command, f"--log-file={log}", f"-d{body}", *(f"-H{name}: {value}" for name, value in HEADERS.items()), url])
+    output, _, _ = pinned([*command, f"--log-file={log}", *call_of(lab), url])
     if " 0 failed, 0 errored, 0 timeout" not in output:
         raise BadRun(f"{url}: {output}")
     return _read(log, each * CONNECTIONS, " ".join([*command, "-d", "CALL", url]))

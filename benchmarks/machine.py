@@ -126,6 +126,7 @@ def describe() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "memory": f"{_kib('/proc/meminfo', 'MemTotal:') // 1024} MiB",
         "kernel": platform.release(),
+        "congestion": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),  # bbr paces even the loopback
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,
         "nginx": _first_line("nginx", "-v").rpartition("/")[2],

@@ -1,6 +1,6 @@
 """Every figure that is printed in README.md and docs/performance.md comes from a result file: `python -m benchmarks publish`.
 
-The newest full result of each work is drawn (chart.svg) and written as tables between the figure markers of both pages.
+The newest full result of each work is drawn (chart.svg, chart-h2.svg) and written as tables between the figure markers of both pages.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def draw(reports: dict[str, dict[str, Any]]) -> None:
-    if reports:
-        (RESULTS / "chart.svg").write_text(chart.svg(reports))
+    for name, svg in chart.charts(reports).items():
+        (RESULTS / name).write_text(svg)
 
 
 def publish() -> int:
@@ -52,16 +52,17 @@ def publish() -> int:
         print("no results yet: run the works first")
         return 1
     draw(reports)
-    picture = "![mcpproxy beside nginx and HAProxy](benchmarks/results/chart.svg)"
-    short = f"{picture}\n\n{table(reports)}\n\n{_where(reports)}; method and more in [docs/performance.md](docs/performance.md)."
+    pictures = "\n\n".join(f"![{chart.CHARTS[name][0]}](benchmarks/results/{name})" for name in chart.charts(reports))
+    short = f"{pictures}\n\n{table(reports)}\n\n{_where(reports)}; method and more in [docs/performance.md](docs/performance.md)."
     done = [_between(README, short), _between(PAGE, "\n\n".join([f"{_where(reports)}.", targets(reports), *map(_work, reports.values())]))]
     return 0 if all(done) else 1
 
 
 def _where(reports: dict[str, dict[str, Any]]) -> str:
-    machine = next(iter(reports.values()))["machine"]
+    machine = max(reports.values(), key=lambda report: str(report["taken"]))["machine"]
+    congestion = f", TCP {machine['congestion']}" if "congestion" in machine else ""
     return (
-        f"Medians of interleaved rounds, {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, "
+        f"Medians of interleaved rounds, {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}{congestion}, "
         f"Python {machine['python']}, nginx {machine['nginx']}, HAProxy {machine['haproxy']}"
     )
 

@@ -1,9 +1,10 @@
 """Hold many TLS event streams open and count what arrives: the client side of sse_idle, sse_events and idle_neighbours.
 
-    python -m benchmarks.streams PORT COUNT PATH
+    python -m benchmarks.streams PORT COUNT PATH [h2]
 
 Says one JSON line when all streams have their first event, then one after each line on its standard input: events seen so far,
-streams lost. One epoll loop, TLS driven non-blocking; an event counts when its empty line has arrived.
+streams lost. Each stream has a connection of its own, over HTTP/2 too. One epoll loop, TLS driven non-blocking; an event counts when
+its empty line has arrived.
 """
 
 from __future__ import annotations
@@ -20,28 +21,59 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from benchmarks import machine
+from benchmarks import frames, machine
 from benchmarks.lab import HERE, OPEN_LIMIT_S, raise_open_files
 from benchmarks.load import BadRun
 from benchmarks.verify import client_context
 
 AT_ONCE = 32  # handshakes under way at a time: a burst is not what is measured
-REQUEST = (
-    "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\nMcp-Session-Id: %032x\r\nUser-Agent: python-httpx/0.28.1\r\n\r\n"
-)
+FIELDS = {"Accept": "text/event-stream", "User-Agent": "python-httpx/0.28.1"}
 
 
 class Stream:
+    """HTTP/1.1: what arrives is counted as it is."""
+
     __slots__ = ("events", "link", "tail")
+    alpn = "http/1.1"
 
     def __init__(self, link: ssl.SSLSocket) -> None:
         self.link, self.events, self.tail = link, 0, b""
 
+    def request(self, path: str, fields: dict[str, str]) -> bytes:
+        lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in fields.items())]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+    def payload(self, data: bytes) -> bytes:
+        return data
+
+
+class Multiplexed(Stream):
+    """HTTP/2, with one stream: what its DATA frames hold is counted."""
+
+    __slots__ = ("frames",)
+    alpn = "h2"
+
+    def __init__(self, link: ssl.SSLSocket) -> None:
+        super().__init__(link)
+        self.frames = frames.Frames()
+
+    def request(self, path: str, fields: dict[str, str]) -> bytes:
+        return frames.OPENING + frames.head(1, "GET", path, fields, ended=True)
+
+    def payload(self, data: bytes) -> bytes:
+        found = self.frames.feed(data)
+        if self.frames.owed:
+            self.link.send(self.frames.owed)
+            self.frames.owed = b""
+        if any(flags & frames.END_STREAM for kind, flags, _, _ in found if kind in (frames.DATA, frames.HEADERS)):
+            raise frames.Gone("the stream ended")
+        return b"".join([payload for kind, _, _, payload in found if kind == frames.DATA])
+
 
 class Streams:
-    def __init__(self, port: int, path: str) -> None:
-        self.port, self.path = port, path
-        self.context = client_context()
+    def __init__(self, port: int, path: str, kind: type[Stream]) -> None:
+        self.port, self.path, self.kind = port, path, kind
+        self.context = client_context(kind.alpn)
         self.epoll = select.epoll()
         self.epoll.register(0, select.EPOLLIN)
         self.streams: dict[int, Stream] = {}
@@ -63,13 +95,16 @@ class Streams:
         except ssl.SSLWantReadError:
             return
         del self.shaking[fd]
-        link.send((REQUEST % (self.path, fd)).encode())
-        self.streams[fd] = Stream(link)
+        if self.kind is Multiplexed and link.selected_alpn_protocol() != "h2":
+            sys.exit(f"port {self.port} does not speak HTTP/2")
+        stream = self.streams[fd] = self.kind(link)
+        link.send(stream.request(self.path, {**FIELDS, "Mcp-Session-Id": f"{fd:032x}"}))
 
     def readable(self, fd: int) -> None:
         stream = self.streams[fd]
         try:
             data = stream.link.recv(16384)
+            body = stream.payload(data)
         except ssl.SSLWantReadError:
             return
         except OSError:
@@ -79,7 +114,7 @@ class Streams:
             self.epoll.unregister(fd)
             del self.streams[fd]
             return
-        whole = stream.tail + data
+        whole = stream.tail + body
         seen = whole.count(b"\n\n")  # never in chunk framing, whose lines end in CRLF
         stream.tail = whole[-1:] if not whole.endswith(b"\n\n") else b""
         if seen:
@@ -135,9 +170,9 @@ class Client:
 
 
 @contextmanager
-def held(port: int, count: int, path: str) -> Iterator[Client]:
+def held(port: int, count: int, path: str, *, h2: bool = False) -> Iterator[Client]:
     """COUNT streams, open and past their first event."""
-    command = [sys.executable, "-m", "benchmarks.streams", str(port), str(count), path]
+    command = [sys.executable, "-m", "benchmarks.streams", str(port), str(count), path, *(["h2"] if h2 else [])]
     core = machine.cores()[1]
     process = subprocess.Popen(
         command,
@@ -162,4 +197,4 @@ def held(port: int, count: int, path: str) -> Iterator[Client]:
 
 if __name__ == "__main__":
     raise_open_files()
-    Streams(int(sys.argv[1]), sys.argv[3]).run(int(sys.argv[2]))
+    Streams(int(sys.argv[1]), sys.argv[3], Multiplexed if sys.argv[4:] == ["h2"] else Stream).run(int(sys.argv[2]))

@@ -1,6 +1,6 @@
-"""Move one big chunked body through a TLS proxy and compare its length and checksum at both ends.
+"""Move one big body through a TLS proxy and compare its length and checksum at both ends: chunked, or in the DATA frames of HTTP/2.
 
-python -m benchmarks.transfer PORT down|up BYTES     -> {"bytes": ..., "crc": ..., "seconds": ...}
+python -m benchmarks.transfer PORT down|up|h2down BYTES     -> {"bytes": ..., "crc": ..., "seconds": ...}
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import json
 import socket
 import sys
 import time
+import zlib
 
+from benchmarks import frames
 from benchmarks.dechunk import Dechunker
 from benchmarks.origin import BLOCK, chunk
 from benchmarks.verify import client_context
@@ -53,6 +55,21 @@ def download(port: int, size: int) -> dict[str, int]:
     return {"bytes": body.count, "crc": body.crc}
 
 
+def download_h2(port: int, size: int) -> dict[str, int]:
+    count = crc = 0
+    found: dict[str, str] = {}
+    with frames.Client(port, client_context("h2")) as client:
+        if not client.speaks:
+            raise ConnectionError("no HTTP/2")
+        client.ask("GET", f"/down/{size}", {"User-Agent": "python-httpx/0.28.1"})
+        for payload in client.body(found):
+            count += len(payload)
+            crc = zlib.crc32(payload, crc)
+    if found[":status"] != "200":
+        raise ConnectionError(found[":status"])
+    return {"bytes": count, "crc": crc}
+
+
 def upload(port: int, size: int) -> dict[str, int]:
     whole = chunk(BLOCK)
     with connect(port) as link:
@@ -70,5 +87,5 @@ def upload(port: int, size: int) -> dict[str, int]:
 
 if __name__ == "__main__":
     began = time.monotonic()
-    result = (download if sys.argv[2] == "down" else upload)(int(sys.argv[1]), int(sys.argv[3]))
+    result = {"down": download, "up": upload, "h2down": download_h2}[sys.argv[2]](int(sys.argv[1]), int(sys.argv[3]))
     print(json.dumps({**result, "seconds": time.monotonic() - began}))

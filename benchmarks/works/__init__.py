@@ -6,17 +6,23 @@ its `targets`, a table. Rule: a figure that is a ratio to a peer is formed withi
 
 from __future__ import annotations
 
-from benchmarks.works import bodies, handshakes, latency, post, streams
-from benchmarks.works.base import Work
+from benchmarks.works import bodies, handshakes, latency, multiplexed, post, streams
+from benchmarks.works.base import Target, Work
 
 WORKS: tuple[Work, ...] = (
     post.Post("post_tls", "POST tools/call, TLS 1.3, keep-alive, 64 connections", tls=True),
     post.Post("post_plain", "the same without TLS", tls=False),
-    streams.Idle(),
-    streams.Events(),
+    multiplexed.Calls(16, 8, (Target("cpu_us", 0.65), Target("cpu_us", 1.2, "haproxy"))),
+    multiplexed.Calls(64, 1, (Target("cpu_us", 0.9),)),
+    multiplexed.Calls(1, 100, (Target("cpu_us", 0.65), Target("cpu_us", 1.2, "haproxy"))),
+    streams.Idle("sse_idle", "TLS SSE streams", 0.6),
+    streams.Events("sse_events", "TLS SSE streams"),
+    streams.Idle("h2_sse_idle", "HTTP/2 connections with one SSE stream each", 1.0, h2=True),
+    streams.Events("h2_sse_events", "HTTP/2 connections with one SSE stream", h2=True),
     latency.Latency(),
     streams.Neighbours(),
     bodies.Bodies(),
+    multiplexed.Download(),
     post.Misses(),
     handshakes.Handshakes(),
 )

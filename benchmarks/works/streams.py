@@ -27,27 +27,28 @@ def events_sent(lab: Lab) -> int:
     return int(sent)
 
 
-def warm(lab: Lab, proxy: Proxy) -> None:
+def warm(lab: Lab, proxy: Proxy, *, h2: bool) -> None:
     """Code and pools are in place before memory is counted."""
-    with held(proxy.tls, 8, "/sse"):
+    with held(proxy.tls, 8, "/sse", h2=h2):
         pass
     load.calls(lab, proxy, tls=True, seconds=1)
 
 
 class Idle:
-    name = "sse_idle"
-    title = f"{STREAMS:,} idle TLS SSE streams"
     shown = {"rss_kib": "RSS KiB/stream", "cpu_ms_s": "idle CPU ms/s", "rss_mib": "RSS MiB with all"}
-    targets: tuple[Target, ...] = (Target("rss_kib", 0.6),)
     note = "RSS of all the proxy's processes with the streams open, less RSS before they were opened"
+
+    def __init__(self, name: str, title: str, limit: float, *, h2: bool = False) -> None:
+        self.name, self.title, self.h2 = name, f"{STREAMS:,} idle {title}", h2
+        self.targets: tuple[Target, ...] = (Target("rss_kib", limit),)
 
     def prepare(self, lab: Lab, contenders: list[str], scale: Scale) -> None:
         pass
 
     def measure(self, lab: Lab, proxy: Proxy, scale: Scale, round_number: int) -> Figures:
-        warm(lab, proxy)
+        warm(lab, proxy, h2=self.h2)
         before = proxy.rss_kib()
-        with held(proxy.tls, STREAMS, "/sse") as client:
+        with held(proxy.tls, STREAMS, "/sse", h2=self.h2) as client:
             time.sleep(SETTLE_S)
             after, cpu, began = proxy.rss_kib(), proxy.cpu_ns(), time.monotonic()
             time.sleep(scale.pick(5, 2))
@@ -56,21 +57,22 @@ class Idle:
         return {"rss_kib": (after - before) / STREAMS, "cpu_ms_s": idle, "rss_mib": after / 1024}
 
     def command(self) -> str:
-        return f"python -m benchmarks.streams PORT {STREAMS} /sse"
+        return f"python -m benchmarks.streams PORT {STREAMS} /sse{' h2' * self.h2}"
 
 
 class Events:
-    name = "sse_events"
-    title = f"{STREAMS:,} TLS SSE streams, {RATE} events/s each"
     shown = {"cpu_us": "CPU µs/event", "events_s": "events/s", "proxy_core": "proxy core"}
     targets: tuple[Target, ...] = (Target("cpu_us", 1.0),)
     note = "events are spread evenly over the second; received must equal sent within 1 %"
+
+    def __init__(self, name: str, title: str, *, h2: bool = False) -> None:
+        self.name, self.title, self.h2 = name, f"{STREAMS:,} {title}, {RATE} events/s each", h2
 
     def prepare(self, lab: Lab, contenders: list[str], scale: Scale) -> None:
         pass
 
     def measure(self, lab: Lab, proxy: Proxy, scale: Scale, round_number: int) -> Figures:
-        with held(proxy.tls, STREAMS, f"/sse?rate={RATE}") as client:
+        with held(proxy.tls, STREAMS, f"/sse?rate={RATE}", h2=self.h2) as client:
             time.sleep(SETTLE_S)
             seen, sent, cpu, began = client.events(), events_sent(lab), proxy.cpu_ns(), time.monotonic()
             time.sleep(scale.pick(8, 3))
@@ -80,7 +82,7 @@ class Events:
         return {"cpu_us": cpu / 1000 / seen, "events_s": seen / took, "proxy_core": cpu / 1e9 / took}
 
     def command(self) -> str:
-        return f"python -m benchmarks.streams PORT {STREAMS} '/sse?rate={RATE}'"
+        return f"python -m benchmarks.streams PORT {STREAMS} '/sse?rate={RATE}'{' h2' * self.h2}"
 
 
 class Neighbours:
