@@ -19,6 +19,7 @@ from mcpproxy.edge.store import Store
 from mcpproxy.http import replies
 from mcpproxy.http.h2 import Connection
 from mcpproxy.http.head import HeadLimits
+from mcpproxy.http.lane import Lane
 from mcpproxy.net.listener import Address, Listener, bind
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import TICK, Ticker, Wheel
@@ -129,7 +130,7 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         links=runtime.links,
         id_prefix=secrets.token_hex(4).encode() + b"-",
         patience=_patience(config),
-        h2=Connection if listen.h2 else None,
+        h2=(Lane if listen.h2_lane else Connection) if listen.h2 else None,
         mcp=all(route.mcp for route in config.route),
     )
     room = connection_room(limits.connections, sum(upstream.keepalive for upstream in config.upstream.values()))

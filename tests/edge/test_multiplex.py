@@ -1,6 +1,6 @@
 """One HTTP/2 connection: many requests, one write a turn, one client's trouble is nobody else's."""
 
-from mcpproxy.edge.multiplex import PING_AFTER_S, PONG_WITHIN_S
+from mcpproxy.edge.multiplex import PING_AFTER_S, PONG_WITHIN_S, Multiplex
 from tests.edge.conftest import HEAD_END
 from tests.edge.h2client import H2Client
 
@@ -132,7 +132,7 @@ def test_a_silent_client_with_a_stream_is_asked_for_a_sign_of_life(proxy):
 def test_a_connection_that_never_asks_is_closed_like_one_that_never_sends_a_head(proxy):
     edge = proxy(limits="head_timeout = '10s'")
     client = H2Client(edge)
-    edge.until(lambda: client.pump() and edge.runtime.links)
+    edge.until(lambda: client.pump() and [link for link in edge.runtime.links if isinstance(link, Multiplex)])
     edge.later(11)
     client.until(lambda: client.ended)
 
