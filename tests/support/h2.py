@@ -1,6 +1,6 @@
 """A client of raw HTTP/2 frames, and a judge of what a server says in them (RFC 9113, RFC 7541).
 
-    with H2Client(daemon.client(tls=certificate.client(alpn=("h2",)))) as client:
+    with speak(daemon, certificate) as client:
         call = client.call("POST", "/mcp", b"{}").wait()
         assert (call.status, call.body, call.ended) == (200, b"...", True)
 
@@ -16,13 +16,15 @@ Built on hpack and nothing else: not on h2, not on mcpproxy.
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from hpack import Decoder, Encoder, HeaderTuple, HPACKError
 
+from tests.support.certs import Certificate
 from tests.support.client import RawClient
+from tests.support.daemon import Daemon
 from tests.support.waiting import DEADLINE
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -36,7 +38,7 @@ LARGEST = 2**31 - 1
 FRAME = 16384  # the largest frame we take, and send
 
 Fields = list[tuple[bytes, bytes]]
-Pairs = Iterable[tuple[str | bytes, str | bytes]]
+Pairs = Sequence[tuple[str | bytes, str | bytes]]
 Answer = TypeVar("Answer")
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+\Z")
 VALUE = re.compile(rb"[\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?\Z|\Z")
@@ -221,9 +223,9 @@ class Call:
 
     def end(self, trailers: Pairs = ()) -> Self:
         """END_STREAM, after trailers if there are any."""
-        if not (fields := list(trailers)):
+        if not trailers:
             return self.send(b"", ended=True)
-        self.client.send_block(self.number, self.client.encoder.encode(_encodable(fields)), END_STREAM)
+        self.client.send_block(self.number, self.client.encoder.encode(_encodable(trailers)), END_STREAM)
         self.said_all = True
         return self
 
@@ -261,9 +263,12 @@ class H2Client:
         assert chosen == "h2", f"ALPN chose {chosen}"
         self.settings = {ENABLE_PUSH: 0, INITIAL_WINDOW_SIZE: 65535, **(settings or {})}
         self.peer = {HEADER_TABLE_SIZE: 4096, MAX_CONCURRENT_STREAMS: LARGEST, INITIAL_WINDOW_SIZE: 65535, MAX_FRAME_SIZE: FRAME}
-        self.room = 65535
-        self.window = 65535
+        self.room = 65535  # bytes we may send
+        self.window = self.limit = 65535  # bytes the server may send
         self.encoder, self.decoder = Encoder(), Decoder(max_header_list_size=1 << 20)
+        self.decoder.max_allowed_table_size = self.settings.get(
+            HEADER_TABLE_SIZE, 4096
+        )  # the server must say that it obeys (RFC 7541 §4.2)
         self.calls: dict[int, Call] = {}
         self.next = 1
         self.greeted = False  # the server's first SETTINGS came
@@ -279,7 +284,7 @@ class H2Client:
     def greet(self, window: int = 65535) -> Self:
         """The preface (§3.4): magic, SETTINGS, and a larger window for the connection."""
         more = window_update(0, window - self.window) if window > self.window else b""
-        self.window = max(window, self.window)
+        self.window = self.limit = max(window, self.window)
         self.send(PREFACE + settings(self.settings) + more)
         return self
 
@@ -311,12 +316,16 @@ class H2Client:
     def try_send(self, data: bytes) -> bool:
         return self.raw.try_send(data)
 
+    def stream(self, method: bytes = b"POST") -> Call:
+        """The next stream; its frames are the caller's business."""
+        call = self.calls[self.next] = Call(self, self.next, method)
+        self.next += 2
+        return call
+
     def open(self, fields: Pairs, *, ended: bool = True, block: bytes | None = None) -> Call:
         """A new stream with any fields (or any `block`)."""
         listed = _encodable(fields)
-        call = Call(self, self.next, dict(listed).get(b":method", b""))
-        self.calls[self.next] = call
-        self.next += 2
+        call = self.stream(dict(listed).get(b":method", b""))
         call.said_all = ended
         self.send_block(call.number, self.encoder.encode(listed) if block is None else block, END_STREAM if ended else 0)
         return call
@@ -403,7 +412,7 @@ class H2Client:
         """Handle what has arrived, and what arrives within a moment."""
         end = time.monotonic() + seconds
         try:
-            while self.pump(max(end - time.monotonic(), 0.001)):
+            while time.monotonic() < end and self.pump(max(end - time.monotonic(), 0.001)):
                 pass
         except TimeoutError:
             pass
@@ -537,16 +546,20 @@ class H2Client:
         call.data += payload[1 : size - payload[0]] if flags & PADDED else payload
         if flags & END_STREAM:
             self._answer_ended(call)
-        if self.credits and size:
-            self._give_back(call, size)
+        if self.credits:
+            self._give_back(call)
 
-    def _give_back(self, call: Call, size: int) -> None:
-        updates = window_update(0, size)
-        self.window += size
-        if not (call.ended or call.left):
-            updates += window_update(call.number, size)
-            call.window += size
-        self.try_send(updates)
+    def _give_back(self, call: Call) -> None:
+        """In lumps, as clients do: byte for byte, the frames of both sides would shrink to a byte."""
+        updates, initial = b"", self.settings[INITIAL_WINDOW_SIZE]
+        if self.window < self.limit // 2:
+            updates += window_update(0, self.limit - self.window)
+            self.window = self.limit
+        if call.window < initial // 2 and not (call.ended or call.left):
+            updates += window_update(call.number, initial - call.window)
+            call.window = initial
+        if updates:
+            self.try_send(updates)
 
     @staticmethod
     def _judge_open(call: Call, kind: str) -> None:
@@ -582,3 +595,9 @@ def _judge_fields(fields: Fields) -> None:
             raise RuleBroken(f"§8.2.1: field {name!r}: {value!r}")
         if name in OF_A_CONNECTION:
             raise RuleBroken(f"§8.2.2: field {name!r}: {value!r}")
+
+
+def speak(daemon: Daemon, certificate: Certificate | None = None, *, receive_buffer: int = 0, **options: Any) -> H2Client:
+    """A connection to the daemon's first listener; with a certificate it is TLS, else prior knowledge."""
+    tls = certificate.client(alpn=("h2",)) if certificate else None
+    return H2Client(daemon.client(tls=tls, receive_buffer=receive_buffer), **options)
