@@ -16,6 +16,7 @@ from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange, pass_on
 from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
 from mcpproxy.errors import ProxyError, Side
+from mcpproxy.http.framing import ChunkedScanner
 from mcpproxy.http.replies import dated
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Stream:
         "size",
         "started",
         "tail",
+        "trailing",
         "wake",
         "wheel",
     )
@@ -83,6 +85,7 @@ class Stream:
         self.since = clock.now  # when something of the body last moved
         self.started = False
         self.blocked = False  # the server takes no more for now
+        self.trailing: list[tuple[bytes, bytes]] = []  # trailers of the response, for its end
         self.answered = False  # a final response head went out
         self.ending = False  # the exchange is over; what is pending is still to be sent
 
@@ -247,7 +250,7 @@ class Stream:
             return
         connection.filled += room
         whole = room == len(pending)
-        connection.h2.data(self.id, pending[:room], whole and self.ending)
+        connection.h2.data(self.id, pending[:room], whole and self.ending and not self.trailing)
         connection.stir()
         if not whole:
             self.pending = pending[room:]
@@ -255,6 +258,8 @@ class Stream:
         self.pending = None
         connection.waiting.pop(self.id, None)
         if self.ending:
+            if self.trailing:
+                connection.h2.trailers(self.id, self.trailing)
             self._finish()
         else:
             self.exchange.client_drained()
@@ -273,6 +278,8 @@ class Stream:
         elif self.pending is not None:
             self.since = clock.now
             return
+        elif self.trailing:
+            h2.trailers(self.id, self.trailing)
         else:
             h2.data(self.id, b"", True)
         self._finish()
@@ -348,6 +355,11 @@ class StreamExchange(Exchange):
     def begin_response(self, head: bytes, data: bytes) -> None:
         self.client.respond(head, False)
         pass_on(self, data)
+
+    def finished(self) -> None:
+        if isinstance(self.scanner, ChunkedScanner):
+            self.client.trailing = self.scanner.trailers
+        super().finished()
 
     def never_started(self, end: bytes) -> None:
         """The request was cancelled before anything of it went on."""

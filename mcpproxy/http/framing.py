@@ -38,7 +38,7 @@ extended_size_line = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[ \t]*[%(t)b]+(?:[ \t]*=[ \t]*(?:[%(t)b]+|%(q)b))?)+\r\n" % {b"t": TOKEN, b"q": QUOTED}
 ).match
 extended_size_begins = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*(?:;[\t -~]*)?\r?)?").fullmatch
-trailer_line = re.compile(rb"([%b]+):[%b]*\r\n" % (TOKEN, TEXT)).match
+trailer_line = re.compile(rb"([%b]+):([%b]*)\r\n" % (TOKEN, TEXT)).match
 trailer_begins = re.compile(rb"(?:[%b]+(?::[%b]*\r?)?|\r)" % (TOKEN, TEXT)).fullmatch
 
 
@@ -91,7 +91,7 @@ class UntilClose:
 class ChunkedScanner:
     """A body in chunks (RFC 9112 §7.1): size CRLF data CRLF … 0 CRLF, trailers, CRLF."""
 
-    __slots__ = ("_held", "_left", "_lines", "_side", "_trailing", "done")
+    __slots__ = ("_held", "_left", "_lines", "_side", "_trailing", "done", "trailers")
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -99,6 +99,7 @@ class ChunkedScanner:
         self._held = b""  # the beginning of a line that was cut
         self._trailing = 0  # bytes left for trailers; 0 before the last chunk
         self._lines = 0
+        self.trailers: list[tuple[bytes, bytes]] = []  # names in lower case; for whoever writes another framing
         self.done = False
 
     @property
@@ -215,6 +216,7 @@ class ChunkedScanner:
             name = line[1].lower()
             if not may_be_trailer(name) or (self._side is REQUEST and b"_" in name):
                 raise FramingError("bad-trailer", self._side)
+            self.trailers.append((name, line[2].strip(b" \t")))
             at = line.end()
         self.done = True
         return at + 2

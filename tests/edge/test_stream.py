@@ -214,3 +214,12 @@ def test_a_server_that_fails_is_told_as_502_on_the_stream(proxy):
     client.until(lambda: stream in client.ends)
     assert client.status(stream) == 502
     assert b"connection" not in client.heads[stream][0]
+
+
+def test_trailers_of_a_response_end_its_stream(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client)
+    server.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n")
+    client.until(lambda: stream in client.ends)
+    assert (client.bodies[stream], client.trailers[stream]) == (b"abc", {b"x-sum": b"9"})

@@ -704,7 +704,6 @@ def not_http() -> Iterator[Row]:
     hang_up = frozenset({400, 408, 431, 505, 0})
     hello = bytes.fromhex("16030100c8010000c40303") + bytes(range(200))
     yield Row("a TLS ClientHello in clear", hello, (hang_up,), CLOSE)
-    yield Row("an HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", (VERSION,), CLOSE)
     yield Row("an SSH banner", b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n", (hang_up,), CLOSE)
     yield Row("a PROXY line", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n" + SMUGGLED, (hang_up,), CLOSE)
     yield Row("PROXY v2", b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12) + SMUGGLED, (hang_up,), CLOSE)
