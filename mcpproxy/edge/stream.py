@@ -140,8 +140,9 @@ class Stream:
         self.body(b"", True)
 
     def _all(self) -> bytes:
-        data = b"".join(self.backlog)
-        self.backlog.clear()
+        backlog = self.backlog
+        data = backlog[0] if len(backlog) == 1 else b"".join(backlog)
+        backlog.clear()
         return data
 
     def _framed(self, data: bytes, ended: bool) -> bytes:
@@ -175,8 +176,10 @@ class Stream:
         """The server has it: the client may send as much again."""
         owed, self.owed = self.owed, 0
         if owed:
-            self.connection.h2.delivered(self.id, owed)
-            self.connection.stir()
+            connection = self.connection
+            connection.h2.delivered(self.id, owed)
+            if connection.h2.out:
+                connection.stir()
 
     def pause(self) -> None:
         """No link yet: what comes waits, and the window stays as it is."""
@@ -380,15 +383,15 @@ def response_head(x: StreamExchange, data: bytes) -> None:
     client = x.client
     connection = client.connection
     size = len(data) - end
-    if plan.length != size or not x.request_ended or x.spoiled or connection.pending is not None or connection.h2.room(client.id) < size:
+    if (
+        plan.length != size
+        or not x.request_ended
+        or x.spoiled
+        or connection.pending is not None
+        or not connection.h2.answer(client.id, plan.head, data[end:])
+    ):
         x.respond(plan, data, end)
         return
-    h2 = connection.h2
-    if size:
-        h2.respond(client.id, plan.head, False)
-        h2.data(client.id, data[end:], True)
-    else:
-        h2.respond(client.id, plan.head, True)
     if not connection.flushing:
         connection.stir()
     now = monotonic()

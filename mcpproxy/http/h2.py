@@ -254,6 +254,15 @@ class Connection:
             if ended:
                 self._finish(stream, found)
 
+    def answer(self, stream: int, head: bytes, body: bytes) -> bool:
+        """Send a whole final response, if there is room for it."""
+        if self.room(stream) < len(body):
+            return False
+        self.respond(stream, head, not body)
+        if body:
+            self.data(stream, body, True)
+        return True
+
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a piece of the body, not more than there is room for."""
         found = self._streams.get(stream)
@@ -736,7 +745,10 @@ class Connection:
         self._flush()
 
     def _say_reset(self, stream: int, code: int) -> None:
-        self._h2.reset_stream(stream, code)
+        try:
+            self._h2.reset_stream(stream, code)
+        except ProtocolError:  # both sides had ended when we saw what the last frame held
+            self.out.append(rst_stream(stream, code))
         self._flush()
 
     def _say_window(self, stream: int, step: int) -> None:

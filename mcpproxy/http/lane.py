@@ -202,6 +202,26 @@ class Lane(Connection):
         if ended:
             self._finish(stream, found)
 
+    def answer(self, stream: int, head: bytes, body: bytes) -> bool:
+        """Send a whole final response, if there is room for it."""
+        found, made, size = self._lane.get(stream), heads.get(head), len(body)
+        if found is None or found.answered or made is None or not made[3] or self._writer.owed or not 0 < size <= FRAME_LIMIT:
+            return super().answer(stream, head, body)
+        judge = self._h2
+        if size > found.credit or size > judge.outbound_flow_control_window:
+            return False
+        found.answered = found.done = True
+        judge.outbound_flow_control_window -= size
+        self._paid += size
+        self.out.append(b"%b%b%b%b%b" % (made[0], stream.to_bytes(4, "big"), made[2], _pack(size << 8, END_STREAM, stream), body))
+        if found.ended:
+            self._drop(stream, found)
+            if self._leaving:
+                self._settle()
+        else:
+            found.credit -= size
+        return True
+
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a piece of the body, not more than there is room for."""
         found = self._lane.get(stream)
