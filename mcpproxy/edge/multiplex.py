@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NO_ERROR, CANCEL = 0, 8  # RFC 9113 §7
 PING_AFTER_S = 60.0  # seconds of silence after which a client with open streams is asked whether it is still there
 PONG_WITHIN_S = 20.0  # seconds it has to say so
-SPARE = 16  # streams kept for the next requests of this connection: what an agent has in flight at once
+SPARE = 128  # streams kept for the next requests of this connection, until it is idle: as many as it may have by default
 LINGER_S = 1.0  # seconds between the last word (GOAWAY) and the end
 UNSENT = 128 * 1024  # bytes in the kernel that were not sent yet: more would only stand between an event and its client
 TURN = 16384  # bytes a waiting stream may send before the next one's turn: a frame
@@ -255,9 +255,8 @@ class Multiplex(Link):
             return
         if self.waiting:
             self.waiting.pop(stream.id, None)
-        unread = stream.owed + sum(map(len, stream.backlog))
-        if unread:
-            self.h2.delivered(stream.id, unread)
+        if stream.owed or stream.backlog:
+            self.h2.delivered(stream.id, stream.owed + sum(map(len, stream.backlog)))
         stream.reset()
         if len(self.spare) < SPARE:
             self.spare.append(stream)
@@ -342,6 +341,9 @@ class Multiplex(Link):
         if self.h2.partial and now - self.heard >= limits.head_timeout:
             self.end_now()
         elif not self.streams:
+            for stream in self.spare:
+                stream.let_go()
+            self.spare.clear()
             idle = self.since + (limits.keepalive if self.served else limits.head_timeout)
             if idle <= now:
                 self.drain()
