@@ -308,6 +308,14 @@ def test_trailers_of_a_request_pass(run: Run) -> None:
         assert (request.body, [(name.lower(), value) for name, value in request.trailers]) == (b"abc", [(b"x-sum", b"7")])
 
 
+def test_trailers_of_a_response_pass(run: Run) -> None:
+    """§8.1: as a second HEADERS frame, which ends the stream; what HTTP/1.1 knows about a hop and HTTP/2 does not is left out."""
+    reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n"
+    with ScriptedUpstream(answer(reply)) as upstream, speak(run(upstream.url)) as client:
+        got = client.call(body=b"{}").wait()
+        assert (got.body, got.trailers, got.ended, got.reset) == (b"abc", [(b"x-sum", b"9")], True, None)
+
+
 def test_trailers_after_a_promised_length(run: Run) -> None:
     """HTTP/1.1 has no place for them behind Content-Length: the call is served all the same, and well-formed."""
     with ScriptedUpstream(answer()) as upstream, speak(run(upstream.url)) as client:
@@ -351,8 +359,7 @@ def test_a_final_answer_instead_of_100_ends_the_matter(run: Run) -> None:
         with speak(daemon) as client:
             call = client.open(request_fields(fields=[("expect", "100-continue")], length=5), ended=False).wait()
             assert (call.status, call.ended, call.body) == (417, True, b"no")
-            client.until(lambda: call.reset is not None, "the end of the upload")
-            assert call.reset == Code.NO_ERROR
+            assert call.wait_reset() == Code.NO_ERROR
             client.ping()
         assert daemon.record(path="/mcp")["status"] == 417
 
@@ -373,8 +380,7 @@ def test_an_early_answer_ends_the_upload_and_nothing_else(run: Run) -> None:
             upload = client.open(request_fields(path="/early"), ended=False)
             upload.send(b"x" * 10_000).wait()
             assert (upload.status, upload.body, upload.ended) == (403, b"enough", True)
-            client.until(lambda: upload.reset is not None, "the end of the upload")
-            assert upload.reset == Code.NO_ERROR
+            assert upload.wait_reset() == Code.NO_ERROR
             client.send(frame(h2.DATA, h2.END_STREAM, upload.number, b"x" * 1000))  # was on its way: it is counted, and it is no error
             client.room -= 1000
             client.ping()

@@ -179,6 +179,12 @@ class Call:
         self.client.until(lambda: self.fields or self.over, lambda: f"the head of {self}", deadline_s)
         return self
 
+    def wait_reset(self, deadline_s: float = DEADLINE) -> int:
+        """The code of the server's RST_STREAM, which may follow a whole answer."""
+        self.client.until(lambda: self.reset is not None, lambda: f"a reset of {self}", deadline_s)
+        assert self.reset is not None
+        return self.reset
+
     def read_until(self, marker: bytes, deadline_s: float = DEADLINE) -> bytes:
         """What was not taken yet, up to and including `marker`."""
         self.client.until(
