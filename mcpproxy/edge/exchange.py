@@ -261,6 +261,10 @@ class Exchange:
         """The head and what came with it."""
         pass_on(self, head + data)
 
+    def begin_tunnel(self, head: bytes, data: bytes) -> None:
+        """The 101 and what came with it."""
+        tunnel.from_server(self, head + data)
+
     def hold_back(self, out: bytes, sent: int) -> None:
         """The client took only `sent` bytes: the rest is pending, and the server is not read until it is gone."""
         self.client.hold(memoryview(out)[sent:])

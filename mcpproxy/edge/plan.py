@@ -206,6 +206,8 @@ class Judge:
         if parsed.framing == LENGTH and parsed.length > route.max_body:
             raise HeadError(413, "body-too-large")
         upgrade = parsed.upgrade if route.upgrade else None
+        if parsed.version == 20 and parsed.upgrade is not upgrade:
+            raise HeadError(501, "upgrade-off")  # over HTTP/2 any 2xx would mean that a tunnel is open (RFC 8441 §5)
         target = strip(parsed.target, route.path.encode()) if route.strip_prefix else parsed.target
         own = parsed.first(b"x-request-id")
         return Plan(

@@ -10,9 +10,11 @@ bytes are with the server's kernel, and not before: that is the back-pressure. I
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import re
+from typing import TYPE_CHECKING, Any, cast
 
 from mcpproxy.clock import clock, http_date, monotonic
+from mcpproxy.edge import tunnel
 from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange, pass_on
 from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
 from mcpproxy.errors import ProxyError, Side
@@ -20,10 +22,14 @@ from mcpproxy.http.framing import ChunkedScanner
 from mcpproxy.http.replies import dated
 
 if TYPE_CHECKING:
+    from mcpproxy.edge.downstream import Downstream
     from mcpproxy.edge.multiplex import Multiplex
     from mcpproxy.upstream.pool import UpstreamLink
 
 NO_ERROR, INTERNAL_ERROR = 0, 2  # RFC 9113 §7
+WEBSOCKET_HEAD = re.compile(
+    rb"\r\n(?:connection|upgrade|sec-websocket-accept):[^\r]*", re.IGNORECASE
+)  # HTTP/1.1's words for it (RFC 8441 §5)
 LAST_CHUNK = b"0\r\n\r\n"
 FULL = 128 * 1024  # bytes of payload that one turn of a connection may gather; a stream that comes later waits for the write
 
@@ -43,6 +49,7 @@ class Stream:
         "exchange",
         "forwarded",
         "id",
+        "input",
         "input_ended",
         "keep",
         "log",
@@ -66,7 +73,7 @@ class Stream:
         self.wake = 0
         self.pending: memoryview | None = None
         self.backlog: list[bytes] = []
-        self.keep = self.input_ended = False
+        self.keep = False
         self.reset()
         self.exchange = StreamExchange(self)
 
@@ -78,6 +85,8 @@ class Stream:
         self.pending = None
         if self.backlog:
             self.backlog.clear()
+        self.input: Any = None  # tunnel.from_client, once the stream is a tunnel
+        self.input_ended = False  # of a tunnel: the client ended its direction
         self.done = False  # the client ended its side
         self.tail = LAST_CHUNK  # what ends a chunked body: with the client's trailers, if it sent any
         self.owed = 0  # bytes of the body that are on their way to the server: their window is not open again
@@ -99,8 +108,12 @@ class Stream:
         if plan.answer is not None:
             self.answer_here()
             return
-        x.request_ended = self.done
-        x.rest = self._framed(self._all(), self.done)
+        if plan.upgrade is None:
+            x.request_ended = self.done
+            x.rest = self._framed(self._all(), self.done)
+        else:  # what comes belongs to the tunnel, and waits for it
+            x.request_ended = True
+            x.rest = b""
         self.since = clock.now
         self.owed = self.size
         if plan.length == CHUNKED_LENGTH and self.too_large():
@@ -126,9 +139,11 @@ class Stream:
         self.size += size
         x.bytes_in += size
         self.done = ended
-        if self.ending:  # an answer of our own is on its way: what still comes is forgotten
+        if self.input is not None:
+            self._into_tunnel(data)
+        elif self.ending:  # an answer of our own is on its way: what still comes is forgotten
             self.connection.h2.delivered(self.id, size)
-        elif not self.started or self.blocked or x.link is None:
+        elif not self.started or self.blocked or x.link is None or x.plan.upgrade is not None:
             if size:
                 self.backlog.append(data)  # bounded by the stream's window, which stays as it is
         else:
@@ -138,6 +153,31 @@ class Stream:
         """The body's end, with fields behind it. Only a chunked body has a place for them."""
         self.tail = b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in fields])
         self.body(b"", True)
+
+    def _into_tunnel(self, data: bytes) -> None:
+        x = self.exchange
+        if data:
+            self.owed += len(data)
+            tunnel.from_client(cast("Downstream", self), data)
+        if self.done and self.id:
+            tunnel.client_ended(x)
+        if self.id and not self.blocked:
+            self.credit()
+
+    @property
+    def ahead(self) -> bytes:
+        """What came for a tunnel before it was open."""
+        return b"".join(self.backlog)
+
+    @ahead.setter
+    def ahead(self, _: bytes) -> None:
+        self.owed += sum(map(len, self.backlog))
+        self.backlog.clear()
+
+    @property
+    def reading(self) -> bool:
+        """Not held up by the server."""
+        return not self.blocked
 
     def _all(self) -> bytes:
         backlog = self.backlog
@@ -182,11 +222,17 @@ class Stream:
                 connection.stir()
 
     def pause(self) -> None:
-        """No link yet: what comes waits, and the window stays as it is."""
+        """What comes waits, and the window stays as it is."""
+        self.blocked = self.input is not None
 
     def pause_upload(self) -> None:
         """The server is slower than this client."""
         self.blocked = True
+
+    def resume(self) -> None:
+        """A tunnel's server takes bytes again."""
+        self.blocked = False
+        self.credit()
 
     def resume_upload(self) -> None:
         """The server takes bytes again."""
@@ -311,12 +357,22 @@ class Stream:
         self.connection.stir()
         self.connection.stream_over(self)
 
-    abort = close = drop
+    abort = drop
+
+    def close(self) -> None:
+        """A tunnel's both directions ended."""
+        self.finish_writing()
+        self.connection.stream_over(self)
+
+    def finish_writing(self) -> None:
+        """A tunnel's server sends no more."""
+        self.connection.h2.data(self.id, b"", True)
+        self.connection.stir()
 
     def gone(self, end: bytes) -> None:
         """The client, or its interest, is gone."""
         if not self.ending and self.started:
-            self.exchange.client_left(end)
+            self.exchange.client_left(b"done" if self.exchange.server_done else end)
         elif not self.ending:
             self.exchange.never_started(end)
         self.connection.stream_over(self)
@@ -355,7 +411,17 @@ class StreamExchange(Exchange):
         """The server took what was pending: whether more comes or not, the client's window opens."""
         self.client.resume_upload()
 
+    def begin_tunnel(self, head: bytes, data: bytes) -> None:
+        fields = b"\r\n" + head.partition(b"\r\n")[2]
+        self.client.respond(b"HTTP/1.1 200 OK" + WEBSOCKET_HEAD.sub(b"", fields), False)
+        if data:
+            tunnel.from_server(self, data)
+
     def begin_response(self, head: bytes, data: bytes) -> None:
+        if self.plan.upgrade is not None and self._status() < 300:  # over HTTP/2 a 2xx would say that the tunnel is open
+            self.rplan = None
+            self.fail(ProxyError("not-switched", Side.UPSTREAM, 502))
+            return
         self.client.respond(head, False)
         pass_on(self, data)
 

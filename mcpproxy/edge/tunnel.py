@@ -33,7 +33,7 @@ def open_tunnel(x: Exchange, plan: ResponsePlan, data: bytes, end: int) -> None:
     x.receive = from_server
     client.keep = False
     client.input = from_client
-    from_server(x, plan.head + data[end:])
+    x.begin_tunnel(plan.head, data[end:])
     if x.link is link and client.ahead:
         early, client.ahead = client.ahead, b""
         from_client(client, early)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from mcpproxy.http.fields import Field, options
 
 WEBSOCKET = b"websocket"
+KEY = b"bWNwcHJveHktaDItd3MhIQ=="  # over HTTP/2 a client has none (RFC 8441 §5); the server behind us wants one, and any will do
 HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept"})  # Connection may not take these away
 _key = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==").fullmatch  # base64 of 16 bytes
 _accept = re.compile(rb"[A-Za-z0-9+/]{27}=").fullmatch  # base64 of a SHA-1
@@ -22,7 +23,7 @@ _version = re.compile(rb"[0-9]{1,3}").fullmatch  # whether it is one the server 
 def asked(method: bytes, version: int, fields: Iterable[Field]) -> bytes | None:
     """The protocol a request without body asks to switch to, or None."""
     fields = tuple(fields)
-    if method != b"GET" or version != 11 or not _named(fields):
+    if method != b"GET" or version == 10 or not _named(fields):
         return None
     keys, versions = _values(fields, b"sec-websocket-key"), _values(fields, b"sec-websocket-version")
     return WEBSOCKET if len(keys) == len(versions) == 1 and _key(keys[0]) and _version(versions[0]) else None
