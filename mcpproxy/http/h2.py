@@ -31,6 +31,7 @@ from mcpproxy.http.frames import (
     ACK,
     COMPRESSION_ERROR,
     CONTINUATION,
+    ENABLE_CONNECT_PROTOCOL,
     END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
@@ -107,8 +108,6 @@ class H2Limits:
     head: int = (
         32 * 1024
     )  # bytes; told to the client as MAX_HEADER_LIST_SIZE. http/head judges heads, lists of twice the size are not even read
-    target: int = 8 * 1024  # bytes; judged by http/head
-    fields: int = 100  # judged by http/head
     window: int = 65535  # bytes of one stream that wait for its upstream; never below the protocol's default, which clients use at once
     connection_window: int = 1024 * 1024  # bytes of all streams that wait: some stalled uploads do not stop the others
 
@@ -216,7 +215,7 @@ class Connection:
     def begin(self, *, preface_seen: bool = False) -> None:
         """Our SETTINGS and window go out. `preface_seen`: the edge took the client's preface."""
         limits, judge = self._limits, self._h2
-        told = {MAX_CONCURRENT_STREAMS: limits.streams, MAX_HEADER_LIST_SIZE: limits.head}
+        told = {MAX_CONCURRENT_STREAMS: limits.streams, MAX_HEADER_LIST_SIZE: limits.head, ENABLE_CONNECT_PROTOCOL: 1}
         if limits.window != WINDOW:
             told[INITIAL_WINDOW_SIZE] = limits.window
         self.out.append(settings(told))
@@ -416,7 +415,7 @@ class Connection:
                 known = h2head.request(fields)
                 self._reader.remember(block, known)
             assert isinstance(known, Request)
-            if ended and known.length > 0:
+            if ended and not known.may_end:
                 raise Malformed
         except Malformed:
             return self._refuse(stream, ended, PROTOCOL_ERROR)

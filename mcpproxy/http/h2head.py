@@ -3,7 +3,7 @@
 `request` makes the one canonical head of a request or raises Malformed: pseudo-fields once, first and known; method a token; the path a path; the
 authority a host and the same as Host; names tokens in lower case; values without controls and edge blanks; nothing that talks about a connection;
 at most one Content-Length (RFC 9113 §8.2, §8.3). After it no byte of a name or value can be taken for framing by anybody who reads the head.
-Sizes and what the method or path mean are judged by http/head, as for HTTP/1.1.
+Sizes and what the method or path mean are judged by http/head, as for HTTP/1.1. A websocket handshake (RFC 8441) becomes one of HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from mcpproxy.http.blocks import Fields
 from mcpproxy.http.fields import TEXT, is_token, may_be_trailer
 from mcpproxy.http.framing import TRAILER_LIMIT, TRAILER_LINES
 from mcpproxy.http.head import METHOD_LIMIT, is_length
+from mcpproxy.http.upgrade import KEY
 
 CHUNKED = b"transfer-encoding: chunked\r\n"  # how a body of unknown length goes on
 OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})  # RFC 9113 §8.2.2
-PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
+HANDSHAKE = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: %b\r\n" % KEY  # what the next hop must be asked (RFC 8441 §5)
+KEYS = (b"sec-websocket-key:", b"sec-websocket-accept:")  # not used over HTTP/2
+PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 SCHEMES = frozenset({b"http", b"https"})
 
 _is_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
@@ -34,12 +37,13 @@ class Malformed(Exception):
 class Request:
     """What was asked."""
 
-    __slots__ = ("head", "length", "whole")
+    __slots__ = ("head", "length", "may_end", "whole")
 
-    def __init__(self, head: bytes, length: int | None) -> None:
+    def __init__(self, head: bytes, length: int | None, tunnel: bool) -> None:
         self.whole = head + b"\r\n"  # the head when the stream ends with it
-        self.head = self.whole if length is not None else b"%b%b\r\n" % (head, CHUNKED)  # the head when a body may follow
+        self.head = self.whole if length is not None or tunnel else b"%b%b\r\n" % (head, CHUNKED)  # the head when a body may follow
         self.length = -1 if length is None else length
+        self.may_end = not length and not tunnel  # the stream may end with the head
 
 
 def request(fields: Fields) -> Request:
@@ -77,7 +81,13 @@ def request(fields: Fields) -> Request:
         lines.append(b"%b: %b\r\n" % (name, value))
     if cookies:
         lines[cookie_at] = b"cookie: %b\r\n" % b"; ".join(cookies)
-    return Request(b"%b%b" % (_start(pseudo, host), b"".join(lines)), length)
+    start = _start(pseudo, host)
+    tunnel = b":protocol" in pseudo
+    if tunnel:
+        if length is not None:
+            raise Malformed
+        lines = [line for line in lines if not line.startswith(KEYS)] + [HANDSHAKE]
+    return Request(b"%b%b" % (start, b"".join(lines)), length, tunnel)
 
 
 def _judge(name: bytes, value: bytes) -> None:
@@ -94,6 +104,10 @@ def _start(pseudo: dict[bytes, bytes], host: bytes | None) -> bytes:
     authority = pseudo.get(b":authority", host)
     if authority is None or not targets.is_authority(authority) or (host is not None and host.lower() != authority.lower()):
         raise Malformed
+    if b":protocol" in pseudo:  # RFC 8441 §4
+        if method != b"CONNECT" or b":authority" not in pseudo or pseudo[b":protocol"].lower() != b"websocket":
+            raise Malformed
+        method = b"GET"
     if method == b"CONNECT":  # §8.5; it is a request, so it gets an answer: that we do not
         if b":path" in pseudo or b":scheme" in pseudo or b":authority" not in pseudo:
             raise Malformed

@@ -118,12 +118,7 @@ class Lane(Connection):
                         continue
             elif kind == HEADERS and flags | END_STREAM == END_HEADERS | END_STREAM and stream == self._highest + 2 and not self._block:
                 asked = known(data[start:end])
-                if (
-                    asked is not None
-                    and len(streams) < limits.streams
-                    and not self._leaving
-                    and (not flags & END_STREAM or asked.length <= 0)
-                ):
+                if asked is not None and len(streams) < limits.streams and not self._leaving and (not flags & END_STREAM or asked.may_end):
                     self._highest = stream
                     if flags & END_STREAM:
                         streams[stream] = LaneStream(True, asked.length, limits.window, self._initial)

@@ -126,7 +126,7 @@ class Play:
 
     def heard(self) -> list[Said]:
         """What was said since the last time."""
-        said = []
+        said: list[Said] = []
         for one in split(b"".join(self.connection.out)):
             if one.kind == "CONTINUATION":
                 said[-1].payload += one.payload

@@ -20,7 +20,7 @@ def test_it_begins_with_settings_and_a_window() -> None:
     play = Play(begin=False)
     play.connection.begin()
     first, second = play.heard()
-    assert (first.kind, first.payload) == ("SETTINGS", b"\0\3\0\0\0\x80\0\6\0\0\x80\0")
+    assert (first.kind, first.payload) == ("SETTINGS", b"\0\3\0\0\0\x80\0\6\0\0\x80\0\0\x08\0\0\0\1")
     assert (second.kind, second.stream, second.number) == ("WINDOW_UPDATE", 0, 1024 * 1024 - 65535)
     assert play.connection.partial
     play.say(PREFACE, settings())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpproxy.http import h2head
+from mcpproxy.http import h2head, upgrade
 from mcpproxy.http.h2head import Malformed
 from mcpproxy.http.head import HeadLimits
 
@@ -67,7 +67,13 @@ def test_a_pseudo_field_comes_once_and_first(name: bytes) -> None:
 BAD = {
     "8.3 unknown pseudo-field": [*START, (b":version", b"2")],
     "8.3 response pseudo-field": [*START, (b":status", b"200")],
-    "8441 protocol": [*START, (b":protocol", b"websocket")],
+    "RFC 8441 §4 protocol without CONNECT": [*START, (b":protocol", b"websocket")],
+    "RFC 8441 §4 another protocol": [*with_((b":method", b"CONNECT")), (b":protocol", b"connect-udp")],
+    "RFC 8441 §4 no path": [(b":method", b"CONNECT"), SCHEME, AUTHORITY, (b":protocol", b"websocket")],
+    "RFC 8441 §4 no scheme": [(b":method", b"CONNECT"), PATH, AUTHORITY, (b":protocol", b"websocket")],
+    "RFC 8441 §4 no authority": [(b":method", b"CONNECT"), PATH, SCHEME, (b":protocol", b"websocket"), (b"host", b"a.example")],
+    "RFC 8441 a length": [*with_((b":method", b"CONNECT")), (b":protocol", b"websocket"), (b"content-length", b"5")],
+    "RFC 8441 an upgrade": [*with_((b":method", b"CONNECT")), (b":protocol", b"websocket"), (b"upgrade", b"h2c")],
     **{
         f"8.3.1 method {value!r}": with_((b":method", value))
         for value in (b"", b"GE T", b"GET\t", b"GET:", b"G" * 33, b"GET / HTTP/1.1\r\n")
@@ -132,6 +138,28 @@ def test_connect_is_a_request_that_http_head_refuses() -> None:
     """RFC 9113 §8.5. It gets an answer, 405, like TRACE."""
     found = h2head.request([(b":method", b"CONNECT"), (b":authority", b"a.example:443")])
     assert found.whole == b"CONNECT a.example:443 HTTP/2.0\r\nhost: a.example:443\r\n\r\n"
+
+
+def test_a_websocket_is_asked_for_as_over_http_1() -> None:
+    """RFC 8441 §4, §5."""
+    fields = [
+        (b":method", b"CONNECT"),
+        (b":protocol", b"WebSocket"),
+        SCHEME,
+        AUTHORITY,
+        PATH,
+        (b"sec-websocket-version", b"13"),
+        (b"origin", b"x"),
+    ]
+    found = h2head.request([*fields, (b"sec-websocket-key", b"client's"), (b"sec-websocket-accept", b"none")])
+    assert found.head == found.whole
+    assert not found.may_end
+    assert found.head == (
+        b"GET /mcp HTTP/2.0\r\nhost: a.example\r\nsec-websocket-version: 13\r\norigin: x\r\n"
+        b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: %b\r\n\r\n" % upgrade.KEY
+    )
+    heads = [(name, name, value) for name, value in (line.split(b": ") for line in found.head.split(b"\r\n")[1:-2])]
+    assert upgrade.asked(b"GET", 11, heads) == b"websocket"
 
 
 ANYTHING = st.tuples(
