@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.real.conftest import Origin
+from tests.real.conftest import Origin, Proxies
 from tests.support.software import Driver
+from tests.support.waiting import until
 
 BIG = 300_000
 ERAS = {"sdk2": ["auto", "legacy"], "ts2": ["auto", "legacy"]}  # the others know only the older one
@@ -60,3 +61,22 @@ def test_http_and_sse(
     """The transport of 2024: answers to POSTs come on the stream another connection holds open."""
     origin = through(request.getfixturevalue(server).origin)
     check(clients(kind).ask({"url": origin + "/sse", "era": era, "transport": "sse", "big": BIG}), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "era", "server"), pairs([each for each in CLIENTS if each[0] in ("sdk2", "ts1", "ts2")], ["sdk2", "everything"])
+)
+def test_streamable_http_over_http_2(
+    kind: str, era: str, server: str, proxies: Proxies, clients: Callable[[str], Driver], request: pytest.FixtureRequest
+) -> None:
+    """To the daemon HTTP/2, behind it HTTP/1.1; the access log is the witness."""
+    origin = request.getfixturevalue(server).origin
+    daemon = proxies.before(origin)
+    past = len(daemon.records)
+    seen = clients(kind).ask({"url": proxies.url(origin) + "/mcp", "era": era, "transport": "http2", "big": BIG})
+    check(seen, kind)
+    assert seen.get("spoken", ["HTTP/2"]) == ["HTTP/2"]
+    until(
+        lambda: [each for each in daemon.records[past:] if each["protocol"] == "HTTP/2" and each["bytes_in"] > BIG],
+        "the large call's log line",
+    )

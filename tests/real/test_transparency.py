@@ -24,9 +24,9 @@ OWN = {"date", "connection", "keep-alive", "mcp-session-id", "x-request-id", "tr
 VARYING = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}(_\d+)?")  # sessions and event ids
 
 
-def client(certificate: Certificate, **fields: str) -> httpx.Client:
-    context: ssl.SSLContext = certificate.client()
-    return httpx.Client(verify=context, timeout=DEADLINE_S, headers={"accept": BOTH, **fields}, trust_env=False)
+def client(certificate: Certificate, *, http2: bool = False, **fields: str) -> httpx.Client:
+    context: ssl.SSLContext = certificate.client(alpn=("h2",) if http2 else ("http/1.1",))
+    return httpx.Client(verify=context, http2=http2, timeout=DEADLINE_S, headers={"accept": BOTH, **fields}, trust_env=False)
 
 
 def call(method: str, params: dict[str, Any] | None = None, **more: Any) -> bytes:
@@ -49,13 +49,14 @@ def told(response: httpx.Response, body: bytes) -> tuple[int, list[tuple[str, st
     return response.status_code, fields, VARYING.sub(b"<id>", body)
 
 
-def legacy_conversation(url: str, certificate: Certificate) -> list[Any]:
+def legacy_conversation(url: str, certificate: Certificate, *, http2: bool = False) -> list[Any]:
     json_type: dict[str, Any] = {"content-type": "application/json"}
-    with client(certificate) as http:
+    with client(certificate, http2=http2) as http:
         seen: list[Any] = []
 
         def say(method: str, body: bytes | None = None, **fields: str) -> httpx.Response:
             response = http.request(method, url, content=body, headers=fields)
+            assert response.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
             seen.append(told(response, response.content))
             return response
 
@@ -78,8 +79,8 @@ def legacy_conversation(url: str, certificate: Certificate) -> list[Any]:
     return seen
 
 
-def modern_conversation(url: str, certificate: Certificate) -> list[Any]:
-    with client(certificate) as http:
+def modern_conversation(url: str, certificate: Certificate, *, http2: bool = False) -> list[Any]:
+    with client(certificate, http2=http2) as http:
         seen = []
         for method, (fields, body) in [
             ("POST", modern("server/discover")),
@@ -96,17 +97,24 @@ def modern_conversation(url: str, certificate: Certificate) -> list[Any]:
     return seen
 
 
+VERSIONS = pytest.mark.parametrize("http2", [False, True], ids=["1.1", "2"])
+
+
+@VERSIONS
 @pytest.mark.parametrize("server", ["sdk2", pytest.param("sdk1", marks=pytest.mark.software("mcp1"))])
-def test_the_older_era_sounds_the_same(server: str, proxies: Proxies, certificate: Certificate, request: pytest.FixtureRequest) -> None:
+def test_the_older_era_sounds_the_same(
+    server: str, http2: bool, proxies: Proxies, certificate: Certificate, request: pytest.FixtureRequest
+) -> None:
     origin = request.getfixturevalue(server).origin
     directly = legacy_conversation(origin + "/mcp", certificate)
-    assert legacy_conversation(proxies.url(origin) + "/mcp", certificate) == directly
+    assert legacy_conversation(proxies.url(origin) + "/mcp", certificate, http2=http2) == directly
 
 
-def test_the_modern_era_sounds_the_same(sdk2: Server, proxies: Proxies, certificate: Certificate) -> None:
+@VERSIONS
+def test_the_modern_era_sounds_the_same(sdk2: Server, http2: bool, proxies: Proxies, certificate: Certificate) -> None:
     directly = modern_conversation(sdk2.origin + "/mcp", certificate)
     assert {200, 400, 404, 405} <= {status for status, *_ in directly}
-    assert modern_conversation(proxies.url(sdk2.origin) + "/mcp", certificate) == directly
+    assert modern_conversation(proxies.url(sdk2.origin) + "/mcp", certificate, http2=http2) == directly
 
 
 @pytest.mark.software("node", "npm")

@@ -26,6 +26,7 @@ NPM = {
     "@modelcontextprotocol/client": "2.4.0",
     "@modelcontextprotocol/server-everything": "2026.8.31",
     "@modelcontextprotocol/conformance": "0.2.0-alpha.12",
+    "undici": "7.30.2",  # the fetch of Node, with HTTP/2 allowed
 }
 ROOMS: dict[str, object] = {**VENVS, "npm": NPM}
 

@@ -1,12 +1,18 @@
-"""The tour with the Python SDK 2.x client. era: "auto" (asks server/discover first) or "legacy"; transport: "http" or "sse"."""
+"""The tour with the Python SDK 2.x client. era: "auto" (asks server/discover first) or "legacy"; transport: "http", "http2" or "sse".
+
+http2 is the same client over an HTTP/2 connection; it tells the protocols it met.
+"""
 
 import asyncio
+import contextlib
 import json
 import sys
 import traceback
 
+import httpx2
 from mcp.client.client import Client
 from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ElicitResult
 
 
@@ -25,8 +31,18 @@ async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object
     async def on_progress(step, _total, _text):
         progress.append(step)
 
-    where = sse_client(url) if transport == "sse" else url
-    async with Client(where, mode=era, elicitation_callback=answer_question, message_handler=on_message, cache=None) as client:
+    spoken: set[str] = set()
+
+    async def on_response(response):
+        spoken.add(response.http_version)
+
+    async with contextlib.AsyncExitStack() as stack:
+        where = sse_client(url) if transport == "sse" else url
+        if transport == "http2":
+            http = httpx2.AsyncClient(http2=True, timeout=30, event_hooks={"response": [on_response]})
+            where = streamable_http_client(url, http_client=await stack.enter_async_context(http))
+        options = {"mode": era, "elicitation_callback": answer_question, "message_handler": on_message, "cache": None}
+        client = await stack.enter_async_context(Client(where, **options))
         tools = {tool.name for tool in (await client.list_tools()).tools}
         echo = await client.call_tool("echo", {"message": "grüße, 世界"})
         large = await client.call_tool("echo", {"message": "x" * big})
@@ -39,6 +55,8 @@ async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object
             "slow": slow.content[0].text,
             "progress": progress,
         }
+        if spoken:
+            seen["spoken"] = sorted(spoken)
         if "ask" in tools:
             seen["ask"] = (await client.call_tool("ask", {})).content[0].text
         if "change" in tools:

@@ -1,4 +1,5 @@
 // The tour with a TypeScript client: node tour.mjs sdk1 | sdk2, modules found from the directory it runs in.
+// Transport "http2" is Streamable HTTP by undici's fetch, which is Node's with HTTP/2 allowed.
 // sdk1 is @modelcontextprotocol/sdk 1.x, sdk2 is @modelcontextprotocol/client 2.x (era "auto" or "legacy").
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -20,6 +21,12 @@ async function sdk2() {
   return { Client, StreamableHTTPClientTransport, SSEClientTransport, elicit: "elicitation/create", changed: "notifications/tools/list_changed" };
 }
 
+async function overHttp2() {
+  const { Agent, fetch } = await load("undici");
+  const agent = new Agent({ allowH2: true });
+  return { agent, more: { fetch: (where, options) => fetch(where, { ...options, dispatcher: agent }) } };
+}
+
 const kit = process.argv[2] === "sdk1" ? await sdk1() : await sdk2();
 
 async function tour({ url, era, transport, big }) {
@@ -30,7 +37,8 @@ async function tour({ url, era, transport, big }) {
   let notice;
   client.setNotificationHandler(kit.changed, async () => notice?.(true));
   const Transport = transport === "sse" ? kit.SSEClientTransport : kit.StreamableHTTPClientTransport;
-  await client.connect(new Transport(new URL(url)));
+  const { agent, more } = transport === "http2" ? await overHttp2() : {};
+  await client.connect(new Transport(new URL(url), more));
   const call = (name, args, more) => (process.argv[2] === "sdk1"
     ? client.callTool({ name, arguments: args }, undefined, more) : client.callTool({ name, arguments: args }, more));
   const progress = [];
@@ -50,6 +58,7 @@ async function tour({ url, era, transport, big }) {
     }
   }
   await client.close();
+  await agent?.destroy();
   return seen;
 }
 
