@@ -262,6 +262,16 @@ class Connection:
             self.data(stream, body, True)
         return True
 
+    def send(self, stream: int, data: bytes) -> int:
+        """Send as much of this piece of the body as there is room for; returns how much."""
+        room = self.room(stream)
+        if room >= len(data):
+            room = len(data)
+        elif not room:
+            return 0
+        self.data(stream, data[:room], False)
+        return room
+
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a piece of the body, not more than there is room for."""
         found = self._streams.get(stream)
@@ -599,7 +609,7 @@ class Connection:
             return None
         if found is not None and self._send_window(stream, found) + step > MOST:  # §6.9.1
             return self._stream_error(stream, found, FLOW_CONTROL_ERROR)
-        if self._hear_window(found, step, whole):
+        if self._hear_window(stream, found, step):
             self._edge.on_window(stream)
 
     def _late(self, stream: int) -> None:
@@ -716,9 +726,9 @@ class Connection:
         """Tell it of DATA or RST_STREAM on an open stream."""
         return self._hear(whole)
 
-    def _hear_window(self, found: Stream | None, step: int, whole: bytes) -> bool:
-        """Tell it of more room, on a stream or the connection."""
-        return self._hear(whole)
+    def _hear_window(self, stream: int, found: Stream | None, step: int) -> bool:
+        """Tell it of more room, on a stream or the connection (without the reserved bit, which it would take for a number)."""
+        return self._hear(window_update(stream, step))
 
     def _new_window(self, size: int) -> bool:
         """The client's INITIAL_WINDOW_SIZE is about to change. True when the connection goes on."""

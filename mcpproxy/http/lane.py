@@ -81,10 +81,10 @@ class Lane(Connection):
             length = word >> 8
             start = at + 9
             end = start + length
+            if length > FRAME_LIMIT:
+                self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
+                return b""
             if end > size:
-                if length > FRAME_LIMIT:
-                    self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
-                    return b""
                 break
             kind = word & 255
             if kind == DATA and flags <= END_STREAM:
@@ -130,9 +130,6 @@ class Lane(Connection):
                         return b""
                     at = end
                     continue
-            if length > FRAME_LIMIT:
-                self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
-                return b""
             self._frame(data[at:end])
             if self.ended:
                 return b""
@@ -145,9 +142,9 @@ class Lane(Connection):
     def _hear_stream(self, whole: bytes) -> bool:
         return True
 
-    def _hear_window(self, found: Stream | None, step: int, whole: bytes) -> bool:
+    def _hear_window(self, stream: int, found: Stream | None, step: int) -> bool:
         if found is None:
-            return self._hear(whole)
+            return super()._hear_window(stream, found, step)
         assert isinstance(found, LaneStream)
         found.credit += step
         return True
@@ -217,6 +214,17 @@ class Lane(Connection):
             found.credit -= size
         return True
 
+    def send(self, stream: int, data: bytes) -> int:
+        """Send as much of this piece of the body as there is room for; returns how much."""
+        found, size, judge = self._lane.get(stream), len(data), self._h2
+        if found is None or size > FRAME_LIMIT or size > found.credit or size > judge.outbound_flow_control_window or found.done:
+            return super().send(stream, data)
+        found.credit -= size
+        judge.outbound_flow_control_window -= size
+        self._paid += size
+        self.out.append(_pack(size << 8, 0, stream) + data)
+        return size
+
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a piece of the body, not more than there is room for."""
         found = self._lane.get(stream)
@@ -224,6 +232,7 @@ class Lane(Connection):
             return
         size = len(data)
         if size > FRAME_LIMIT:
+            data = memoryview(data)
             for at in range(0, size, FRAME_LIMIT):
                 self.data(stream, data[at : at + FRAME_LIMIT], ended and at + FRAME_LIMIT >= size)
             return

@@ -156,12 +156,15 @@ class Crowd:
         block = self.block(2)
         return [frame(HEADERS, END_HEADERS | 1, self.newest, block)]
 
+    def too_large(self) -> list[bytes]:
+        return [frame(DATA, 0, self.some(), b"x" * 16385)]
+
     def overflow(self) -> list[bytes]:
         return [frames.window_update(self.some(), 2**31 - 1 - 65535), frames.settings({4: self.random.choice([65535, 70000])})]
 
     def any(self) -> list[bytes]:
         flags = self.random.choice([0, 1, 4, 5, 8, 9, 12, 13, 32 + 4, 32 + 5, 32 + 13, 2, 255])
-        payload = self.random.choice([b"x" * self.random.choice(SIZES), self.random.randbytes(self.random.randrange(40))])
+        payload = self.random.choice([b"x" * self.random.choice([*SIZES, 16385]), self.random.randbytes(self.random.randrange(40))])
         return [frame(self.random.randrange(13), flags, self.random.choice([*STREAMS, self.some(), self.some()]), payload)]
 
     def fields(self) -> list[bytes]:
@@ -178,7 +181,18 @@ ODDITIES = [
     *(Crowd.open_odd, Crowd.continued, Crowd.padded, Crowd.body_odd, Crowd.trailers, Crowd.reset, Crowd.settings),
     *(Crowd.skip, Crowd.ping, Crowd.goaway, Crowd.room, Crowd.lie, Crowd.flood),
 ]
-NONSENSE = [Crowd.any, Crowd.any, Crowd.fields, Crowd.raw, Crowd.room_odd, Crowd.setting_odd, Crowd.interrupted, Crowd.late, Crowd.overflow]
+NONSENSE = [
+    Crowd.any,
+    Crowd.any,
+    Crowd.fields,
+    Crowd.raw,
+    Crowd.room_odd,
+    Crowd.setting_odd,
+    Crowd.interrupted,
+    Crowd.late,
+    Crowd.overflow,
+    Crowd.too_large,
+]
 
 RESPONSES = {
     "ok": OK,
@@ -224,13 +238,22 @@ class Reacting(Play):
             stream = random.choice(list(self.unread))
             what = random.choice(["respond", "data", "data", "data", "trailers", "delivered", "delivered", "reset", "rare"])
             if what == "respond" or (what in ("data", "trailers") and stream not in self.answered):
-                name = random.choice(["ok", "ok", "ok", "interim", "large"])
+                name = random.choice(["ok", "ok", "ok", "interim", "large", "whole"])
+                if name == "whole":
+                    if connection.answer(stream, OK, b"z" * random.choice([0, 1, 1000, 20000])):
+                        self.answered.add(stream)
+                    continue
                 connection.respond(stream, RESPONSES[name], name != "interim" and random.random() < 0.2)
                 if name != "interim":
                     self.answered.add(stream)
+            elif what == "data" and random.random() < 0.1:
+                connection.answer(stream, OK, b"z" * random.choice([0, 1, 1000, 20000]))  # too late
             elif what == "data":
-                size = min(random.choice([0, 1, 100, 40000]), connection.room(stream))
-                connection.data(stream, b"z" * size, random.random() < 0.5)
+                size = random.choice([0, 1, 100, 40000])
+                if random.random() < 0.5:
+                    self.calls.append(("sent", connection.send(stream, b"z" * size)))
+                else:
+                    connection.data(stream, b"z" * min(size, connection.room(stream)), random.random() < 0.5)
             elif what == "trailers":
                 connection.trailers(stream, random.choice([[], [(b"X-Sum", b"1")]]))
             elif what == "delivered":
