@@ -60,11 +60,12 @@ class LaneStream(Stream):
 class Lane(Connection):
     """One connection; the library keeps nothing but the connection's own state."""
 
-    __slots__ = ("_initial", "_lane")
+    __slots__ = ("_half", "_initial", "_lane")
 
     def __init__(self, edge: Streams, limits: H2Limits, now: float = 0.0) -> None:
         super().__init__(edge, limits, now)
         self._lane: dict[int, LaneStream] = self._streams  # type: ignore[assignment]  # _made makes no others
+        self._half = limits.connection_window >> 1
         self._initial = 65535  # the client's INITIAL_WINDOW_SIZE
 
     # -- reading --------------------------------------------------------------------------------------------------------------------------------
@@ -169,6 +170,20 @@ class Lane(Connection):
 
     # -- writing --------------------------------------------------------------------------------------------------------------------------------
 
+    def delivered(self, stream: int, size: int) -> None:
+        """So many bytes of the stream's body went on."""
+        found = self._lane.get(stream)
+        if found is None:
+            return  # they were counted when the stream went
+        found.taken -= size
+        self._owed = owed = self._owed + size
+        if not found.ended:
+            found.owed += size
+            if found.owed >= self._limits.window >> 1:
+                self._open_window(stream, found)
+        if owed + self._owed_apart >= self._half:
+            self._credit()
+
     def room(self, stream: int) -> int:
         """How many bytes of DATA may be sent now."""
         found = self._lane.get(stream)
@@ -206,12 +221,15 @@ class Lane(Connection):
         judge.outbound_flow_control_window -= size
         self._paid += size
         self.out.append(b"%b%b%b%b%b" % (made[0], stream.to_bytes(4, "big"), made[2], _pack(size << 8, END_STREAM, stream), body))
-        if found.ended:
-            self._drop(stream, found)
-            if self._leaving:
-                self._settle()
-        else:
+        if not found.ended:
             found.credit -= size
+            return True
+        if found.taken:
+            self._drop(stream, found)
+        else:
+            del self._lane[stream]
+        if self._leaving:
+            self._settle()
         return True
 
     def send(self, stream: int, data: bytes) -> int:
