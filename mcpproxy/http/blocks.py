@@ -15,8 +15,7 @@ from typing import Any
 from hpack import Decoder
 from hpack.table import HeaderTable
 
-REMEMBERED = 32  # blocks per connection: an agent has a handful of different requests
-REMEMBERED_SIZE = 4096  # bytes of such a block
+REMEMBERED = 64 * 1024  # bytes of blocks and their meanings per connection: some fifty ordinary heads; an agent has a handful
 LINES, LINE_SIZE = 4096, 512  # encoded fields of responses remembered by all connections together, and how long one may be
 
 Fields = list[tuple[bytes, bytes]]
@@ -40,11 +39,12 @@ class Table(HeaderTable):
 class BlockReader(Decoder):
     """The client's blocks."""
 
-    __slots__ = ("_steady", "known")
+    __slots__ = ("_size", "_steady", "known")
 
     def __init__(self, list_limit: int) -> None:
         super().__init__(list_limit)
         self.header_table: Table = Table()
+        self._size = 0
         self._steady = False  # the last block changed nothing
         self.known: dict[bytes, Any] = {}  # block → whatever the caller made of it; emptied by every change of the table
 
@@ -61,11 +61,14 @@ class BlockReader(Decoder):
             else:
                 self._steady = True
 
-    def remember(self, block: bytes, meaning: Any) -> None:
-        """Of the block that was read last."""
-        if self._steady and len(block) <= REMEMBERED_SIZE:
-            if len(self.known) >= REMEMBERED:
+    def remember(self, block: bytes, meaning: Any, size: int) -> None:
+        """Of the block that was read last; `size` is about what it takes."""
+        size += len(block)
+        if self._steady and size <= REMEMBERED >> 2:
+            if not self.known or self._size + size > REMEMBERED:
                 self.known.clear()
+                self._size = 0
+            self._size += size
             self.known[block] = meaning
 
 

@@ -15,6 +15,7 @@ about ordinary streams; a test holds the two to the same words. It is one file b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from h2.config import H2Configuration
@@ -195,7 +196,7 @@ class Connection:
         self._reader = BlockReader(LIST_LIMIT * limits.head)
         self._writer = BlockWriter()
         self._h2 = judge = Judge(CONFIG)
-        judge.local_settings = Settings(client=False, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: limits.window})
+        judge.local_settings = our_settings(limits.window)
         judge.max_inbound_frame_size = 2**24 - 1  # judged before
         judge.encoder = self._writer  # type: ignore[assignment]  # the three words of an encoder that the library uses
         judge.decoder = Deaf()  # type: ignore[assignment]
@@ -423,7 +424,7 @@ class Connection:
         try:
             if known is None:
                 known = h2head.request(fields)
-                self._reader.remember(block, known)
+                self._reader.remember(block, known, 2 * len(known.whole))
             assert isinstance(known, Request)
             if ended and not known.may_end:
                 raise Malformed
@@ -764,6 +765,12 @@ class Connection:
         if step:
             self._h2.increment_flow_control_window(step, stream or None)
             self._flush()
+
+
+@cache
+def our_settings(window: int) -> Settings:
+    """What the library must know of them; the same for all connections, and nothing changes it."""
+    return Settings(client=False, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: window})
 
 
 class Deaf:
