@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.edge import tunnel
-from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange, pass_on
+from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange, pass_on, response_body_dechunked
 from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http.framing import ChunkedScanner
@@ -263,17 +263,11 @@ class Stream:
         connection = self.connection
         if connection.pending is not None or connection.filled >= FULL:
             return 0
-        room: int = connection.h2.room(self.id)
-        size = len(data)
-        if room >= size:
-            connection.h2.data(self.id, data, False)
-            room = size
-        elif room:
-            connection.h2.data(self.id, data[:room], False)
-        connection.filled += room
+        sent: int = connection.h2.send(self.id, data)
+        connection.filled += sent
         if not connection.flushing:
             connection.stir()
-        return room
+        return sent
 
     def write(self, data: bytes) -> bool:
         """Send, and keep what finds no room."""
@@ -423,6 +417,8 @@ class StreamExchange(Exchange):
             self.fail(ProxyError("not-switched", Side.UPSTREAM, 502))
             return
         self.client.respond(head, False)
+        if self.receive is response_body_dechunked and self.boundary is None:
+            self.receive = relay
         pass_on(self, data)
 
     def finished(self) -> None:
@@ -489,6 +485,20 @@ def response_head(x: StreamExchange, data: bytes) -> None:
     if x.attempts or x.interims:
         x.forget()
     connection.stream_over(client)
+
+
+def relay(x: StreamExchange, data: bytes) -> None:
+    """As response_body_dechunked, and short for the common slice: one event in one chunk."""
+    payload = x.scanner.whole_chunk(data)  # type: ignore[union-attr]  # begin_response made sure
+    if payload is None:
+        response_body_dechunked(x, data)
+        return
+    x.touched = clock.now
+    size = len(payload)
+    x.bytes_out += size
+    sent = x.send(payload)
+    if sent != size:
+        x.hold_back(payload, sent)
 
 
 StreamExchange.head_state = staticmethod(response_head)

@@ -149,6 +149,15 @@ class ChunkedScanner:
                 pieces.append(data[start : at - 2])
         return size
 
+    def whole_chunk(self, data: bytes) -> bytes | None:
+        """The payload when `data` is exactly one chunk whose size line was judged before, as events mostly come; else None, and nothing was fed."""
+        if self._left or self.done or self._held or self._trailing:
+            return None
+        end = data.find(b"\r", 1, 9)
+        if sizes.get(data[:end]) == len(data) - end - 4 and data[-2:] == CRLF and data[end + 1] == 10:
+            return data[end + 2 : -2]
+        return None
+
     # -- a chunk that does not lie in one slice ------------------------------------------------------------------------------------------
 
     def _begin_chunk(self, data: bytes, start: int, length: int, pieces: list[bytes] | None) -> None:
