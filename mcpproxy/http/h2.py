@@ -402,7 +402,7 @@ class Connection:
                 fields = self._reader.read(block)  # whatever becomes of the stream: the table must follow (§4.3)
             except OversizedHeaderListError:
                 return self._fail(ENHANCE_YOUR_CALM, "h2-head-too-large")
-            except (HPACKError, IndexError):
+            except HPACKError:
                 return self._fail(COMPRESSION_ERROR, "h2-compression")
         if stream > self._highest:
             self._new_stream(stream, ended, block, known, fields)

@@ -26,7 +26,7 @@ PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol
 SCHEMES = frozenset({b"http", b"https"})
 
 _is_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
-_is_value = re.compile(rb"(?:[%b]*)" % TEXT).fullmatch
+_is_value = re.compile(rb"(?:[!-~\x80-\xff](?:[%b]*[!-~\x80-\xff])?)?" % TEXT).fullmatch  # no blanks at its edges
 _is_path = re.compile(rb"/[!-~]*").fullmatch
 
 
@@ -92,7 +92,7 @@ def request(fields: Fields) -> Request:
 
 def _judge(name: bytes, value: bytes) -> None:
     """RFC 9113 §8.2.1, and RFC 9110 §5.5 where it is stricter."""
-    if not _is_name(name) or not _is_value(value) or value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
+    if not _is_name(name) or not _is_value(value):
         raise Malformed
 
 

@@ -1,7 +1,7 @@
 """HPACK blocks, against the library and the examples of RFC 7541."""
 
 import pytest
-from hpack import Decoder, Encoder, HPACKError
+from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +25,64 @@ def test_what_is_written_reads_the_same_everywhere(fields: list[tuple[bytes, byt
     assert BlockReader(1_000_000).read(block) == fields
 
 
+def both(library: Decoder, reader: BlockReader, block: bytes) -> bool:
+    """Do they read the same, and is their table the same then? False when both refuse."""
+    try:
+        expected = [tuple(field) for field in library.decode(block, raw=True)]
+    except HPACKError:
+        with pytest.raises(HPACKError):
+            reader.read(block)
+        return False
+    assert reader.read(block) == expected
+    assert list(reader.table.dynamic_entries) == [(bytes(name), bytes(value)) for name, value in library.header_table.dynamic_entries]
+    assert reader.table.maxsize == library.header_table.maxsize
+    return True
+
+
+COMMON = st.sampled_from(
+    [*POST, (b"content-length", b"5"), (b"x", b"1"), (b"x", b"2"), (b"x-large", b"y" * 1500), (b"x-huge", b"y" * 5000)]
+)
+ODD = st.tuples(st.binary(max_size=8), st.binary(max_size=40))
+LISTS = st.lists(
+    st.tuples(st.lists(st.tuples(st.one_of(COMMON, ODD), st.booleans()), max_size=8), st.booleans(), st.integers(0, 4096)), max_size=8
+)
+
+
+@given(LISTS)
+def test_blocks_read_as_the_library_reads_them(lists: list[tuple[list[tuple[tuple[bytes, bytes], bool]], bool, int]]) -> None:
+    encoder, library, reader = Encoder(), Decoder(), BlockReader(65536)
+    for fields, huffman, size in lists:
+        if size < 200:
+            encoder.header_table_size = size * 20
+        block = encoder.encode([(name, value, sensitive) for (name, value), sensitive in fields], huffman=huffman)
+        assert both(library, reader, block)
+
+
+@given(LISTS, st.integers(0, 2**16), st.integers(0, 255))
+def test_broken_blocks_are_refused_where_the_library_refuses_them(
+    lists: list[tuple[list[tuple[tuple[bytes, bytes], bool]], bool, int]], at: int, byte: int
+) -> None:
+    encoder, library, reader = Encoder(), Decoder(), BlockReader(65536)
+    for fields, huffman, _ in lists:
+        block = bytearray(encoder.encode([(name, value, sensitive) for (name, value), sensitive in fields], huffman=huffman))
+        if block:
+            block[at % len(block)] = byte
+        if not both(library, reader, bytes(block)):
+            return
+
+
+@given(st.binary(max_size=60))
+def test_noise_is_read_as_the_library_reads_it(block: bytes) -> None:
+    both(Decoder(), BlockReader(65536), block)
+
+
+def test_a_list_that_is_too_large_is_not_read_to_its_end() -> None:
+    reader = BlockReader(1000)
+    reader.read(b"\x00\x01x\x7f\xdb\x04" + b"z" * 730)
+    with pytest.raises(OversizedHeaderListError):
+        reader.read(b"\x40\x01x\x7f\x81\x01" + b"z" * 256 + b"\xbe" * 4)
+
+
 def test_a_common_answer_is_short() -> None:
     assert blocks.block([(b":status", b"200")]) == b"\x88"
     assert blocks.block([(b":status", b"204"), (b"content-length", b"0")]) == b"\x89\x0f\x0d\x010"
@@ -34,7 +92,7 @@ def test_a_block_writes_no_table() -> None:
     reader = BlockReader(65536)
     for number in range(100):
         reader.read(blocks.block([(b":status", b"200"), (b"x-number", b"%d" % number)]))
-    assert not reader.header_table.dynamic_entries
+    assert not reader.table.dynamic_entries
 
 
 def test_a_block_that_changes_no_table_is_remembered() -> None:
@@ -89,7 +147,7 @@ def test_only_so_much_is_remembered() -> None:
 def test_the_table_keeps_no_whole_block_alive() -> None:
     reader = BlockReader(65536)
     reader.read(b"\x40\x01x\x01a" + b"\x00\x01y\x7f\x81\x3e" + b"z" * 8064)
-    assert all(type(part) is bytes for entry in reader.header_table.dynamic_entries for part in entry)
+    assert all(type(part) is bytes for entry in reader.table.dynamic_entries for part in entry)
 
 
 @pytest.mark.parametrize(
