@@ -145,6 +145,7 @@ class Connection:
         "_block_stream",
         "_budget",
         "_edge",
+        "_granted",
         "_h2",
         "_highest",
         "_leaving",
@@ -186,7 +187,8 @@ class Connection:
         self._window = limits.connection_window
         self._owed = 0  # bytes for the connection's window that the library knows of
         self._owed_apart = 0  # and those it does not: frames on streams that are gone
-        self._paid = 0  # bytes sent that have not yet paid for a WINDOW_UPDATE
+        self._granted = WINDOW  # bytes that we were ever allowed to send on the connection
+        self._paid = 0  # bytes sent that have paid for a WINDOW_UPDATE
         self._pings = 0  # of ours without an answer
         self._preface = PREFACE
         self._settled = False  # the client's first SETTINGS came
@@ -277,7 +279,6 @@ class Connection:
         """Send a piece of the body, not more than there is room for."""
         found = self._streams.get(stream)
         if found is not None and not found.done:
-            self._paid += len(data)
             self._say_data(stream, data, ended)
             if ended:
                 self._finish(stream, found)
@@ -596,8 +597,8 @@ class Connection:
     def _window_update(self, stream: int, flags: int, whole: bytes) -> None:
         if len(whole) != 9 + 4:
             return self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
-        if self._paid >= prices.PAYS_UPDATE:
-            self._paid -= prices.PAYS_UPDATE
+        if self._granted - self._shared_window() - self._paid >= prices.PAYS_UPDATE:
+            self._paid += prices.PAYS_UPDATE
         else:
             self._spend(prices.TINY)
         step = int.from_bytes(whole[9:], "big") & MOST
@@ -611,6 +612,8 @@ class Connection:
         if found is not None and self._send_window(stream, found) + step > MOST:  # §6.9.1
             return self._stream_error(stream, found, FLOW_CONTROL_ERROR)
         if self._hear_window(stream, found, step):
+            if not stream:
+                self._granted += step
             self._edge.on_window(stream)
 
     def _late(self, stream: int) -> None:
@@ -734,6 +737,10 @@ class Connection:
     def _new_window(self, size: int) -> bool:
         """The client's INITIAL_WINDOW_SIZE is about to change. True when the connection goes on."""
         return self._h2.open_inbound_streams >= 0  # asking makes the library forget closed streams: their windows cannot overflow any more
+
+    def _shared_window(self) -> int:
+        """How much of the connection's window is left to us."""
+        return self._h2.outbound_flow_control_window
 
     def _send_window(self, stream: int, found: Stream) -> int:
         """How much of the stream's own window is left to us."""

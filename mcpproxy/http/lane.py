@@ -25,6 +25,7 @@ from mcpproxy.http.frames import (
     FRAME_SIZE_ERROR,
     HEADERS,
     MOST,
+    WINDOW,
     frame,
     rst_stream,
     window_update,
@@ -60,13 +61,14 @@ class LaneStream(Stream):
 class Lane(Connection):
     """One connection; the library keeps nothing but the connection's own state."""
 
-    __slots__ = ("_half", "_initial", "_lane")
+    __slots__ = ("_half", "_initial", "_lane", "_shared")
 
     def __init__(self, edge: Streams, limits: H2Limits, now: float = 0.0) -> None:
         super().__init__(edge, limits, now)
         self._lane: dict[int, LaneStream] = self._streams  # type: ignore[assignment]  # _made makes no others
         self._half = limits.connection_window >> 1
-        self._initial = 65535  # the client's INITIAL_WINDOW_SIZE
+        self._shared = WINDOW  # the connection's window towards the client; lent to the library when it grows
+        self._initial = WINDOW  # the client's INITIAL_WINDOW_SIZE
 
     # -- reading --------------------------------------------------------------------------------------------------------------------------------
 
@@ -145,10 +147,17 @@ class Lane(Connection):
 
     def _hear_window(self, stream: int, found: Stream | None, step: int) -> bool:
         if found is None:
-            return super()._hear_window(stream, found, step)
+            judge = self._h2
+            judge.outbound_flow_control_window = self._shared
+            heard = super()._hear_window(stream, found, step)
+            self._shared = judge.outbound_flow_control_window
+            return heard
         assert isinstance(found, LaneStream)
         found.credit += step
         return True
+
+    def _shared_window(self) -> int:
+        return self._shared
 
     def _send_window(self, stream: int, found: Stream) -> int:
         assert isinstance(found, LaneStream)
@@ -189,7 +198,7 @@ class Lane(Connection):
         found = self._lane.get(stream)
         if found is None:
             return 0
-        credit, shared = found.credit, self._h2.outbound_flow_control_window
+        credit, shared = found.credit, self._shared
         if shared < credit:
             credit = shared
         return credit if credit > 0 else 0
@@ -214,12 +223,10 @@ class Lane(Connection):
         found, made, size = self._lane.get(stream), heads.get(head), len(body)
         if found is None or found.answered or made is None or not made[3] or self._writer.owed or not 0 < size <= FRAME_LIMIT:
             return super().answer(stream, head, body)
-        judge = self._h2
-        if size > found.credit or size > judge.outbound_flow_control_window:
+        if size > found.credit or size > self._shared:
             return False
         found.answered = found.done = True
-        judge.outbound_flow_control_window -= size
-        self._paid += size
+        self._shared -= size
         self.out.append(b"%b%b%b%b%b" % (made[0], stream.to_bytes(4, "big"), made[2], _pack(size << 8, END_STREAM, stream), body))
         if not found.ended:
             found.credit -= size
@@ -234,12 +241,11 @@ class Lane(Connection):
 
     def send(self, stream: int, data: bytes) -> int:
         """Send as much of this piece of the body as there is room for; returns how much."""
-        found, size, judge = self._lane.get(stream), len(data), self._h2
-        if found is None or size > FRAME_LIMIT or size > found.credit or size > judge.outbound_flow_control_window or found.done:
+        found, size = self._lane.get(stream), len(data)
+        if found is None or size > FRAME_LIMIT or size > found.credit or size > self._shared or found.done:
             return super().send(stream, data)
         found.credit -= size
-        judge.outbound_flow_control_window -= size
-        self._paid += size
+        self._shared -= size
         self.out.append(_pack(size << 8, 0, stream) + data)
         return size
 
@@ -259,8 +265,7 @@ class Lane(Connection):
         if size:
             out.append(data)  # type: ignore[arg-type]  # to be joined
             found.credit -= size
-            self._h2.outbound_flow_control_window -= size
-            self._paid += size
+            self._shared -= size
         if ended:
             found.done = True
             if found.ended:
