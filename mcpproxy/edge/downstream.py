@@ -82,6 +82,7 @@ class Front:
     patience: float  # seconds: a connection is looked at least this often
     h2: type[Connection] | None  # who reads HTTP/2; None: nobody
     mcp: bool  # every route speaks MCP: refusals have the shape of a JSON-RPC error
+    departures: list[Any] = field(default_factory=list)  # see edge/exchange.response_events
     served: int = field(default=0)  # requests of connections that are gone; those of living ones are in `links`
     greeted: int = field(default=0)
     handshakes_failed: int = field(default=0)
@@ -130,6 +131,7 @@ class Downstream(Link):
         "ahead",
         "awaits",
         "began",
+        "departures",
         "draining",
         "exchange",
         "flushing",
@@ -160,6 +162,7 @@ class Downstream(Link):
         self.log = front.log
         self.draining = front.draining
         self.get_plan = front.plans.fresh.get
+        self.departures = front.departures
         front.greeted += 1
         self.id_prefix = b"%b%x-" % (front.id_prefix, front.greeted)
         self.exchange = Exchange(self)

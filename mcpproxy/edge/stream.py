@@ -43,6 +43,7 @@ class Stream:
         "backlog",
         "blocked",
         "connection",
+        "departures",
         "done",
         "draining",
         "ending",
@@ -75,6 +76,7 @@ class Stream:
         self.backlog: list[bytes] = []
         self.keep = False
         self.reset()
+        self.departures = connection.front.departures
         self.exchange = StreamExchange(self)
 
     def reset(self) -> None:

@@ -17,7 +17,7 @@ CANCEL = (
 )
 FAULT = 50  # a stream that we had to reset or refuse: as CANCEL, since it is the same flood by other means
 LEAVE = 5  # a request taken back after its answer began: every reader of a stream of events does this once
-SETTINGS = 50  # one at the start, a few more in a life; each wants an answer
+SETTINGS = 50  # one at the start, a few more in a life; each wants an answer. And a point for each value: a frame has room for 2730
 PING = 10  # 50 a second for ever; keep-alive needs one in ten seconds; each wants an answer
 CONTINUED = 10  # a CONTINUATION frame: a large head has two or three
 EMPTY = 10  # a frame without payload that ends nothing

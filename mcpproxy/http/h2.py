@@ -559,7 +559,7 @@ class Connection:
         size = len(whole) - 9
         if size % 6 or (flags & ACK and size):
             return self._fail(FRAME_SIZE_ERROR, "h2-frame-size")
-        self._spend(prices.SETTINGS)
+        self._spend(prices.SETTINGS + size // 6)
         last: dict[int, int] = {}
         for at in range(9, len(whole), 6):
             code, value = int.from_bytes(whole[at : at + 2], "big"), int.from_bytes(whole[at + 2 : at + 6], "big")

@@ -1,7 +1,7 @@
 """HOT. An HTTP/2 connection without asking the library about streams.
 
 The judgement is that of http/h2; what the library would add there for ordinary streams is kept here in two numbers per stream. The library still
-judges SETTINGS and PING, and keeps the connection's window towards the client. Two things make it fast: a HEADERS frame whose block is known, that
+judges SETTINGS and PING. Two things make it fast: a HEADERS frame whose block is known, that
 opens the next stream, and a DATA frame that fits into windows and promise are taken in the loop itself, everything else in `_frame`; and frames
 of ours are written without objects, from blocks that are made once per head for all connections.
 
@@ -67,7 +67,7 @@ class Lane(Connection):
         super().__init__(edge, limits, now)
         self._lane: dict[int, LaneStream] = self._streams  # type: ignore[assignment]  # _made makes no others
         self._half = limits.connection_window >> 1
-        self._shared = WINDOW  # the connection's window towards the client; lent to the library when it grows
+        self._shared = WINDOW  # the connection's window towards the client
         self._initial = WINDOW  # the client's INITIAL_WINDOW_SIZE
 
     # -- reading --------------------------------------------------------------------------------------------------------------------------------
@@ -147,11 +147,10 @@ class Lane(Connection):
 
     def _hear_window(self, stream: int, found: Stream | None, step: int) -> bool:
         if found is None:
-            judge = self._h2
-            judge.outbound_flow_control_window = self._shared
-            heard = super()._hear_window(stream, found, step)
-            self._shared = judge.outbound_flow_control_window
-            return heard
+            self._shared += step
+            if self._shared > MOST:
+                self._fail(FLOW_CONTROL_ERROR, "h2-flow-control")
+            return not self.ended
         assert isinstance(found, LaneStream)
         found.credit += step
         return True

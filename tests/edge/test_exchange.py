@@ -317,3 +317,58 @@ def test_a_slow_client_stops_its_server_and_loses_nothing(proxy):
     assert bytes(got) == body
     edge.until(lambda: edge.lines())
     assert "done" == edge.lines(1)[0]["end"]
+
+
+# -- events leave at the end of their turn --------------------------------------------------------------------------------------------------------
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_an_event_whose_client_left_in_the_same_turn_goes_nowhere(proxy):
+    """The server's event is read, then the client's end, then the turn ends: nobody is written to."""
+    edge = proxy()
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(STREAM + b"5\r\n12345\r\n")
+    edge.read(client, b"12345\r\n")
+    x = next(iter(edge.runtime.links)).exchange
+    x.receive(x, b"3\r\nabc\r\n")
+    x.client.lost(ConnectionResetError())
+    edge.until(lambda: not x.departures)
+    assert edge.lines(1)[0]["end"] == "client-gone"
+    assert edge.pool.in_use == 0
+
+
+def test_a_full_client_stops_the_server_of_an_event_stream(proxy):
+    edge = proxy()
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(STREAM)
+    edge.read(client, b"\r\n\r\n")
+    event = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
+    sent = still = 0
+    while still < 20:
+        edge.steps.turn()
+        try:
+            sent += server.send(event[sent % len(event) :])
+            still = 0
+        except BlockingIOError:
+            still += 1
+            edge.steps.for_a_while(0.002)
+    got = b""
+
+    def taken():
+        nonlocal got
+        try:
+            got += client.recv(1 << 20)
+        except BlockingIOError:
+            pass
+        return len(got) == sent
+
+    edge.until(taken)
+    assert got == (event * (sent // len(event) + 1))[:sent]
