@@ -1,9 +1,9 @@
 """HOT. An HTTP/2 connection without asking the library about streams.
 
-The judgement is that of http/h2; what the library would add there for ordinary streams is kept here in two numbers per stream. The library still
-judges SETTINGS and PING. Two things make it fast: a HEADERS frame whose block is known, that
-opens the next stream, and a DATA frame that fits into windows and promise are taken in the loop itself, everything else in `_frame`; and frames
-of ours are written without objects, from blocks that are made once per head for all connections.
+The judgement is that of http/h2; what the library would add there for streams is kept here in two numbers, and it still judges SETTINGS and PING. Two
+things make it fast. A HEADERS frame whose block is known and that opens the next stream, and a DATA frame that fits into windows and promise, are
+taken in the loop itself, everything else in `_frame`. And frames of ours are written without objects, from blocks that are made once per head for all
+connections.
 
 A test shows both kinds the same bytes and compares what they tell, what they say, and how they end.
 """

@@ -77,10 +77,15 @@ def test_noise_is_read_as_the_library_reads_it(block: bytes) -> None:
 
 
 def test_a_list_that_is_too_large_is_not_read_to_its_end() -> None:
-    reader = BlockReader(1000)
-    reader.read(b"\x00\x01x\x7f\xdb\x04" + b"z" * 730)
+    """Neither one of large fields nor one of many (CVE-2016-6581)."""
+    reader = BlockReader(65536)
+    reader.read(b"\x40\x01x\x7f\x81\x1e" + b"z" * 3968)
+    reader.read(b"\xbe" * 15)
     with pytest.raises(OversizedHeaderListError):
-        reader.read(b"\x40\x01x\x7f\x81\x01" + b"z" * 256 + b"\xbe" * 4)
+        reader.read(b"\xbe" * 16)
+    reader.read(b"\x82" * 240)
+    with pytest.raises(OversizedHeaderListError):
+        reader.read(b"\x82" * 256)
 
 
 def test_a_common_answer_is_short() -> None:

@@ -209,6 +209,7 @@ FLOODS = {
     "resets of ours (CVE-2025-8671)": (lambda play, n: play.head(2 * n + 1, GET) + update(2 * n + 1, 0), 500),
     "malformed": (lambda play, n: play.head(2 * n + 1, GET[1:]), 500),
     "SETTINGS": (lambda play, n: settings(), 500),
+    "SETTINGS of many values": (lambda play, n: settings(*[(0x4242, 1)] * 2730), 10),
     "PING": (lambda play, n: frame(PING, 0, 0, b"12345678"), 2000),
     "PRIORITY": (lambda play, n: frame(2, 0, 1, b"\0\0\0\0\1"), 5000),
     "unknown": (lambda play, n: frame(77, 0, 0, b""), 5000),
