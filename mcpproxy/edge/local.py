@@ -46,9 +46,9 @@ def answer(client: Downstream, plan: Plan, data: bytes, end: int) -> None:
     client.exchange_over(keep, reply)
 
 
-def describe_refused(head: bytes) -> bytes:
+def describe_refused(head: bytes, protocol: str | None = None) -> bytes:
     """Members for a head that was refused or never ended: method and path if the first line looks like one, never a query or fragment, never a field."""
     found = REQUEST_LINE.match(head)
     method = found.group(1).decode() if found else None
     path = found.group(2).partition(b"?")[0].partition(b"#")[0].decode("latin-1")[:256] if found and found.group(2) else None
-    return json.dumps({"method": method, "host": None, "path": path, "protocol": None}, separators=(",", ":"))[1:-1].encode()
+    return json.dumps({"method": method, "host": None, "path": path, "protocol": protocol}, separators=(",", ":"))[1:-1].encode()

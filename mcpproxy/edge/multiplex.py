@@ -153,6 +153,29 @@ class Multiplex(Link):
         self.streams[stream] = made
         self.starting.append(made)
 
+    def on_call(self, stream: int, head: bytes, body: bytes) -> None:
+        """A request that came whole: as on_head and on_body, in one."""
+        get_plan = self.get_plan
+        plan = get_plan(head)
+        if plan is None or plan.upgrade is not None:
+            self.on_head(stream, head, False)
+            self.on_body(stream, body, True)
+            return
+        spare = self.spare
+        made = spare.pop() if spare else Stream(self)
+        made.id = stream
+        made.done = True
+        made.size = made.owed = size = len(body)
+        x = made.exchange
+        x.plan = plan
+        x.began = monotonic()
+        self.served = served = self.served + 1
+        x.request_id = plan.request_id or b"%b%x" % (self.id_prefix, served)
+        x.bytes_in = len(head) + size
+        x.rest = body
+        self.streams[stream] = made
+        self.starting.append(made)
+
     def on_body(self, stream: int, data: bytes, ended: bool) -> None:
         """More of a request's body."""
         found = self.streams.get(stream)
@@ -191,7 +214,14 @@ class Multiplex(Link):
             answer = replies.reply(error.status, error.kind, jsonrpc=front.mcp, close=False)
             self.served += 1
             end = b"refused" if error.side is Side.DOWNSTREAM else b"failed"
-            row = (local.describe_refused(head), self.about, b"%b%x" % (self.id_prefix, self.served), monotonic(), 0.0, monotonic())
+            row = (
+                local.describe_refused(head, "HTTP/2"),
+                self.about,
+                b"%b%x" % (self.id_prefix, self.served),
+                monotonic(),
+                0.0,
+                monotonic(),
+            )
             self.log.add((*row, error.status, len(head), len(answer), NO_UPSTREAM, 0, end, b',"reason":"%b"' % error.kind.encode()))
             head, _, body = answer.partition(b"\r\n\r\n")
             self.h2.respond(stream, head + b"\r\n\r\n", not body)

@@ -112,7 +112,7 @@ class Stream:
             return
         if plan.upgrade is None:
             x.request_ended = self.done
-            x.rest = self._framed(self._all(), self.done)
+            x.rest = self._framed(x.rest or self._all(), self.done)
         else:  # what comes belongs to the tunnel, and waits for it
             x.request_ended = True
             x.rest = b""
