@@ -85,7 +85,7 @@ def test_a_refused_request_has_its_line(fields: Pairs, status: int, run: Run) ->
             assert client.open(fields, ended=status != 413).wait().status == status
         record = daemon.record(status=status)
         assert record["end"] != "done"
-        assert record["client"] == "127.0.0.1"
+        assert (record["client"], record["protocol"]) == ("127.0.0.1", "HTTP/2")
         assert record["bytes_in"] > 0
 
 
