@@ -65,7 +65,7 @@ from mcpproxy.http.frames import (
 from mcpproxy.http.h2head import Malformed, Request
 
 BLOCK_FRAMES = 16  # HEADERS and CONTINUATION of one block; a head of 32 KiB needs three
-LIST_LIMIT = 2  # times the head limit: a list up to this is read and answered 431, a longer one ends the connection (its table is lost)
+LIST_LIMIT = 3  # times the head limit: a list up to this is read and answered 431, a longer one ends the connection (its table is lost)
 REMEMBERED_RESETS = 256  # streams: frames that were under way when a stream was reset arrive soon or never
 SKIPPED = 64  # gaps in the stream ids that are remembered, to name the right error
 THEIR_FAULT = frozenset({PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, ENHANCE_YOUR_CALM})
@@ -108,7 +108,7 @@ class H2Limits:
     streams: int = 128  # at a time; RFC 9113 §6.5.2 recommends 100 or more
     head: int = (
         32 * 1024
-    )  # bytes; told to the client as MAX_HEADER_LIST_SIZE. http/head judges heads, lists of twice the size are not even read
+    )  # bytes; told to the client as MAX_HEADER_LIST_SIZE. http/head judges heads, lists of three times the size are not even read
     window: int = 65535  # bytes of one stream that wait for its upstream; never below the protocol's default, which clients use at once
     connection_window: int = 1024 * 1024  # bytes of all streams that wait: some stalled uploads do not stop the others
 
@@ -148,6 +148,7 @@ class Connection:
         "_granted",
         "_h2",
         "_highest",
+        "_last",
         "_leaving",
         "_limits",
         "_owed",
@@ -184,6 +185,7 @@ class Connection:
         self._resets: dict[int, bool] = {}  # stream → was it we who reset it
         self._skipped: dict[int, int] = {}  # first and last id of a gap
         self._leaving = 0  # 1: no new streams, the connection ends with the last one
+        self._last = MOST  # what our last GOAWAY named: it never rises (§6.8)
         self._window = limits.connection_window
         self._owed = 0  # bytes for the connection's window that the library knows of
         self._owed_apart = 0  # and those it does not: frames on streams that are gone
@@ -313,9 +315,11 @@ class Connection:
         """No more streams soon (`last` false) or from now on; those that are open go on."""
         if self.ended:
             return
-        self.out.append(goaway(self._highest if last else MOST, code))
         if last:
             self._leaving = 1
+            self._last = min(self._last, self._highest)
+        self.out.append(goaway(self._last, code))
+        if last:
             self._settle()
 
     def receive(self, data: bytes) -> None:
@@ -673,7 +677,7 @@ class Connection:
     def _fail(self, code: int, reason: str) -> None:
         """A connection error."""
         if not self.ended:
-            self.out.append(goaway(self._highest, code))
+            self.out.append(goaway(min(self._last, self._highest), code))
             self.reason = reason
             self._stop()
 

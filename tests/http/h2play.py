@@ -134,6 +134,8 @@ class Play:
             else:
                 said.append(one)
         self.connection.out.clear()
+        named = [one.number for one in [*self.spoken, *said] if one.kind == "GOAWAY"]
+        assert named == sorted(named, reverse=True), "§6.8: the last stream rose"
         for one in said:
             if one.kind == "HEADERS":
                 assert one.flags & END_HEADERS

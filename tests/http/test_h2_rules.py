@@ -277,7 +277,7 @@ RULES: dict[str, tuple[Wire, Lost | Refused | Taken]] = {
         Lost(ENHANCE_YOUR_CALM),
     ),
     "10.5.1 a block that is too large": (
-        lambda p: headers(1, b"x" * 16384, flags=0) + frame(CONTINUATION, 0, 1, b"x" * 16384) * 4,
+        lambda p: headers(1, b"x" * 16384, flags=0) + frame(CONTINUATION, 0, 1, b"x" * 16384) * 6,
         Lost(ENHANCE_YOUR_CALM),
     ),
     "10.5.1 a block that grows (HPACK bomb, CVE-2016-6581)": (
