@@ -1,4 +1,4 @@
-"""A browser (Chromium, headless) reads a stream of events over HTTP/2, by EventSource and by fetch, and makes calls beside it.
+"""A browser (Chromium, headless) reads a stream of events over HTTP/2, by EventSource and by fetch, makes calls beside it, and talks to a WebSocket.
 
 The page is served through the daemon, says what it saw by POST /report, and lets the server go on to the next event by POST /seen: an event
 that were held back would end the play. The browser itself says which protocol it spoke.
@@ -7,6 +7,7 @@ that were held back would end the play. The browser itself says which protocol i
 import base64
 import hashlib
 import json
+import struct
 import threading
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.scenarios.test_h2_upgrades import switch
 from tests.support.certs import Certificate
 from tests.support.daemon import Daemon, simple_config
+from tests.support.message import Message
 from tests.support.ports import free_port
 from tests.support.software import Program
 from tests.support.upstream import Link, ScriptedUpstream, response
@@ -42,9 +45,16 @@ const byFetch = async () => {
   }
   return seen;
 };
+const bySocket = () => new Promise((resolve) => {
+  const socket = new WebSocket(`wss://${location.host}/socket`);
+  socket.onopen = () => socket.send("grüße");
+  socket.onmessage = ({data}) => { resolve(data); socket.close(); };
+  socket.onclose = () => resolve("closed");
+});
 (async () => {
   const said = {source: await bySource(), fetch: await byFetch()};
   said.calls = (await Promise.all(Array.from({length: 30}, (_, i) => post("/echo", `${i}`).then((answer) => answer.text())))).join();
+  said.socket = await bySocket();
   const entries = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
   said.protocols = [...new Set(entries.map((entry) => entry.nextHopProtocol))];
   await post("/report", JSON.stringify(said));
@@ -74,6 +84,8 @@ class Play:
                 self.report = json.loads(request.body)
                 link.send(response(b""))
                 self.reported.set()
+            elif path == "/socket":
+                return echo_socket(link, request)
             elif path == "/echo":
                 link.send(response(request.body))
             else:
@@ -88,6 +100,16 @@ class Play:
             link.send(b"%x\r\n%b\r\n" % (len(data), data))
             assert self.seen[kind].acquire(timeout=10), f"{kind}: {text} was not seen"
         link.send(b"0\r\n\r\n")
+
+
+def echo_socket(link: Link, request: Message) -> None:
+    """One text frame of the client (masked, RFC 6455 §5.3) comes back as one of ours."""
+    link.send(switch(request))
+    (size,) = struct.unpack("!xB", link.read_exact(2))
+    mask = link.read_exact(4)
+    text = bytes(byte ^ mask[i % 4] for i, byte in enumerate(link.read_exact(size & 0x7F)))
+    link.send(b"\x81" + bytes([len(text)]) + text)
+    link.read_until_closed()
 
 
 def fingerprint(certificate: Certificate) -> str:
@@ -112,5 +134,7 @@ def test_a_browser_reads_events_as_they_come(tmp_path: Path, certificate: Certif
         assert play.report["source"] == EVENTS
         assert play.report["fetch"] == EVENTS
         assert play.report["calls"] == ",".join(map(str, range(30)))
+        assert play.report["socket"] == "grüße"
+        assert daemon.record(path="/socket")["protocol"] == "HTTP/2"  # RFC 8441, on the connection that is there
         assert play.report["protocols"] == ["h2"]
         assert {record["protocol"] for record in daemon.wait_records(30, path="/echo")} == {"HTTP/2"}
