@@ -24,7 +24,9 @@ EMPTY = 10  # a frame without payload that ends nothing
 IGNORED = 5  # PRIORITY, unknown kinds, frames on streams that are gone
 TINY = 1  # a DATA frame below TINY_SIZE, and a WINDOW_UPDATE that no data of ours has paid for
 TINY_SIZE = 64  # bytes
-PAYS_UPDATE = 2048  # bytes sent that pay for a WINDOW_UPDATE: clients send two of them for each frame of 16 KiB, or fewer
+PAYS_UPDATE = (
+    64  # bytes sent that pay for a WINDOW_UPDATE: clients with windows of 255 bytes send two for 128; each byte by itself is a flood
+)
 
 
 class Budget:

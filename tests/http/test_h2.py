@@ -253,6 +253,27 @@ def test_a_download_pays_for_the_windows_it_needs(play: Play) -> None:
     play.goes_on()
 
 
+def test_a_download_through_small_windows_is_no_flood(play: Play) -> None:
+    """`nghttp -w 8 -W 8`: windows of 255 bytes, opened at half, on the stream and the connection."""
+    play.say(settings((4, 255)), play.head(1, GET, ended=True))
+    play.connection.respond(1, OK, False)
+    for _ in range(20_000):
+        play.connection.data(1, b"x" * 128, False)
+        play.connection.out.clear()
+        play.say(update(1, 128), update(0, 128))
+    play.goes_on()
+
+
+def test_a_download_byte_by_byte_is_a_flood(play: Play) -> None:
+    """CVE-2019-9511."""
+    play.say(settings((4, 1)), play.head(1, GET, ended=True))
+    play.connection.respond(1, OK, False)
+    for _ in range(budget.POINTS + 100):
+        play.connection.data(1, b"x" * play.connection.room(1), False)
+        play.say(update(1, 1))
+    play.lost(ENHANCE_YOUR_CALM, last=1)
+
+
 def test_bytes_that_come_one_by_one_say_the_same(play: Play) -> None:
     wire = play.head(1, POST) + data(1, b"hello") + frame(PING, 0, 0, b"12345678") + play.head(1, [(b"x", b"y")], ended=True)
     for at in range(len(wire)):
