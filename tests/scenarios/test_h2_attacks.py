@@ -114,11 +114,13 @@ FLOODS: dict[str, Flood] = {
     "MadeYouReset by data after the end, CVE-2025-8671": streams(lambda number: frame(h2.DATA, 0, number, b"x")),
     "MadeYouReset by a head after the end, CVE-2025-8671": streams(lambda number: frame(h2.HEADERS, h2.END_HEADERS, number, b"\x88")),
     "MadeYouReset by a priority of the wrong size, CVE-2025-8671": streams(lambda number: frame(h2.PRIORITY, 0, number, bytes(4))),
+    "MadeYouReset by depending on itself, CVE-2025-8671": streams(lambda number: frame(h2.PRIORITY, 0, number, number.to_bytes(4) + b"\0")),
     "MadeYouReset by a false length": streams(
         lambda number: frame(h2.DATA, h2.END_STREAM, number, b"four"), ended=False, fields=(("content-length", "3"),)
     ),
     "malformed requests": streams(fields=(("Upper", "case"),)),
     "trailers that end nothing": opened_again,
+    "more streams than allowed": too_many,
     "SETTINGS": again(settings({h2.INITIAL_WINDOW_SIZE: 70_000})),
     "empty SETTINGS": again(settings()),
     "SETTINGS of two thousand entries": again(settings([(0x1000 + i, i) for i in range(2000)])),
