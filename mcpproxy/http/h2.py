@@ -91,6 +91,9 @@ class Streams(Protocol):
     def on_body(self, stream: int, data: bytes, ended: bool) -> None:
         """Its body, without framing; may be empty when it ends."""
 
+    def on_call(self, stream: int, head: bytes, body: bytes) -> None:
+        """A request and its whole body: on_head and on_body in one. Only the lane sees that far ahead."""
+
     def on_trailers(self, stream: int, fields: Fields) -> None:
         """Its body ended with trailers."""
 

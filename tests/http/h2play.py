@@ -108,6 +108,10 @@ class Play:
     def on_body(self, stream: int, data: bytes, ended: bool) -> None:
         self.calls.append(("body", stream, data, ended))
 
+    def on_call(self, stream: int, head: bytes, body: bytes) -> None:
+        self.on_head(stream, head, False)
+        self.on_body(stream, body, True)
+
     def on_trailers(self, stream: int, fields: Fields) -> None:
         self.calls.append(("trailers", stream, fields))
 

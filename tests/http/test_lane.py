@@ -64,6 +64,20 @@ def test_ordinary_streams_are_no_business_of_the_library(monkeypatch: pytest.Mon
     assert play.connection.open == 0
 
 
+def test_a_call_that_is_known_and_whole_is_told_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = Play(Lane)
+    calls: list[tuple[int, bytes, bytes]] = []
+    monkeypatch.setattr(play, "on_call", lambda *call: calls.append(call))
+    fields = [*POST, (b"content-length", b"5")]
+    wires = [play.head(stream, fields) + frame(DATA, END_STREAM, stream, b"hello") for stream in (1, 3, 5, 7, 9)]
+    play.say(*wires[:3])
+    play.say(wires[3][:-1])
+    play.say(wires[3][-1:], wires[4])
+    head = b"POST /mcp HTTP/2.0\r\nhost: a.example\r\ncontent-length: 5\r\n\r\n"
+    assert calls == [(5, head, b"hello"), (9, head, b"hello")]
+    assert [call[:2] for call in play.told()] == [("head", 1), ("body", 1), ("head", 3), ("body", 3), ("head", 7), ("body", 7)]
+
+
 def test_a_large_response_head_goes_on_in_continuations() -> None:
     play = Play(Lane)
     play.say(play.head(1, GET, ended=True))
