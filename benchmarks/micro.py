@@ -72,6 +72,9 @@ class Upstream:
         self.connection.delivered(stream, len(data))
         self.answered += self.connection.answer(stream, RESPONSE_HEAD, ANSWER)
 
+    def on_call(self, stream: int, head: bytes, body: bytes) -> None:
+        self.on_body(stream, body, True)
+
     def on_head(self, stream: int, head: bytes, ended: bool) -> None: ...
 
     def on_trailers(self, stream: int, fields: list[tuple[bytes, bytes]]) -> None: ...
