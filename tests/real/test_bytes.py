@@ -7,6 +7,7 @@ and all), heads by their fields. Small bodies are cut at random by hypothesis, i
 import hashlib
 import itertools
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from tests.support.certs import Certificate
 from tests.support.client import RawClient
 from tests.support.daemon import Daemon
+from tests.support.duplex import Duplex
 from tests.support.message import Message
 from tests.support.ports import free_port
 from tests.support.upstream import Link, ScriptedUpstream
@@ -250,6 +252,8 @@ def test_64_mib_arrive_as_they_were_sent_both_ways_at_once(chunked: bool, tls: b
     with ScriptedUpstream(script, keep_bytes=False) as upstream, Daemon(configuration(upstream, certificate), tmp_path) as daemon:
         before = daemon.rss()
         with daemon.client(1 if tls else 0, tls=certificate.client() if tls else None) as client:
+            if isinstance(client.link, ssl.SSLSocket):
+                client.link = Duplex(client.link)  # type: ignore[assignment]
             sender = threading.Thread(target=send_large, args=(client.link, request_of(framing, b""), chunked))
             sender.start()
             client.read_until(b"\r\n\r\n")
