@@ -75,6 +75,14 @@ class Crowd:
             del self.opened[self.newest]
         return [frame(HEADERS, END_HEADERS | ended, self.newest, block)]
 
+    def call(self) -> list[bytes]:
+        request = self.random.choice([1, 2, 2, 2, 3])
+        block = self.block(request)
+        size = self.opened.pop(self.newest)
+        if size is None:
+            size = self.random.choice(SIZES)
+        return [frame(HEADERS, END_HEADERS, self.newest, block), frame(DATA, 1, self.newest, b"x" * size)]
+
     def body(self) -> list[bytes]:
         if not self.opened:
             return self.open()
@@ -176,7 +184,7 @@ class Crowd:
         return [self.random.randbytes(self.random.randrange(20))]
 
 
-MANNERS = [Crowd.open, Crowd.body, Crowd.body, Crowd.body, Crowd.room]
+MANNERS = [Crowd.open, Crowd.call, Crowd.call, Crowd.body, Crowd.body, Crowd.body, Crowd.room]
 ODDITIES = [
     *(Crowd.open_odd, Crowd.continued, Crowd.padded, Crowd.body_odd, Crowd.trailers, Crowd.reset, Crowd.settings),
     *(Crowd.skip, Crowd.ping, Crowd.goaway, Crowd.room, Crowd.lie, Crowd.flood),

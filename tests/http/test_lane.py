@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpproxy.http import frames, lane
-from mcpproxy.http.frames import DATA, END_STREAM, frame
+from mcpproxy.http.frames import DATA, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, HEADERS, PADDED, RST_STREAM, frame
 from mcpproxy.http.h2 import Connection
 from mcpproxy.http.lane import HEAD_SIZE, HEADS, Lane
-from tests.http.h2crowd import Crowd, Reacting
-from tests.http.h2play import GET, OK, POST, Play
+from tests.http.h2crowd import LIMITS, Crowd, Reacting
+from tests.http.h2play import GET, OK, POST, Play, data, update
 
 
 def both(seed: int) -> tuple[Reacting, Reacting]:
@@ -76,6 +77,83 @@ def test_a_call_that_is_known_and_whole_is_told_in_one(monkeypatch: pytest.Monke
     head = b"POST /mcp HTTP/2.0\r\nhost: a.example\r\ncontent-length: 5\r\n\r\n"
     assert calls == [(5, head, b"hello"), (9, head, b"hello")]
     assert [call[:2] for call in play.told()] == [("head", 1), ("body", 1), ("head", 3), ("body", 3), ("head", 7), ("body", 7)]
+
+
+FOLLOWERS = {
+    "the whole body": data(5, b"hello", ended=True),
+    "another stream's body": data(1, b"hello", ended=True),
+    "a body that goes on": data(5, b"hel"),
+    "too little": data(5, b"hell", ended=True),
+    "too much": data(5, b"hello!", ended=True),
+    "a frame too large": data(5, b"x" * 16385, ended=True),
+    "trailers": frame(HEADERS, END_HEADERS | END_STREAM, 5, b"\x00\x01x\x01y"),
+    "HEADERS with the flags of a last DATA": frame(HEADERS, END_STREAM, 5, b"\x00\x01x\x01y"),
+    "RST_STREAM with that flag": frame(RST_STREAM, END_STREAM, 5, b"\0\0\0\x08"),
+    "padding": frame(DATA, PADDED | END_STREAM, 5, b"\1hello\0"),
+    "an unknown frame": frame(77, END_STREAM, 5, b"hello"),
+}
+
+
+@pytest.mark.parametrize("follower", FOLLOWERS.values(), ids=FOLLOWERS.keys())
+@pytest.mark.parametrize("promise", [True, False])
+def test_what_follows_a_known_head_is_judged_the_same(follower: bytes, promise: bool) -> None:
+    fields = [*POST, (b"content-length", b"5")] if promise else POST
+    outcomes = []
+    for kind in (Connection, Lane):
+        play = Play(kind)
+        play.say(play.head(1, fields)).say(play.head(3, fields))
+        play.say(play.head(5, fields) + follower)
+        outcomes.append(
+            (play.told(), [(one.kind, one.stream, one.payload) for one in play.heard()], play.connection.open, play.connection.ended)
+        )
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("size", [0, 1000, 16384])
+@pytest.mark.parametrize("delivered", [True, False])
+def test_calls_for_ever_use_no_window_up(size: int, delivered: bool) -> None:
+    """What came with a call counts, and comes back when it went on or the call is over."""
+    for kind in (Connection, Lane):
+        play = Play(kind, LIMITS)
+        for stream in range(1, 201, 2):
+            play.say(play.head(stream, POST) + data(stream, b"x" * size, ended=True))
+            if delivered:
+                play.connection.delivered(stream, size)
+            assert play.connection.answer(stream, OK, b"y" * 10)
+            play.say(update(0, 10))
+        opened = sum(one.number for one in play.heard() if (one.kind, one.stream) == ("WINDOW_UPDATE", 0))
+        assert 0 <= 100 * size - opened < LIMITS.connection_window
+        assert play.connection.open == 0
+        play.goes_on()
+
+
+def test_calls_that_nobody_takes_fill_the_window() -> None:
+    """RFC 9113 §6.9.1."""
+    for kind in (Connection, Lane):
+        play = Play(kind, replace(LIMITS, streams=8))
+        for stream in (1, 3, 5, 7):
+            play.say(play.head(stream, POST) + data(stream, b"x" * 16384, ended=True))
+        play.say(play.head(9, POST) + data(9, b"x" * 16384, ended=True))
+        assert len(play.told()) == 9
+        play.lost(FLOW_CONTROL_ERROR, last=9)
+
+
+@pytest.mark.parametrize("kind", [Connection, Lane])
+def test_a_call_that_is_answered_at_once_may_be_the_last(kind: type[Connection], monkeypatch: pytest.MonkeyPatch) -> None:
+    play = Play(kind)
+    wires = [play.head(stream, POST) + data(stream, b"hello", ended=True) for stream in (1, 3, 5)]
+    play.say(*wires[:2])
+    for stream in (1, 3):
+        play.connection.respond(stream, OK, True)
+
+    def leave(stream: int, body: bytes, ended: bool) -> None:
+        play.connection.goaway(last=True)
+        play.connection.respond(stream, OK, True)
+
+    monkeypatch.setattr(play, "on_body", leave)
+    play.say(wires[2])
+    assert play.connection.ended
+    assert [one.kind for one in play.heard()[-2:]] == ["GOAWAY", "HEADERS"]
 
 
 def test_a_large_response_head_goes_on_in_continuations() -> None:
