@@ -136,6 +136,15 @@ def test_nghttp(words: list[str], origin: str, tmp_path: Path) -> None:
     assert len(re.findall(r" 200 +(292K|293K|300000)", said)) == (100 if "50" in words else 2), said
 
 
+@pytest.mark.needs("nghttp")
+def test_nghttp_with_tiny_windows(origin: str, tmp_path: Path) -> None:
+    """255 bytes: some 16 000 windows for an honest answer of 2 MB."""
+    file = tmp_path / "upload"
+    file.write_bytes(BIG[:2_000_000])
+    said = run("nghttp", "--null-out", "--stat", "-w", "8", "-W", "8", "--data", str(file), origin + "/echo")
+    assert re.search(r" 200 +1M ", said), said
+
+
 @pytest.mark.needs("h2load")
 @pytest.mark.parametrize("clients", [(1, 100), (16, 8), (64, 1)], ids=str)
 def test_h2load_loses_nothing(clients: tuple[int, int], origin: str, tmp_path: Path) -> None:
