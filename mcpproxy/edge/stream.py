@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.edge import tunnel
-from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange, pass_on, response_body_dechunked
+from mcpproxy.edge.exchange import (
+    CLIENT_LEFT,
+    HEAD_END,
+    NO_UPSTREAM,
+    Exchange,
+    pass_on,
+    response_body,
+    response_body_dechunked,
+    response_events,
+)
 from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http.framing import ChunkedScanner
@@ -24,7 +33,6 @@ from mcpproxy.http.replies import dated
 if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream
     from mcpproxy.edge.multiplex import Multiplex
-    from mcpproxy.upstream.pool import UpstreamLink
 
 NO_ERROR, INTERNAL_ERROR = 0, 2  # RFC 9113 §7
 WEBSOCKET_HEAD = re.compile(
@@ -61,6 +69,7 @@ class Stream:
         "started",
         "tail",
         "trailing",
+        "used",
         "wake",
         "wheel",
     )
@@ -75,26 +84,32 @@ class Stream:
         self.pending: memoryview | None = None
         self.backlog: list[bytes] = []
         self.keep = False
+        self.since = clock.now  # when something of the body last moved
+        self.used = True  # more passed than a whole call and a whole answer
         self.reset()
         self.departures = connection.front.departures
         self.exchange = StreamExchange(self)
 
     def reset(self) -> None:
         """Ready for the next request."""
-        if self.wake:
-            self.wheel.disarm(self)
         self.id = 0
-        self.pending = None
-        if self.backlog:
-            self.backlog.clear()
-        self.input: Any = None  # tunnel.from_client, once the stream is a tunnel
-        self.input_ended = False  # of a tunnel: the client ended its direction
-        self.done = False  # the client ended its side
-        self.tail = LAST_CHUNK  # what ends a chunked body: with the client's trailers, if it sent any
         self.owed = 0  # bytes of the body that are on their way to the server: their window is not open again
         self.size = 0  # bytes of the body so far
-        self.since = clock.now  # when something of the body last moved
         self.started = False
+        self.done = False  # the client ended its side
+        if self.used:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """What a whole call with a whole answer never touches."""
+        self.used = False
+        if self.wake:
+            self.wheel.disarm(self)
+        self.pending = None
+        self.backlog.clear()
+        self.input: Any = None  # tunnel.from_client, once the stream is a tunnel
+        self.input_ended = False  # of a tunnel: the client ended its direction
+        self.tail = LAST_CHUNK  # what ends a chunked body: with the client's trailers, if it sent any
         self.blocked = False  # the server takes no more for now
         self.trailing: list[tuple[bytes, bytes]] = []  # trailers of the response, for its end
         self.answered = False  # a final response head went out
@@ -109,6 +124,13 @@ class Stream:
         plan = x.plan
         if plan.answer is not None:
             self.answer_here()
+            return
+        if plan.length == self.size and self.done and x.rest is not None:  # the common call: whole, and of the length it promised
+            x.request_ended = True
+            self.since = clock.now
+            x.start()
+            if not self.blocked and x.link is not None:
+                self.credit()
             return
         if plan.upgrade is None:
             x.request_ended = self.done
@@ -138,6 +160,7 @@ class Stream:
         """More of the body, judged by http/h2."""
         x = self.exchange
         size = len(data)
+        self.used = True
         self.size += size
         x.bytes_in += size
         self.done = ended
@@ -225,10 +248,12 @@ class Stream:
 
     def pause(self) -> None:
         """What comes waits, and the window stays as it is."""
+        self.used = True
         self.blocked = self.input is not None
 
     def pause_upload(self) -> None:
         """The server is slower than this client."""
+        self.used = True
         self.blocked = True
 
     def resume(self) -> None:
@@ -250,12 +275,14 @@ class Stream:
 
     def inform(self, head: bytes) -> bool:
         """An interim response."""
+        self.used = True
         self.connection.h2.respond(self.id, head, False)
         self.connection.stir()
         return True
 
     def respond(self, head: bytes, ended: bool) -> None:
         """The final response head."""
+        self.used = True
         self.answered = True
         self.connection.h2.respond(self.id, head, ended)
         self.connection.stir()
@@ -281,6 +308,7 @@ class Stream:
 
     def hold(self, data: memoryview) -> None:
         """Keep this until there is room."""
+        self.used = True
         self.pending = data
         self.connection.waiting[self.id] = self
 
@@ -314,7 +342,7 @@ class Stream:
     def exchange_over(self, keep: bool, answer: bytes = b"") -> None:
         """The exchange is settled and logged. `answer` is our own reply, still to be sent."""
         h2 = self.connection.h2
-        self.ending = True
+        self.used = self.ending = True
         if answer:
             head, _, body = answer.partition(HEAD_END)
             self.respond(head + HEAD_END, not body)
@@ -421,6 +449,8 @@ class StreamExchange(Exchange):
         self.client.respond(head, False)
         if self.receive is response_body_dechunked and self.boundary is None:
             self.receive = relay
+        elif self.receive is response_events:  # the connection writes at the end of the turn anyway
+            self.receive = response_body
         pass_on(self, data)
 
     def finished(self) -> None:
@@ -459,10 +489,11 @@ def response_head(x: StreamExchange, data: bytes) -> None:
     if not connection.flushing:
         connection.stir()
     now = monotonic()
-    link = cast("UpstreamLink", x.link)
+    link: Any = x.link
+    asked = x.plan
     client.log.add(
         (
-            x.plan.about,
+            asked.about,
             client.about,
             x.request_id,
             x.began,
@@ -474,13 +505,13 @@ def response_head(x: StreamExchange, data: bytes) -> None:
             x.upstream,
             x.reused,
             b"done",
-            plan.extra if x.plan.opens else b"",
+            plan.extra if asked.opens else b"",
         )
     )
     x.link = x.rest = None
     if plan.idle_hint is not None:
         link.hint(plan.idle_hint)
-    if plan.keep_link and link.pending is None and (not x.plan.expects or x.continued):
+    if plan.keep_link and link.pending is None and (not asked.expects or x.continued):
         link.pool.keep(link, now)
     else:
         link.pool.discard(link)

@@ -223,3 +223,16 @@ def test_trailers_of_a_response_end_its_stream(proxy):
     server.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n")
     client.until(lambda: stream in client.ends)
     assert (client.bodies[stream], client.trailers[stream]) == (b"abc", {b"x-sum": b"9"})
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 10\r\n", b""], ids=["length", "until-close"])
+def test_events_of_every_framing_pass(proxy, framing):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client)
+    server.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + framing + b"\r\nhello")
+    client.until(lambda: client.bodies.get(stream) == b"hello")
+    server.sendall(b"world")
+    client.until(lambda: client.bodies.get(stream) == b"helloworld")
+    server.close()
+    client.until(lambda: stream in client.ends)
