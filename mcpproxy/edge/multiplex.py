@@ -9,6 +9,8 @@
    one read (64 KiB) and stops its own upstream; nothing else grows but answers to control frames, which http/h2 budgets.
 3. When there is room again, waiting streams take turns of one frame's size, so that an event never waits for another stream's download.
 4. A silent connection with open streams is asked for a sign of life (PING); an idle one is told to go (GOAWAY).
+
+It is one file because what is read, what is written and how it all ends are one connection's state.
 """
 
 from __future__ import annotations
