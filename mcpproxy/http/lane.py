@@ -140,8 +140,6 @@ class Lane(Connection):
                             found.taken = length
                             self._window -= length
                             edge.on_call(stream, asked.head, data[start:end])
-                            if not streams:
-                                self._settle()
                         else:
                             streams[stream] = LaneStream(False, asked.length, limits.window, self._initial)
                             edge.on_head(stream, asked.head, False)

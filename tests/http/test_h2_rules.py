@@ -126,6 +126,11 @@ RULES: dict[str, tuple[Wire, Lost | Refused | Taken]] = {
     # -- field blocks
     "4.3 a block that cannot be read": (lambda p: headers(1, b"\x80"), Lost(COMPRESSION_ERROR)),
     "4.3 a block between other frames": (lambda p: headers(1, p.block(POST), flags=0) + data(1, b""), Lost(PROTOCOL_ERROR)),
+    "4.3 a block between a body": (lambda p: post(p) + headers(3, p.block(POST), flags=0) + data(1, b"x" * 100), Lost(PROTOCOL_ERROR, 1)),
+    "4.3 a block between a body's end": (
+        lambda p: post(p) + headers(3, p.block(POST), flags=0) + data(1, b"x", ended=True),
+        Lost(PROTOCOL_ERROR, 1),
+    ),
     "4.3 a block between other streams": (
         lambda p: headers(1, p.block(POST), flags=0) + frame(CONTINUATION, 4, 3, b""),
         Lost(PROTOCOL_ERROR),
@@ -172,6 +177,11 @@ RULES: dict[str, tuple[Wire, Lost | Refused | Taken]] = {
     ),
     "5.1.1 an even stream": (lambda p: get(p, 2), Lost(PROTOCOL_ERROR)),
     "5.1.1 a stream that was passed over": (lambda p: get(p, 5) + get(p, 3), Lost(PROTOCOL_ERROR, 5)),
+    "5.1.1 a stream that was passed over, with heads that are known": (
+        lambda p: answered(p) + get(p, 3) + get(p, 5) + get(p, 9) + get(p, 7),
+        Lost(PROTOCOL_ERROR, 9),
+    ),
+    "5.1.1 an even stream, with a head that is known": (lambda p: answered(p) + get(p, 3) + get(p, 5) + get(p, 8), Lost(PROTOCOL_ERROR, 5)),
     "5.1.1 the last stream there is": (lambda p: get(p, 2**31 - 1), Taken((("head", 2**31 - 1, GET_HEAD, True),))),
     "5.1.2 more streams than were granted": (lambda p: get(p, 1) + get(p, 3) + get(p, 5), Refused(5, REFUSED_STREAM)),
     # -- DATA
