@@ -236,7 +236,7 @@ def test_more_than_nothing_goes_nowhere(client: H2Client, recorder: Recorder) ->
     client.send(data(SMUGGLED, ended=True))
     client.until(lambda: call.over, "an answer, or a reset")
     assert client.call("GET", "/sentinel").wait().status == 200
-    assert [(request.target, request.body) for request in recorder.complete[before:]] == [(b"/refused", b""), (b"/sentinel", b"")]
+    assert {(request.target, request.body) for request in recorder.complete[before:]} <= {(b"/refused", b""), (b"/sentinel", b"")}
 
 
 @pytest.mark.parametrize("name", SERVED)

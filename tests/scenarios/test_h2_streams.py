@@ -1,6 +1,7 @@
 """Streams beside streams on one connection: events pass as they come, whoever stops reading or leaves concerns only himself (RFC 9113 §5, §6.9)."""
 
 import hashlib
+import signal
 import socket
 import threading
 from functools import partial
@@ -209,6 +210,34 @@ def test_a_call_that_is_cancelled_before_its_answer_ends_its_upstream_at_once(ru
             client.ping()
             assert not call.over, "nothing is said on a stream that is gone"
         assert daemon.record(path="/mcp")["end"] == "client-gone"
+
+
+def test_an_event_of_a_stream_that_was_left_reaches_no_other(run: Run) -> None:
+    """The event, the client's RST_STREAM and its next request arrive in one turn of the loop: a stopped daemon finds them together."""
+    go, sent = threading.Event(), threading.Event()
+
+    def script(link: Link) -> None:
+        while (request := link.read_request()).target != b"/stream":
+            link.send(response(request.body))
+        link.send(start("close") + EVENTS[0])
+        link.wait(go)
+        link.send(b"data: of stream one\n\n")
+        sent.set()
+        link.read_until_closed()
+
+    with ScriptedUpstream(script) as upstream:
+        daemon = run(upstream.url)
+        with speak(daemon) as client:
+            left = client.call("GET", "/stream")
+            left.read_until(EVENTS[0])
+            assert client.call(body=b"first").wait().body == b"first", "its link is idle now"
+            daemon.signal(signal.SIGSTOP)
+            go.set()
+            assert sent.wait(10)
+            left.cancel()
+            second = client.call(body=b"second")
+            daemon.signal(signal.SIGCONT)
+            assert second.wait().body == b"second"
 
 
 def test_an_upload_that_is_cancelled_is_never_whole_upstream(run: Run) -> None:
