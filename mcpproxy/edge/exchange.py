@@ -94,7 +94,9 @@ class Exchange:
         self.waiting: Cancellable | None = None
         self.scanner: ChunkedScanner | LengthScanner | UntilClose
         self.boundary: sse.EventBoundary | None = None
-        self.departures: list[tuple[Exchange, bytes]] = client.departures  # events of all exchanges that leave at the end of this turn
+        self.departures: list[tuple[Exchange, UpstreamLink | None, bytes]] = (
+            client.departures
+        )  # events of all exchanges that leave at the end of this turn
         self.send: Callable[[bytes], int] = client.send  # while a response streams: the client's own `send`, one hop nearer
         self.began = self.first = self.touched = self.commented = 0.0
         self.bytes_in = self.bytes_out = self.attempts = self.reused = self.interims = 0
@@ -667,15 +669,15 @@ def response_events(x: Exchange, data: bytes) -> None:
     x.touched = clock.now
     x.bytes_out += size
     late = x.departures
-    late.append((x, data))
+    late.append((x, x.link, data))
     if len(late) == 1:
         x.client.loop.at_end_of_turn(partial(depart, late))
 
 
-def depart(late: list[tuple[Exchange, bytes]]) -> None:
+def depart(late: list[tuple[Exchange, UpstreamLink | None, bytes]]) -> None:
     """The end of a turn: its events leave. An exchange that ended meanwhile (its client left) has nothing to say any more."""
-    for x, data in late:
-        if x.link is None:
+    for x, link, data in late:
+        if x.link is not link:
             continue
         send = x.send
         try:

@@ -37,6 +37,7 @@ PONG_WITHIN_S = 20.0  # seconds it has to say so
 SPARE = 128  # streams kept for the next requests of this connection, until it is idle: as many as it may have by default
 LINGER_S = 1.0  # seconds between the last word (GOAWAY) and the end
 UNSENT = 128 * 1024  # bytes in the kernel that were not sent yet: more would only stand between an event and its client
+ANSWERS = 512  # frames that may wait behind a blocked write (answers to PING and SETTINGS) before the client is not read any more
 TURN = 16384  # bytes a waiting stream may send before the next one's turn: a frame
 
 
@@ -131,6 +132,8 @@ class Multiplex(Link):
             self.stir()
         if self.h2.ended and not self.goodbye:
             self.give_up()
+        elif self.pending is not None and len(self.h2.out) > ANSWERS:
+            self.pause()  # it does not take our answers: no more questions (`drained` goes on)
 
     # -- what http/h2 tells us ---------------------------------------------------------------------------------------------------------------
 
@@ -264,6 +267,8 @@ class Multiplex(Link):
 
     def drained(self) -> None:
         self.flush()
+        if self.pending is None and self.fd >= 0:
+            self.resume()
 
     def take_turns(self) -> None:
         """Room for everybody: one frame each, again and again, while it lasts."""

@@ -29,6 +29,7 @@ from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http.framing import ChunkedScanner
 from mcpproxy.http.replies import dated
+from mcpproxy.http.upgrade import answers_our_key
 
 if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream
@@ -139,7 +140,7 @@ class Stream:
             x.request_ended = True
             x.rest = b""
         self.since = clock.now
-        self.owed = self.size
+        self.owed = self.size if plan.upgrade is None else 0  # what waits for a tunnel is given back when it went in
         if plan.length == CHUNKED_LENGTH and self.too_large():
             return
         x.start()
@@ -266,6 +267,8 @@ class Stream:
         self.blocked = False
         self.since = clock.now
         x = self.exchange
+        if x.plan.upgrade is not None and self.input is None:
+            return  # what waits is the tunnel's: to a server that has not switched it would be another request
         if self.backlog or (self.done and not x.request_ended):
             self._forward(self._all(), self.done)
         elif self.id:
@@ -434,6 +437,12 @@ class StreamExchange(Exchange):
     def upstream_drained(self) -> None:
         """The server took what was pending: whether more comes or not, the client's window opens."""
         self.client.resume_upload()
+
+    def respond(self, plan: ResponsePlan, data: bytes, end: int) -> None:
+        if plan.status == 101 and not answers_our_key(plan.head):
+            self.fail(ProxyError("unasked-101", Side.UPSTREAM, 502))
+        else:
+            super().respond(plan, data, end)
 
     def begin_tunnel(self, head: bytes, data: bytes) -> None:
         fields = b"\r\n" + head.partition(b"\r\n")[2]

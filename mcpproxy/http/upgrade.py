@@ -7,6 +7,8 @@ between). Whether Sec-WebSocket-Accept fits the key is the client's to check: it
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -18,6 +20,14 @@ HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-web
 _key = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==").fullmatch  # base64 of 16 bytes
 _accept = re.compile(rb"[A-Za-z0-9+/]{27}=").fullmatch  # base64 of a SHA-1
 _version = re.compile(rb"[0-9]{1,3}").fullmatch  # whether it is one the server speaks (13), the server says (426)
+
+ACCEPT = base64.b64encode(hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest())  # RFC 6455 §4.2.2
+_accepts = re.compile(rb"\r\nsec-websocket-accept:[ \t]*([^\r \t]*)", re.IGNORECASE).findall
+
+
+def answers_our_key(head: bytes) -> bool:
+    """Is this 101 the answer to KEY? Where the key is ours, so is the check (RFC 6455 §4.1)."""
+    return _accepts(head) == [ACCEPT]
 
 
 def asked(method: bytes, version: int, fields: Iterable[Field]) -> bytes | None:

@@ -91,6 +91,21 @@ def test_the_subprotocol_that_was_chosen_is_told(run: Run) -> None:
         assert socket.first("sec-websocket-protocol") == b"mcp"
 
 
+def test_bytes_that_came_with_either_head_belong_to_the_tunnel(run: Run) -> None:
+    def script(link: Link) -> None:
+        link.send(switch(link.read_request()) + b"early from upstream")
+        assert link.read_exact(17) == b"early from client"
+        link.send(b"!")
+        link.read_until_closed()
+
+    with ScriptedUpstream(script) as upstream, speak(run(upstream.url)) as client:
+        socket = connect(client)
+        socket.send(b"early from client")
+        assert socket.read_exact(20) == b"early from upstream!"
+        client.ping()
+        assert socket.room <= client.peer[h2.INITIAL_WINDOW_SIZE], "what waited for the tunnel is given back once"
+
+
 def test_an_upstream_that_ends_its_side_ends_the_stream(run: Run) -> None:
     """§5: an orderly close is END_STREAM."""
 
@@ -151,13 +166,26 @@ def test_a_refused_upgrade_is_an_ordinary_answer(run: Run) -> None:
         assert client.call("GET").wait().status == 403
 
 
-@pytest.mark.parametrize("accept", [b""], ids=["none"])
-def test_a_101_that_does_not_answer_the_question_opens_no_tunnel(accept: bytes, run: Run) -> None:
-    """The key was ours, so the answer to it is ours to judge (RFC 6455 §4.1)."""
+@pytest.mark.parametrize("together", [True, False], ids=["with the head", "behind it"])
+def test_nothing_of_a_tunnel_goes_on_before_the_server_switched(together: bool, run: Run) -> None:
+    """A server that refuses goes on reading requests: bytes meant for a tunnel would be one."""
+    with ScriptedUpstream(answer(response(b"no", status="403 Forbidden"))) as upstream:
+        daemon = run(upstream.url)
+        with speak(daemon) as client:
+            for _ in range(3):
+                socket = connect(client)
+                if not together:
+                    client.ping()
+                socket.send(b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert socket.wait().status == 403
+                assert client.call("GET", "/after").wait().status == 403
+        assert [request.target for request in upstream.requests()] == [b"/ws", b"/after"] * 3
 
+
+def test_a_101_that_does_not_answer_the_question_opens_no_tunnel(run: Run) -> None:
     def script(link: Link) -> None:
         link.read_request()
-        link.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + accept + b"\r\n")
+        link.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         link.read_until_closed()
 
     with ScriptedUpstream(script) as upstream, speak(run(upstream.url)) as client:
