@@ -182,10 +182,13 @@ def test_nothing_of_a_tunnel_goes_on_before_the_server_switched(together: bool, 
         assert [request.target for request in upstream.requests()] == [b"/ws", b"/after"] * 3
 
 
-def test_a_101_that_does_not_answer_the_question_opens_no_tunnel(run: Run) -> None:
+@pytest.mark.parametrize("accept", [b"", b"Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n"], ids=["none", "wrong"])
+def test_a_101_that_does_not_answer_the_question_opens_no_tunnel(accept: bytes, run: Run) -> None:
+    """The key was ours, so the answer to it is ours to judge (RFC 6455 §4.1)."""
+
     def script(link: Link) -> None:
         link.read_request()
-        link.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        link.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + accept + b"\r\n")
         link.read_until_closed()
 
     with ScriptedUpstream(script) as upstream, speak(run(upstream.url)) as client:
