@@ -213,9 +213,12 @@ def large_hash() -> str:
     return digest.hexdigest()
 
 
-def send_large(link: socket.socket, head: bytes, chunked: bool) -> None:
+def send_large(link: socket.socket, head: bytes, chunked: bool, gate: threading.Event | None = None) -> None:
+    """`gate`: the last MiB waits for it. (An answer that ends before its request has been sent ends the connection.)"""
     link.sendall(head)
-    for block in blocks():
+    for number, block in enumerate(blocks()):
+        if gate is not None and number == LARGE // MIB - 1:
+            assert gate.wait(30)
         link.sendall(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
     if chunked:
         link.sendall(b"0\r\n\r\n")
@@ -243,9 +246,11 @@ def test_64_mib_arrive_as_they_were_sent_both_ways_at_once(chunked: bool, tls: b
 
     def script(link: Link) -> None:
         link.read_head()
-        sender = threading.Thread(target=send_large, args=(link.raw, response_of(framing, b""), chunked))
+        gate = threading.Event()
+        sender = threading.Thread(target=send_large, args=(link.raw, response_of(framing, b""), chunked, gate))
         sender.start()
         hashes.put(hash_large(link.read_exact, chunked))
+        gate.set()
         sender.join()
         link.read_until_closed()
 
