@@ -60,9 +60,8 @@ def publish() -> int:
 
 def _where(reports: dict[str, dict[str, Any]]) -> str:
     machine = max(reports.values(), key=lambda report: str(report["taken"]))["machine"]
-    congestion = f", TCP {machine['congestion']}" if "congestion" in machine else ""
     return (
-        f"Medians of interleaved rounds, {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}{congestion}, "
+        f"Medians of interleaved rounds, {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, "
         f"Python {machine['python']}, nginx {machine['nginx']}, HAProxy {machine['haproxy']}"
     )
 
@@ -88,7 +87,8 @@ def _work(report: dict[str, Any]) -> str:
     command = report["command"].replace("|", "\\|")
     note = report["note"][:1].upper() + report["note"][1:]
     when = report["taken"][:16].replace("T", " ")
-    lines += ["", f"{rounds} rounds, {when} UTC, others took at most {others:.0%} of the proxy's core, `{command}`. {note}."]
+    congestion = f", TCP {report['machine']['congestion']}" if "congestion" in report["machine"] else ""  # older results do not know
+    lines += ["", f"{rounds} rounds, {when} UTC{congestion}, others took at most {others:.0%} of the proxy's core, `{command}`. {note}."]
     return "\n".join(lines)
 
 
