@@ -165,7 +165,7 @@ class Stream:
         self.size += size
         x.bytes_in += size
         self.done = ended
-        if self.input is not None:
+        if self.input is not None and not self.blocked:
             self._into_tunnel(data)
         elif self.ending:  # an answer of our own is on its way: what still comes is forgotten
             self.connection.h2.delivered(self.id, size)
@@ -184,8 +184,9 @@ class Stream:
         x = self.exchange
         if data:
             self.owed += len(data)
+            x.bytes_in -= len(data)  # counted when it came, and again now
             tunnel.from_client(cast("Downstream", self), data)
-        if self.done and self.id:
+        if self.done and self.id and self.input is not None:
             tunnel.client_ended(x)
         if self.id and not self.blocked:
             self.credit()
@@ -267,7 +268,13 @@ class Stream:
         self.blocked = False
         self.since = clock.now
         x = self.exchange
-        if x.plan.upgrade is not None and self.input is None:
+        if self.input is not None:
+            if self.backlog or (self.done and not self.input_ended):
+                self._into_tunnel(self._all())
+            else:
+                tunnel.server_drained(x)
+            return
+        if x.plan.upgrade is not None:
             return  # what waits is the tunnel's: to a server that has not switched it would be another request
         if self.backlog or (self.done and not x.request_ended):
             self._forward(self._all(), self.done)

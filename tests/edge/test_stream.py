@@ -2,6 +2,7 @@
 
 import pytest
 
+from mcpproxy.http.upgrade import ACCEPT
 from tests.edge.h2client import H2Client
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -236,3 +237,46 @@ def test_events_of_every_framing_pass(proxy, framing):
     client.until(lambda: client.bodies.get(stream) == b"helloworld")
     server.close()
     client.until(lambda: stream in client.ends)
+
+
+def test_a_tunnel_loses_nothing_when_its_server_is_slow(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    client.until(lambda: 8 in client.h2.remote_settings)
+    stream = client.h2.get_next_available_stream_id()
+    pairs = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":authority", "localhost"), (":path", "/mcp")]
+    client.h2.send_headers(stream, [*pairs, ("sec-websocket-version", "13")])
+    client.flush()
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " + ACCEPT + b"\r\n\r\n")
+    client.until(lambda: stream in client.heads)
+    assert client.status(stream) == 200
+    sent = b""
+    number = idle = 0
+    while idle < 20:  # the server reads nothing
+        room = min(client.h2.local_flow_control_window(stream), 16384)
+        if room >= 8:
+            piece = (b"%08d" % number) * (room // 8)
+            client.send(stream, piece)
+            sent += piece
+            number += 1
+            idle = 0
+        else:
+            idle += 1
+            edge.steps.for_a_while(0.002)
+        client.pump()
+    got = b""
+
+    def taken():
+        nonlocal got
+        try:
+            got += server.recv(1 << 20)
+        except BlockingIOError:
+            pass
+        return len(got) >= len(sent)
+
+    client.until(taken)
+    assert got == sent
+    client.send(stream, b"", ended=True)
+    assert edge.end(server) == (b"", "fin")
