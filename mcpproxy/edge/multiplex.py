@@ -154,6 +154,7 @@ class Multiplex(Link):
         self.served = served = self.served + 1
         x.request_id = plan.request_id or b"%b%x" % (self.id_prefix, served)
         x.bytes_in = len(head)
+        x.rest = None  # of a call that was answered here it would still be there, and go upstream behind this head
         made.done = ended
         self.streams[stream] = made
         self.starting.append(made)

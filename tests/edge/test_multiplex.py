@@ -149,3 +149,28 @@ def test_a_refused_head_is_answered_on_its_stream_alone(proxy):
     server.sendall(OK)
     client.until(lambda: stream in client.ends)
     assert [line["status"] for line in edge.lines(2)] == [413, 200]
+
+
+def test_the_body_of_a_call_that_was_answered_here_never_goes_upstream(proxy):
+    """Its stream is used again: what follows must not carry its bytes behind the next head."""
+    edge = proxy(route="path = '/mcp'")
+    client = H2Client(edge)
+    for _ in range(2):  # the second block is known: the call comes whole, in one step
+        stream = client.h2.get_next_available_stream_id()
+        smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+        pairs = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", "/nowhere"), ("content-length", "34")]
+        client.h2.send_headers(stream, pairs)
+        client.h2.send_data(stream, smuggled, end_stream=True)
+        client.flush()
+        client.until(lambda stream=stream: stream in client.ends)
+        assert client.status(stream) == 404
+    stream = client.open()
+    server = edge.accept()
+    assert edge.read(server).count(b"HTTP/1.1") == 1
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+    edge.steps.for_a_while(0.02)
+    try:
+        assert not server.recv(100)
+    except BlockingIOError:
+        pass
