@@ -123,6 +123,9 @@ class Multiplex(Link):
         if h2.ended:
             return  # after the last word everything is read and forgotten
         h2.receive(data)
+        if self.fd < 0:  # a write to it failed meanwhile: nobody is there to ask anything
+            starting.clear()
+            return
         if starting:
             for stream in starting:
                 if not stream.started and stream.id:
