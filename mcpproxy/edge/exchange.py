@@ -115,9 +115,9 @@ class Exchange:
         if link is not None:
             self.leased(link)
         else:
-            self._wait()
+            self.wait()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
         """No warm link: dial or queue. The client is not read meanwhile unless its request is complete (then a hang-up must be noticed)."""
         self.upstream, self.reused = NO_UPSTREAM, 0
         if not self.request_ended:

@@ -83,7 +83,7 @@ class Multiplex(Link):
         self.served = 0
         self.filled = 0  # bytes of payload in `out`
         self.flushing = False  # `flush` will be called in this turn
-        self.since = self.heard = clock.now  # when it became idle; when something was last read
+        self.since = self.heard = clock.now  # when it became idle; when something was last read, which is when its requests began
         self.pinged = 0.0  # when a sign of life was asked for; 0.0 when none is due
         self.goodbye = 0.0  # when GOAWAY was said; 0.0 before
         front.links.add(self)
@@ -118,7 +118,7 @@ class Multiplex(Link):
 
     def arrived(self, data: bytes) -> None:
         """Bytes of the client."""
-        self.heard = clock.now
+        self.heard = monotonic()
         h2, starting = self.h2, self.starting
         if h2.ended:
             return  # after the last word everything is read and forgotten
@@ -153,11 +153,12 @@ class Multiplex(Link):
         made.id = stream
         x = made.exchange
         x.plan = plan
-        x.began = monotonic()
+        x.began = self.heard
         self.served = served = self.served + 1
         x.request_id = plan.request_id or b"%b%x" % (self.id_prefix, served)
         x.bytes_in = len(head)
         x.rest = None  # of a call that was answered here it would still be there, and go upstream behind this head
+        made.size = made.owed = 0
         made.done = ended
         self.streams[stream] = made
         self.starting.append(made)
@@ -177,7 +178,7 @@ class Multiplex(Link):
         made.size = made.owed = size = len(body)
         x = made.exchange
         x.plan = plan
-        x.began = monotonic()
+        x.began = self.heard
         self.served = served = self.served + 1
         x.request_id = plan.request_id or b"%b%x" % (self.id_prefix, served)
         x.bytes_in = len(head) + size
@@ -294,13 +295,15 @@ class Multiplex(Link):
         streams = self.streams
         if streams.pop(stream.id, None) is None:
             return
-        if self.waiting:
+        if stream.used or stream.owed:
             self.waiting.pop(stream.id, None)
-        if stream.owed or stream.backlog:
             self.h2.delivered(stream.id, stream.owed + sum(map(len, stream.backlog)))
-        stream.reset()
-        if len(self.spare) < SPARE:
-            self.spare.append(stream)
+            stream.tidy()
+        stream.id = 0
+        stream.started = False
+        spare = self.spare
+        if len(spare) < SPARE:
+            spare.append(stream)
         else:
             stream.let_go()
         if not streams:

@@ -80,28 +80,22 @@ class Stream:
         self.connection = connection
         self.about, self.forwarded = connection.about, connection.forwarded
         self.log, self.draining, self.wheel = connection.log, connection.draining, connection.wheel
-        self.id = 0
+        self.id = 0  # 0: ready for another request
+        self.size = 0  # bytes of the body so far
+        self.owed = 0  # bytes of the body that are on their way to the server: their window is not open again
+        self.started = False
+        self.done = False  # the client ended its side
         self.wake = 0
         self.pending: memoryview | None = None
         self.backlog: list[bytes] = []
         self.keep = False
         self.since = clock.now  # when something of the body last moved
-        self.used = True  # more passed than a whole call and a whole answer
-        self.reset()
+        self.used = True  # more passed than a whole call and a whole answer: `tidy` must follow
+        self.tidy()
         self.departures = connection.front.departures
         self.exchange = StreamExchange(self)
 
-    def reset(self) -> None:
-        """Ready for the next request."""
-        self.id = 0
-        self.owed = 0  # bytes of the body that are on their way to the server: their window is not open again
-        self.size = 0  # bytes of the body so far
-        self.started = False
-        self.done = False  # the client ended its side
-        if self.used:
-            self._tidy()
-
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """What a whole call with a whole answer never touches."""
         self.used = False
         if self.wake:
@@ -123,15 +117,20 @@ class Stream:
         self.started = True
         x = self.exchange
         plan = x.plan
-        if plan.answer is not None:
-            self.answer_here()
-            return
         if plan.length == self.size and self.done and x.rest is not None:  # the common call: whole, and of the length it promised
             x.request_ended = True
             self.since = clock.now
-            x.start()
-            if not self.blocked and x.link is not None:
-                self.credit()
+            link = plan.pool.take(x.began)
+            if link is None:
+                x.wait()
+                return
+            x.leased(link)
+            if x.link is not None and not self.blocked:
+                owed, self.owed = self.owed, 0
+                self.connection.h2.delivered(self.id, owed)  # what that says leaves when all that was read has been dealt with
+            return
+        if plan.answer is not None:
+            self.answer_here()
             return
         if plan.upgrade is None:
             x.request_ended = self.done

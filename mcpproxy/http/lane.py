@@ -34,9 +34,12 @@ from mcpproxy.http.h2 import Connection, H2Limits, Stream, Streams
 
 HEADS = 1024  # response heads whose blocks are remembered, by all connections together: Date makes new ones every second
 HEAD_SIZE = 2048  # bytes of such a head
+SPARE = 256  # streams that are over and wait to be used again
 
 _frame = Struct(">IBI")  # length << 8 | kind, flags, stream
-_unpack, _pack = _frame.unpack_from, _frame.pack
+_unpack, _pack, _pack_id = _frame.unpack_from, _frame.pack, Struct(">I").pack
+
+spare: list[LaneStream] = []  # of all connections: streams that brought a whole call and took a whole answer
 
 heads: dict[
     bytes, tuple[bytes, bytes, bytes, bool]
@@ -46,7 +49,7 @@ heads: dict[
 class LaneStream(Stream):
     """A stream of the lane."""
 
-    __slots__ = ("credit",)
+    __slots__ = ("credit", "whole")
 
     def __init__(self, ended: bool, left: int, window: int, credit: int) -> None:
         self.ended = ended
@@ -56,6 +59,7 @@ class LaneStream(Stream):
         self.window = window
         self.taken = self.owed = 0
         self.credit = credit  # bytes that we may send
+        self.whole = False  # it began with a whole call: once answered whole, it is as good as new
 
 
 class Lane(Connection):
@@ -136,7 +140,14 @@ class Lane(Connection):
                             and length <= self._window
                         ):
                             end = start + length
-                            streams[stream] = found = LaneStream(True, 0, limits.window, self._initial)
+                            if spare:
+                                found = spare.pop()
+                                found.done = found.answered = False
+                                found.credit = self._initial
+                            else:
+                                found = LaneStream(True, 0, 0, self._initial)
+                                found.whole = True
+                            streams[stream] = found
                             found.taken = length
                             self._window -= length
                             edge.on_call(stream, asked.head, data[start:end])
@@ -243,7 +254,7 @@ class Lane(Connection):
             return False
         found.answered = found.done = True
         self._shared -= size
-        self.out.append(b"%b%b%b%b%b" % (made[0], stream.to_bytes(4, "big"), made[2], _pack(size << 8, END_STREAM, stream), body))
+        self.out += (made[0], _pack_id(stream), made[2], _pack(size << 8, END_STREAM, stream), body)
         if not found.ended:
             found.credit -= size
             return True
@@ -251,6 +262,8 @@ class Lane(Connection):
             self._drop(stream, found)
         else:
             del self._lane[stream]
+            if found.whole and len(spare) < SPARE:
+                spare.append(found)
         if self._leaving:
             self._settle()
         return True

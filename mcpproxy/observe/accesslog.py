@@ -39,9 +39,6 @@ class Row(NamedTuple):
     extra: bytes  # further members, each with its leading comma
 
 
-LINE = b'{"time":"%b.%03dZ","id":"%b",%b,%b,"status":%d,"bytes_in":%d,"bytes_out":%d,"ms":%.3f,"ttfb_ms":%b,"upstream":%b,"reused":%b,"end":"%b"%b}\n'
-
-
 class AccessLog:
     """Collects rows, renders them in batches, hands the lines to a sink."""
 
@@ -85,30 +82,33 @@ class AccessLog:
 
 def render(rows: list[RowTuple], offset: float) -> bytes:
     """Rows → lines. `offset` turns monotonic seconds into Unix time."""
-    lines: list[bytes] = []
+    pieces: list[bytes] = []
     second, stamp = -1, b""
     for about, client, request_id, began, first, ended, status, bytes_in, bytes_out, upstream, reused, end, extra in rows:
         moment = began + offset
         whole = int(moment)
         if whole != second:
-            second, stamp = whole, strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole)).encode()
-        lines.append(
-            LINE
-            % (
-                stamp,
-                (moment - whole) * 1000,
-                request_id,
-                client,
-                about,
-                status,
-                bytes_in,
-                bytes_out,
-                (ended - began) * 1000,
-                b"%.3f" % ((first - began) * 1000) if first else b"null",
-                upstream,
-                b"true" if reused else b"false",
-                end,
-                extra,
-            )
+            second, stamp = whole, strftime('{"time":"%Y-%m-%dT%H:%M:%S', gmtime(whole)).encode()
+        took = b"%.3f" % ((ended - began) * 1000)
+        first_took = took if first == ended else b"%.3f" % ((first - began) * 1000) if first else b"null"
+        pieces += (
+            stamp,
+            b'.%03dZ","id":"' % ((moment - whole) * 1000),
+            request_id,
+            b'",',
+            client,
+            b",",
+            about,
+            b',"status":%d,"bytes_in":%d,"bytes_out":%d,"ms":' % (status, bytes_in, bytes_out),
+            took,
+            b',"ttfb_ms":',
+            first_took,
+            b',"upstream":',
+            upstream,
+            b',"reused":true,"end":"' if reused else b',"reused":false,"end":"',
+            end,
+            b'"',
+            extra,
+            b"}\n",
         )
-    return b"".join(lines)
+    return b"".join(pieces)
