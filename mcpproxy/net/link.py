@@ -252,4 +252,16 @@ def prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
 
+def unpace(sock: socket.socket) -> None:
+    """For TCP over loopback, before it connects: no congestion control that paces.
+
+    There is no path whose width could be felt for; where the system prefers BBR, sends would wait for kernel timers, a sixth of what an upload costs
+    (docs/performance.md). Reno is in every kernel and free for everybody to choose, unless the administrator says otherwise.
+    """
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+    except OSError:
+        pass  # it works as well as before
+
+
 PROBE_AFTER, PROBE_EVERY, PROBES = 60, 15, 4  # a dead peer is found after 60 + 4 x 15 s: two minutes, far below any NAT's patience

@@ -25,6 +25,11 @@ class Target:
     family: int
     address: Any
 
+    @property
+    def loopback(self) -> bool:
+        """Is it reached without leaving this machine, by an address that says so?"""
+        return self.family != socket.AF_UNIX and (self.address[0] == "::1" or self.address[0].startswith("127."))
+
 
 def literal(host: str, port: int) -> Target | None:
     """The target of an IP literal, or None for a name."""

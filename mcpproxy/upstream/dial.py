@@ -14,7 +14,7 @@ import ssl
 
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.errors import ProxyError, Retry, Side
-from mcpproxy.net.link import prepare
+from mcpproxy.net.link import prepare, unpace
 from mcpproxy.net.resolve import Target
 from mcpproxy.net.timers import NOT_ARMED
 from mcpproxy.upstream.endpoint import Endpoint
@@ -133,6 +133,8 @@ class Dial:
             self._refused(error.errno or 0)
             return
         prepare(sock)
+        if target.loopback:
+            unpace(sock)
         try:
             code = sock.connect_ex(target.address)
         except OSError as error:  # a unix path that is too long, an address that is none

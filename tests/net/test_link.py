@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mcpproxy.net.link import READ, RECORD, WOULD_BLOCK, Link, prepare
+from mcpproxy.net.link import READ, RECORD, WOULD_BLOCK, Link, prepare, unpace
 from tests.net.stepping import DEADLINE, read_all, tcp_pair
 from tests.support.certs import Certificate
 
@@ -468,3 +468,9 @@ def test_links_are_fast_and_find_dead_peers(steps):
     left, right = socket.socketpair()
     steps.owned(left, right)
     prepare(left)
+
+
+def test_a_congestion_control_that_cannot_be_had_is_no_trouble(steps):
+    left, right = socket.socketpair()
+    steps.owned(left, right)
+    unpace(left)  # a unix socket has none

@@ -16,6 +16,23 @@ def test_literal_addresses_need_no_resolver(host, family):
     assert (Target(family, (host, 80)) if family else None) == literal(host, 80)
 
 
+@pytest.mark.parametrize(
+    ("target", "loopback"),
+    [
+        (Target(socket.AF_INET, ("127.0.0.1", 80)), True),
+        (Target(socket.AF_INET, ("127.1.2.3", 80)), True),
+        (Target(socket.AF_INET6, ("::1", 80)), True),
+        (Target(socket.AF_INET6, ("::1", 80, 0, 0)), True),
+        (Target(socket.AF_INET, ("192.0.2.127", 80)), False),
+        (Target(socket.AF_INET6, ("2001:db8::1", 80, 0, 0)), False),
+        (Target(socket.AF_UNIX, "127.0.0.1"), False),
+        (Target(socket.AF_UNIX, ""), False),
+    ],
+)
+def test_loopback_is_told_by_the_address(target, loopback):
+    assert loopback == target.loopback
+
+
 class Resolver:
     """A loop's resolver that answers what the test says. (A real one cannot be made to fail, or to answer late.)"""
 

@@ -1,5 +1,8 @@
 """TLS as a client meets it: versions, ciphers, ALPN, SNI, tickets, close_notify, records in any slices."""
 
+import itertools
+import random
+import socket
 import ssl
 import threading
 import time
@@ -14,7 +17,7 @@ from tests.support.certs import Certificate, make_certificate
 from tests.support.client import RawClient, get, post
 from tests.support.daemon import Daemon
 from tests.support.ports import free_port
-from tests.support.upstream import ScriptedUpstream, answer, once, response
+from tests.support.upstream import Link, ScriptedUpstream, answer, once, response
 from tests.support.waiting import until
 
 
@@ -191,6 +194,41 @@ def test_bodies_of_megabytes_survive_tls_both_ways(run: Run, tls_listen: dict[st
         shake(run(upstream.url, listen=tls_listen), certificate.client()) as client,
     ):
         assert client.exchange(post(body), deadline_s=20).body == body
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_upload_in_odd_pieces_arrives_whole_and_what_follows_is_served(
+    version: ssl.TLSVersion, run: Run, tls_listen: dict[str, Any], certificate: Certificate
+) -> None:
+    """Records and chunks are cut at unlike places, the server stalls, and the next request comes in the flight of the last chunk."""
+    context = certificate.client()
+    context.minimum_version = context.maximum_version = version
+    body, goes_on = random.Random(1).randbytes(8 * 2**20), threading.Event()
+
+    def stalls(link: Link) -> None:
+        link.wait(goes_on)
+        answer()(link)
+
+    lengths = itertools.cycle((1, 16383, 16384, 16385, 65526, 65536, 70001, 131072))
+    records = itertools.cycle((16384, 16384, 16384, 16384, 5, 65536, 1000, 16385, 40000))
+    text, at = post(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"), 0
+    while at < len(body):
+        piece = body[at : at + next(lengths)]
+        text += b"%x\r\n%b\r\n" % (len(piece), piece)
+        at += len(piece)
+    text += b"0\r\n\r\n" + post(b"next")
+    with ScriptedUpstream(stalls, keep_bytes=False) as upstream:
+        upstream.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        with shake(run(upstream.url, listen=tls_listen), context) as client:
+            at = 0
+            while at < len(text):
+                if at > len(text) // 2:
+                    goes_on.set()
+                piece = text[at : at + next(records)] if at < len(text) - 100_000 else text[at:]
+                client.send(piece)
+                at += len(piece)
+            assert client.response(deadline_s=20).body == body
+            assert client.response().body == b"next"
 
 
 def test_a_client_that_talks_nonsense_is_closed(run: Run, tls_listen: dict[str, Any], certificate: Certificate) -> None:

@@ -88,8 +88,22 @@ def test_a_link_comes_from_the_loop_never_from_within_the_call(dial, steps, serv
     assert link.reading
     assert 0 == link.uses
     assert link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert congestion_control(link.sock) == b"reno", "the server is on this machine"
     discard(lessee)
     assert 0 == len(steps.wheel)
+
+
+def congestion_control(sock):
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+def test_a_server_elsewhere_gets_the_systems_congestion_control(dial, steps, server, monkeypatch):
+    """Whether an address is elsewhere, test_resolve asks; here nothing else can be reached."""
+    monkeypatch.setattr(Target, "loopback", False)
+    lessee = dial(url(server))
+    with socket.socket() as fresh:
+        assert congestion_control(fresh) == congestion_control(lessee.outcome(steps).sock)
+    discard(lessee)
 
 
 def test_a_unix_socket_is_had(dial, steps, tmp_path: Path):
