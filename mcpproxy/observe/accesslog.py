@@ -88,7 +88,7 @@ def render(rows: list[RowTuple], offset: float) -> bytes:
         moment = began + offset
         whole = int(moment)
         if whole != second:
-            second, stamp = whole, strftime('{"time":"%Y-%m-%dT%H:%M:%S', gmtime(whole)).encode()
+            second, stamp = whole, b'{"time":"%b' % strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole)).encode()
         took = b"%.3f" % ((ended - began) * 1000)
         first_took = took if first == ended else b"%.3f" % ((first - began) * 1000) if first else b"null"
         pieces += (
