@@ -22,6 +22,7 @@ from mcpproxy.http.head import HeadLimits
 from mcpproxy.http.lane import Lane
 from mcpproxy.net.listener import Address, Listener, bind
 from mcpproxy.net.loop import EdgeLoop
+from mcpproxy.net.pages import Heap
 from mcpproxy.net.timers import TICK, Ticker, Wheel
 from mcpproxy.net.tls import Identity, client_context, server_context
 from mcpproxy.observe.accesslog import AccessLog
@@ -65,7 +66,7 @@ def assemble(config: Config, loop: EdgeLoop) -> Runtime:
     log = AccessLog(sink)
     messages = Messages(config.log.level)
     pools = {name: _pool(name, upstream, loop, wheel, messages) for name, upstream in config.upstream.items()}
-    chores: list[Callable[[float], None]] = [log.tick, *(pool.tick for pool in pools.values())]
+    chores: list[Callable[[float], None]] = [Heap().tick, log.tick, *(pool.tick for pool in pools.values())]
     runtime = Runtime(loop, config, wheel, Ticker(loop, wheel, chores), pools, log, messages, sink, Draining(), set())
     try:
         for listen in config.listen:

@@ -11,15 +11,18 @@ bytes are with the server's kernel, and not before: that is the back-pressure. I
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.edge import tunnel
 from mcpproxy.edge.exchange import (
     CLIENT_LEFT,
+    EVENT,
     HEAD_END,
     NO_UPSTREAM,
     Exchange,
+    depart,
     pass_on,
     response_body,
     response_body_dechunked,
@@ -27,9 +30,10 @@ from mcpproxy.edge.exchange import (
 )
 from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
 from mcpproxy.errors import ProxyError, Side
-from mcpproxy.http.framing import ChunkedScanner
+from mcpproxy.http.framing import CRLF, ChunkedScanner, sizes
 from mcpproxy.http.replies import dated
 from mcpproxy.http.upgrade import answers_our_key
+from mcpproxy.net.link import WOULD_BLOCK
 
 if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream
@@ -307,6 +311,26 @@ class Stream:
             connection.stir()
         return sent
 
+    def send_event(self, data: bytes) -> int:
+        """As `send`, at the end of a turn. On a connection without other streams nothing else leaves in this turn: the frame needs not wait for it."""
+        connection = self.connection
+        if connection.flushing or connection.pending is not None or len(connection.streams) != 1:
+            return self.send(data)
+        frame = connection.h2.framed(self.id, data)
+        if frame is None:
+            return self.send(data)
+        send = connection.send
+        try:
+            sent = send(frame)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError as error:
+            connection.lost(error)
+            return len(data)
+        if sent != len(frame):
+            connection.hold(memoryview(frame)[sent:])
+        return len(data)
+
     def write(self, data: bytes) -> bool:
         """Send, and keep what finds no room."""
         sent = self.send(data)
@@ -440,6 +464,26 @@ class StreamExchange(Exchange):
 
     __slots__ = ()
 
+    def event(self) -> None:
+        """As for HTTP/1.1, without the chunk's framing."""
+        recv = self.recv
+        try:
+            data = recv(EVENT)  # type: ignore[misc]
+        except OSError as error:
+            self.link.read_failed(error)  # type: ignore[union-attr]
+            return
+        end = data.find(b"\r", 1, 9)
+        size = len(data) - end - 4
+        if self.inside or len(data) == EVENT or sizes.get(data[:end]) != size or data[-2:] != CRLF or data[end + 1] != 10:
+            self._odd_event(data)
+            return
+        self.touched = clock.now
+        self.bytes_out += size
+        late = self.departures
+        late.append((self, recv, data[end + 2 : -2]))
+        if len(late) == 1:
+            self.client.connection.loop.at_end_of_turn(partial(depart, late))
+
     def upstream_drained(self) -> None:
         """The server took what was pending: whether more comes or not, the client's window opens."""
         self.client.resume_upload()
@@ -464,6 +508,8 @@ class StreamExchange(Exchange):
         self.client.respond(head, False)
         if self.receive is response_body_dechunked and self.boundary is None:
             self.receive = relay
+            if self.recv is not None:
+                self.send = self.client.send_event
         elif self.receive is response_events:  # the connection writes at the end of the turn anyway
             self.receive = response_body
         pass_on(self, data)
@@ -550,3 +596,4 @@ def relay(x: StreamExchange, data: bytes) -> None:
 
 
 StreamExchange.head_state = staticmethod(response_head)
+StreamExchange.short_states = (relay,)

@@ -280,6 +280,10 @@ class Connection:
         self.data(stream, data[:room], False)
         return room
 
+    def framed(self, stream: int, data: bytes) -> bytes | None:
+        """A frame for the caller to write, where there is a short way to one."""
+        return None
+
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a piece of the body, not more than there is room for."""
         found = self._streams.get(stream)

@@ -278,6 +278,15 @@ class Lane(Connection):
         self.out.append(_pack(size << 8, 0, stream) + data)
         return size
 
+    def framed(self, stream: int, data: bytes) -> bytes | None:
+        """As `send`, for all of the piece or nothing, and for a caller who puts the frame on the wire himself, now."""
+        found, size = self._lane.get(stream), len(data)
+        if found is None or size > FRAME_LIMIT or size > found.credit or size > self._shared or found.done:
+            return None
+        found.credit -= size
+        self._shared -= size
+        return _pack(size << 8, 0, stream) + data
+
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a piece of the body, not more than there is room for."""
         found = self._lane.get(stream)

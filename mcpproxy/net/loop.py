@@ -123,6 +123,10 @@ class EdgeLoop:
             self._masks[fd] = mask
             self._watch(fd, bool(known) or self._writers[fd] is not None)
 
+    def swap_reader(self, fd: int, callback: Callback) -> None:
+        """From now on call this for `fd`, which has a reader, as that one was called."""
+        self._readers[fd] = callback
+
     def remove_reader(self, fd: int) -> None:
         """Call no more."""
         if fd < len(self._readers) and self._readers[fd] is not None:

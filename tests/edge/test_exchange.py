@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpproxy.edge.exchange import INTERIM_LIMIT
+from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT
 from tests.edge.conftest import HEAD_END
 from tests.support.certs import Certificate
 
@@ -372,3 +372,83 @@ def test_a_full_client_stops_the_server_of_an_event_stream(proxy):
 
     edge.until(taken)
     assert got == (event * (sent // len(event) + 1))[:sent]
+
+
+def chunk(payload):
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+def streaming(edge, client, event):
+    """An event stream whose events are known: from its second one on they pass the short way."""
+    server = stream(edge, client)
+    for _ in range(2):
+        server.sendall(event)
+        edge.read(client, len(event))
+    link = next(iter(edge.runtime.links)).exchange.link
+    assert edge.runtime.loop._readers[link.fd] != link.readable
+    return server
+
+
+def test_a_stream_passes_however_its_chunks_are_cut_and_its_link_serves_again(proxy):
+    edge = proxy()
+    client = edge.client()
+    short, long, full = chunk(b"data: 1\n\n"), chunk(b"x" * 9000), chunk(b"x" * (EVENT - 7))
+    assert len(full) == EVENT
+    server = streaming(edge, client, short)
+    for pieces in ([long], [full + short], [full + full], [short[:4], short[4:]], [short + short], [short[:-1], short[-1:]], [short]):
+        for piece in pieces * 2:
+            server.sendall(piece)
+            assert piece == edge.read(client, len(piece))
+    server.sendall(b"0\r\n\r\n")
+    assert b"0\r\n\r\n" == edge.read(client, 5)
+    assert "done" == edge.lines(1)[0]["end"]
+    call(edge, client, server)
+
+
+def test_a_stream_that_breaks_its_framing_is_cut_there(proxy):
+    edge = proxy()
+    client = edge.client()
+    server = streaming(edge, client, chunk(b"data: 1\n\n"))
+    server.sendall(b"9\r\ndata: 1\n\nXX")
+    assert b"" == edge.end(client)[0]
+    assert "upstream-error" == edge.lines(1)[0]["end"]
+
+
+@pytest.mark.parametrize("how", ["fin", "reset"])
+def test_a_stream_whose_server_leaves_between_events_is_cut(proxy, how):
+    edge = proxy()
+    client = edge.client()
+    server = streaming(edge, client, chunk(b"data: 1\n\n"))
+    server.close() if how == "fin" else edge.reset(server)
+    assert b"" == edge.end(client)[0]
+    assert "upstream-gone" == edge.lines(1)[0]["end"]
+
+
+def test_a_stream_goes_the_short_way_again_after_its_client_was_full(proxy):
+    edge = proxy()
+    client = edge.client()
+    event = chunk(b"x" * 0x400)
+    server = streaming(edge, client, event)
+    ours = next(iter(edge.runtime.links))
+    link = ours.exchange.link
+    sent = 0
+    while ours.pending is None:
+        try:
+            sent += server.send(event[sent % len(event) :])
+        except BlockingIOError:
+            pass
+        edge.steps.turn()
+    assert not link.reading
+    got = b""
+
+    def taken():
+        nonlocal got
+        try:
+            got += client.recv(1 << 20)
+        except BlockingIOError:
+            pass
+        return len(got) == sent
+
+    edge.until(taken)
+    assert got == (event * (sent // len(event) + 1))[:sent]
+    assert edge.runtime.loop._readers[link.fd] == ours.exchange.event

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mcpproxy.edge.exchange import EVENT
 from mcpproxy.http.upgrade import ACCEPT
 from tests.edge.h2client import H2Client
 
@@ -280,3 +281,109 @@ def test_a_tunnel_loses_nothing_when_its_server_is_slow(proxy):
     assert got == sent
     client.send(stream, b"", ended=True)
     assert edge.end(server) == (b"", "fin")
+
+
+# -- events leave the short way ---------------------------------------------------------------------------------------------------------------
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(payload):
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+def streaming(edge, client):
+    stream, server, _ = asked(edge, client)
+    server.sendall(EVENTS)
+    client.until(lambda: stream in client.heads)
+    return stream, server
+
+
+def test_events_pass_however_their_chunks_are_cut(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server = streaming(edge, client)
+    connection = next(iter(edge.runtime.links))
+    x = connection.streams[stream].exchange
+    assert edge.runtime.loop._readers[x.link.fd] == x.event
+    full = b"y" * (EVENT - 7)
+    assert len(chunk(full)) == EVENT
+    sent = b""
+    for payloads in ([b"one"], [b"one", b"two"], [b"x" * 9000], [full], [full, b"one"], [full, full], [b"two"]):
+        for cut in (3, -1, 1 << 20):
+            whole = b"".join(map(chunk, payloads))
+            for piece in (whole[:cut], whole[cut:]):
+                server.sendall(piece)
+                edge.steps.turn(3)
+            sent += b"".join(payloads)
+            client.until(lambda expected=sent: client.bodies.get(stream) == expected)
+    server.sendall(b"0\r\n\r\n")
+    client.until(lambda: stream in client.ends)
+    assert edge.lines(1)[0]["end"] == "done"
+    again = client.open()
+    edge.read(server)
+    server.sendall(OK)
+    client.until(lambda: client.bodies.get(again) == b"ok")
+
+
+def test_events_of_two_streams_pass(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    (one, first), (two, second) = streaming(edge, client), streaming(edge, client)
+    for _ in range(3):
+        first.sendall(chunk(b"data: 1\n\n"))
+        second.sendall(chunk(b"data: 2\n\n"))
+    client.until(lambda: client.bodies.get(one) == b"data: 1\n\n" * 3 and client.bodies.get(two) == b"data: 2\n\n" * 3)
+
+
+@pytest.mark.parametrize("full", ["window", "socket"])
+def test_events_wait_for_room_and_none_is_lost(proxy, full):
+    edge = proxy()
+    client = H2Client(edge)
+    client.credits = False
+    if full == "socket":
+        client.h2.increment_flow_control_window(1 << 28)
+    stream, server = streaming(edge, client)
+    if full == "socket":
+        client.h2.increment_flow_control_window(1 << 28, stream)
+    client.flush()
+    x = next(iter(edge.runtime.links)).streams[stream].exchange
+    link = x.link
+    event = chunk(b"x" * 1000)
+    sent = 0
+    while link.reading:
+        try:
+            sent += server.send(event[sent % len(event) :])
+        except BlockingIOError:
+            pass
+        edge.steps.turn()
+        if full == "window":
+            client.pump()
+    server.setblocking(True)
+    if sent % len(event):
+        server.sendall(event[sent % len(event) :])
+        sent += len(event) - sent % len(event)
+    if full == "window":
+        client.credits = True
+        client.h2.increment_flow_control_window(1 << 28)
+        client.h2.increment_flow_control_window(1 << 28, stream)
+        client.flush()
+    client.until(lambda: len(client.bodies[stream]) == sent // len(event) * 1000)
+    assert set(client.bodies[stream]) == {ord("x")}
+    assert edge.runtime.loop._readers[link.fd] == x.event
+
+
+def test_a_client_that_is_gone_when_an_event_comes_stops_the_server(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    _, server = streaming(edge, client)
+    for _ in range(2):
+        server.sendall(chunk(b"data: 1\n\n"))
+        edge.steps.turn(3)
+    connection = next(iter(edge.runtime.links))
+    connection.pause()  # as if the loop looked at the server first
+    edge.reset(client.sock)
+    server.sendall(chunk(b"data: 1\n\n"))
+    assert edge.end(server)[1] in ("fin", "reset")
+    assert edge.lines(1)[0]["end"] == "client-gone"

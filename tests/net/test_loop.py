@@ -176,3 +176,15 @@ def test_a_reader_that_drains_hears_an_end_that_came_with_the_last_bytes(steps, 
     steps.loop.add_reader(ours.fileno(), read, drains=True)
     steps.until(lambda: heard[-1:] == [b""])
     assert heard == [b"abc", b""]
+
+
+def test_another_reader_takes_over(steps, pair):
+    ours, theirs = pair
+    first, second = [], []
+    steps.loop.add_reader(ours.fileno(), lambda: first.append(ours.recv(10)), drains=True)
+    theirs.send(b"one")
+    steps.until(lambda: first)
+    steps.loop.swap_reader(ours.fileno(), lambda: second.append(ours.recv(10)))
+    theirs.send(b"two")
+    steps.until(lambda: second)
+    assert (first, second) == ([b"one"], [b"two"])
