@@ -23,6 +23,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.config.model import Limits
 from mcpproxy.edge import local, tunnel
 from mcpproxy.edge.cut import REQUEST_CUTS, cut
+from mcpproxy.edge.debts import TOO_MUCH_S, Debt, Debts
 from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange
 from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan, RequestTemplate
@@ -83,6 +85,7 @@ class Front:
     h2: type[Connection] | None  # who reads HTTP/2; None: nobody
     mcp: bool  # every route speaks MCP: refusals have the shape of a JSON-RPC error
     departures: list[Any] = field(default_factory=list)  # see edge/exchange.response_events
+    debts: Debts = field(default_factory=Debts)
     served: int = field(default=0)  # requests of connections that are gone; those of living ones are in `links`
     greeted: int = field(default=0)
     handshakes_failed: int = field(default=0)
@@ -111,16 +114,28 @@ class Front:
 
     def greet(self, sock: socket.socket, peer: Any) -> None:
         """A plain connection was accepted."""
-        Downstream(self, sock, peer).begin()
+        link = Downstream(self, sock, peer)
+        self.admit(link, link.begin)
 
     def greet_tls(self, context: ssl.SSLContext) -> Any:
         """The greeting for a TLS listener."""
 
         def greet(sock: socket.socket, peer: Any) -> None:
             wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
-            Downstream(self, wrapped, peer).begin_handshake()
+            link = Downstream(self, wrapped, peer)
+            self.admit(link, link.begin_handshake)
 
         return greet
+
+    def admit(self, link: Downstream, begin: Callable[[], None]) -> None:
+        """Now; later, if its address is in debt."""
+        wait = link.debt.wait(monotonic()) if link.debt.until else 0.0
+        if not wait:
+            begin()
+        elif wait < TOO_MUCH_S:
+            self.loop.call_later(wait, begin)
+        else:
+            link.drop()
 
 
 class Downstream(Link):
@@ -131,6 +146,7 @@ class Downstream(Link):
         "ahead",
         "awaits",
         "began",
+        "debt",
         "departures",
         "draining",
         "exchange",
@@ -182,6 +198,7 @@ class Downstream(Link):
         self.input_ended = False
         self.scanner: LengthScanner | ChunkedScanner | None = None
         host = peer[0] if isinstance(peer, tuple) else "unix"
+        self.debt = front.debts.of(host) if isinstance(peer, tuple) else Debt()  # behind a local socket there is another proxy
         address = host.encode()
         self.peer = address
         self.about = b'"client":"%b"' % address
@@ -192,11 +209,17 @@ class Downstream(Link):
 
     def begin(self) -> None:
         """Plain: read at once."""
+        if self.fd < 0:
+            return  # the process ended while it had to wait
+        self.since = monotonic()
         self.wheel.arm(self, self.since + min(self.front.limits.head_timeout, self.front.patience))
         self.resume()
 
     def begin_handshake(self) -> None:
         """TLS: `input` None means the handshake is not over."""
+        if self.fd < 0:
+            return
+        self.since = monotonic()
         self.input = None
         self.wheel.arm(self, self.since + self.front.limits.handshake_timeout)
         self.loop.add_reader(self.fd, self._shake)
@@ -234,7 +257,7 @@ class Downstream(Link):
         sock, self.sock = self.sock, NO_SOCKET
         self.front.links.discard(self)
         self._release()
-        Multiplex(self.front, sock, self.about, self.forwarded, self.id_prefix).begin(data)
+        Multiplex(self.front, sock, self.about, self.forwarded, self.id_prefix, self.debt).begin(data)
 
     def answer_in_plain(self) -> None:
         """Somebody forgot the s of https (OpenSSL knows a GET, HEAD, POST or PUT when it sees one): tell them in words they understand."""

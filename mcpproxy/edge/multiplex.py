@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.edge import local
+from mcpproxy.edge.debts import ABANDONED, UNASKED
 from mcpproxy.edge.exchange import CLIENT_LEFT, NO_UPSTREAM
 from mcpproxy.edge.stream import Stream
 from mcpproxy.errors import ProxyError, Side
@@ -28,6 +29,7 @@ from mcpproxy.http.h2 import Connection, H2Limits
 from mcpproxy.net.link import READ, Link
 
 if TYPE_CHECKING:
+    from mcpproxy.edge.debts import Debt
     from mcpproxy.edge.downstream import Front
     from mcpproxy.edge.plan import Plan
 
@@ -46,6 +48,7 @@ class Multiplex(Link):
 
     __slots__ = (
         "about",
+        "debt",
         "draining",
         "filled",
         "flushing",
@@ -58,6 +61,7 @@ class Multiplex(Link):
         "id_prefix",
         "log",
         "pinged",
+        "resting",
         "served",
         "since",
         "spare",
@@ -66,12 +70,14 @@ class Multiplex(Link):
         "waiting",
     )
 
-    def __init__(self, front: Front, sock: socket.socket, about: bytes, forwarded: bytes, id_prefix: bytes) -> None:
+    def __init__(self, front: Front, sock: socket.socket, about: bytes, forwarded: bytes, id_prefix: bytes, debt: Debt) -> None:
         super().__init__(front.loop, front.wheel, sock)
         self.front = front
         self.log = front.log
         self.draining = front.draining
         self.about, self.forwarded, self.id_prefix = about, forwarded, id_prefix
+        self.debt = debt
+        self.resting = False  # not read for a while: its address is in debt
         self.get_plan = front.plans_h2.fresh.get
         limits = front.limits
         assert front.h2 is not None
@@ -123,6 +129,8 @@ class Multiplex(Link):
         if h2.ended:
             return  # after the last word everything is read and forgotten
         h2.receive(data)
+        if h2.spent > 0:
+            self.pay(h2)
         if self.fd < 0:  # a write to it failed meanwhile: nobody is there to ask anything
             starting.clear()
             return
@@ -137,6 +145,21 @@ class Multiplex(Link):
             self.give_up()
         elif self.pending is not None and len(self.h2.out) > ANSWERS:
             self.pause()  # it does not take our answers: no more questions (`drained` goes on)
+
+    def pay(self, h2: Connection) -> None:
+        """What was read made trouble: no more of it until that is paid for (edge/debts)."""
+        wait = self.debt.charge(h2.spent, monotonic())
+        h2.spent = 0
+        if wait and self.fd >= 0 and not self.resting and not h2.ended:
+            self.resting = True
+            self.pause()
+            self.loop.call_later(wait, self.rested)
+
+    def rested(self) -> None:
+        """It may be read again."""
+        self.resting = False
+        if self.pending is None:
+            self.resume()
 
     # -- what http/h2 tells us ---------------------------------------------------------------------------------------------------------------
 
@@ -209,7 +232,8 @@ class Multiplex(Link):
     def on_window(self, stream: int) -> None:
         """There is room again."""
         if stream == 0:
-            self.take_turns()
+            if self.waiting:
+                self.take_turns()
         else:
             found = self.waiting.get(stream)
             if found is not None:
@@ -233,6 +257,8 @@ class Multiplex(Link):
                 monotonic(),
             )
             self.log.add((*row, error.status, len(head), len(answer), NO_UPSTREAM, 0, end, b',"reason":"%b"' % error.kind.encode()))
+            if error.side is Side.DOWNSTREAM:
+                self.h2.refused()
             head, _, body = answer.partition(b"\r\n\r\n")
             self.h2.respond(stream, head + b"\r\n\r\n", not body)
             if body and self.h2.room(stream) >= len(body):
@@ -272,7 +298,7 @@ class Multiplex(Link):
 
     def drained(self) -> None:
         self.flush()
-        if self.pending is None and self.fd >= 0:
+        if self.pending is None and self.fd >= 0 and not self.resting:
             self.resume()
 
     def take_turns(self) -> None:
@@ -314,6 +340,8 @@ class Multiplex(Link):
     def left(self, error: OSError | None) -> None:
         """Nobody is there any more: the servers' work is stopped at once."""
         self.pause()
+        if self.streams:
+            self.debt.charge(ABANDONED * sum(not stream.answered for stream in self.streams.values()), monotonic())
         for stream in tuple(self.streams.values()):
             stream.gone(b"client-gone")
         if error is None:
@@ -366,6 +394,8 @@ class Multiplex(Link):
         if self in front.links:
             front.links.discard(self)
             front.served += self.served
+            if not self.served:
+                self.debt.charge(UNASKED, monotonic())
         for stream in (*self.streams.values(), *self.spare):
             stream.let_go()
         self.streams.clear()

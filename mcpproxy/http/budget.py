@@ -16,6 +16,11 @@ CANCEL = (
     50  # a request taken back before it was answered: 200 at once, then ten a second; a browser that leaves a page takes back a few dozen
 )
 FAULT = 50  # a stream that we had to reset or refuse: as CANCEL, since it is the same flood by other means
+ERROR = 500  # the error that ends the connection: nothing is left to take it from, but the edge counts it against the address (edge/debts)
+REFUSAL = 200  # a request whose head was read to be refused: up to 0.5 ms of work; beside FAULT, and of the address alone
+MANY = 64  # fields of a head seen for the first time; each more is two points, of the address alone
+LARGE = 8192  # bytes of it; each 64 more are a point
+GREETING = 200  # what the first SETTINGS, the acknowledgement of ours and a window cost everybody: the address is not charged for it
 LEAVE = 5  # a request taken back after its answer began: every reader of a stream of events does this once
 SETTINGS = 50  # one at the start, a few more in a life; each wants an answer. And a point for each value: a frame has room for 2730
 PING = 10  # 50 a second for ever; keep-alive needs one in ten seconds; each wants an answer

@@ -172,6 +172,7 @@ class Connection:
         "out",
         "pongs",
         "reason",
+        "spent",
     )
 
     def __init__(self, edge: Streams, limits: H2Limits, now: float = 0.0) -> None:
@@ -179,6 +180,7 @@ class Connection:
         self.ended = False  # nothing more is read; `out` is the last word
         self.reason = ""  # kind of the connection error
         self.pongs = 0  # answers to our PINGs
+        self.spent = -prices.GREETING  # points since the edge last looked (and set it back)
         self.now = now  # set by the edge: the budget flows back with time
         self._edge = edge
         self._limits = limits
@@ -312,6 +314,11 @@ class Connection:
                 self._spend(prices.FAULT)
             self._settle()
 
+    def refused(self) -> None:
+        """The edge refused a request that it had to read for that."""
+        self._spend(prices.FAULT)
+        self.spent += prices.REFUSAL
+
     def ping(self) -> None:
         """Is the client still there?"""
         if not self.ended:
@@ -436,6 +443,7 @@ class Connection:
         try:
             if known is None:
                 known = h2head.request(fields)
+                self._weigh(len(fields), len(known.whole))
                 self._reader.remember(block, known, 2 * len(known.whole))
             assert isinstance(known, Request)
             if ended and not known.may_end:
@@ -445,6 +453,11 @@ class Connection:
         self._streams[stream] = self._made(ended, known.length)
         if self._hear_head(stream, ended):
             self._edge.on_head(stream, known.whole if ended else known.head, ended)
+
+    def _weigh(self, fields: int, size: int) -> None:
+        """A head that was unfolded from a small block is work all the same."""
+        if fields > prices.MANY or size > prices.LARGE:
+            self.spent += max(0, fields - prices.MANY) * 2 + max(0, size - prices.LARGE) // 64
 
     def _refuse(self, stream: int, ended: bool, code: int) -> None:
         """A new stream that the edge never hears of."""
@@ -675,6 +688,7 @@ class Connection:
 
     def _spend(self, price: int) -> None:
         """Take points from the client; without any left it is told to calm down."""
+        self.spent += price
         gone = self._budget.spend(price, self.now)
         if gone >= 1:
             self._fail(ENHANCE_YOUR_CALM, "h2-flood")
@@ -686,6 +700,7 @@ class Connection:
         if not self.ended:
             self.out.append(goaway(min(self._last, self._highest), code))
             self.reason = reason
+            self.spent += prices.ERROR
             self._stop()
 
     def _settle(self) -> None:

@@ -1,6 +1,11 @@
 """One HTTP/2 connection: many requests, one write a turn, one client's trouble is nobody else's."""
 
+import pytest
+
+from mcpproxy.clock import monotonic
+from mcpproxy.edge.debts import ABANDONED, CREDIT_S, POINT_S, TOO_MUCH_S
 from mcpproxy.edge.multiplex import PING_AFTER_S, PONG_WITHIN_S, Multiplex
+from mcpproxy.http import budget as prices
 from tests.edge.conftest import HEAD_END
 from tests.edge.h2client import H2Client
 
@@ -180,3 +185,168 @@ def test_the_body_of_a_call_that_was_answered_here_never_goes_upstream(proxy):
         assert not server.recv(100)
     except BlockingIOError:
         pass
+
+
+def h2_link(edge):
+    return next((link for link in edge.runtime.links if isinstance(link, Multiplex)), None)
+
+
+def frame(kind, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes((kind, 0)) + stream.to_bytes(4, "big") + payload
+
+
+RESET = (8).to_bytes(4, "big")
+
+
+def test_a_connection_that_broke_while_it_was_read_starts_nothing(proxy):
+    """The credit for a waiting answer and the next request come in one breath, then the client is gone: the write fails between the two."""
+    edge = proxy()
+    client = H2Client(edge)
+    client.credits = False
+    stream = client.open()
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000))
+    client.until(lambda: len(client.bodies.get(stream, b"")) == 65535)
+    edge.until(lambda: h2_link(edge).waiting)
+    client.h2.increment_flow_control_window(40_000, stream)
+    client.h2.increment_flow_control_window(40_000)
+    pairs = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/never")]
+    client.h2.send_headers(client.h2.get_next_available_stream_id(), pairs, end_stream=True)
+    client.flush()
+    edge.reset(client.sock)
+    edge.until(lambda: not edge.runtime.links)
+    assert edge.no_more_connections()
+    assert [line["path"] for line in edge.lines(1)] == ["/mcp"]
+
+
+def test_settings_without_end_are_answered_in_one_write(proxy):
+    """What waits for room is looked at after each of them; what is to be said leaves once a turn."""
+    edge = proxy()
+    client = H2Client(edge)
+    client.open()
+    edge.read(edge.accept())
+    client.until(lambda: client.h2.remote_settings.max_concurrent_streams < 1000)
+    link, writes = h2_link(edge), []
+    send = link.send
+    link.send = lambda data: writes.append(1) or send(data)
+    client.sock.sendall(frame(4, 0, b"\0\4\0\0\xff\xff") * 20)
+    edge.until(lambda: writes)
+    edge.steps.for_a_while(0.02)
+    assert len(writes) == 1
+
+
+PRIORITIES = frame(2, 9, bytes(5)) * 100
+
+
+def test_who_makes_trouble_is_not_read_for_a_while_and_its_neighbour_is(proxy):
+    edge = proxy()
+    noisy = H2Client(edge)
+    noisy.open()
+    first = edge.accept()
+    edge.read(first)
+    link = h2_link(edge)
+    quiet = H2Client(edge)
+    edge.until(lambda: len(edge.runtime.links) == 2)
+    link.debt.charge(round(5 / POINT_S), monotonic())
+    noisy.sock.sendall(PRIORITIES)
+    edge.until(lambda: link.resting)
+    assert not link.reading
+    stream = quiet.open()  # the same address; but it makes no trouble
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(OK)
+    quiet.until(lambda: stream in quiet.ends)
+    first.sendall(OK)
+    noisy.until(lambda: noisy.ends)  # what it had asked for goes on
+    assert not link.reading
+    link.rested()
+    noisy.open()
+    edge.until(lambda: link.served == 2)
+
+
+def test_who_made_trouble_is_read_again(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    edge.until(lambda: h2_link(edge))
+    h2_link(edge).debt.charge(round(CREDIT_S / POINT_S), monotonic())
+    client.sock.sendall(PRIORITIES * 3)
+    client.open()
+    edge.read(edge.accept())
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_new_connection_of_who_made_trouble_waits(proxy, tls, certificate):
+    edge = proxy(tls=tls)
+
+    def link():
+        return edge.tls_client(certificate.client(alpn=("h2",))) if tls else edge.client()
+
+    H2Client(edge, link())
+    edge.until(lambda: h2_link(edge))
+    debt = h2_link(edge).debt
+    debt.charge(round(0.1 / POINT_S), monotonic())
+    H2Client(edge, link())  # within the credit
+    debt.charge(round((CREDIT_S + 0.1) / POINT_S), monotonic())
+    paid = debt.until - CREDIT_S
+    client = H2Client(edge, link())
+    client.open()
+    edge.read(edge.accept())
+    assert monotonic() >= paid
+
+
+def test_a_new_connection_of_who_made_much_trouble_is_closed(proxy):
+    edge = proxy()
+    client = edge.client()
+    edge.until(lambda: edge.runtime.links)
+    next(iter(edge.runtime.links)).debt.charge(round((TOO_MUCH_S + CREDIT_S + 1) / POINT_S), monotonic())
+    assert edge.end(edge.client()) == (b"", "fin")
+    client.sendall(b"GET /mcp HTTP/1.1\r\nHost: a\r\n\r\n")  # who is here stays
+    edge.read(edge.accept())
+
+
+def test_a_connection_that_waits_when_the_process_ends_is_closed(proxy):
+    edge = proxy()
+    edge.client()
+    edge.until(lambda: edge.runtime.links)
+    next(iter(edge.runtime.links)).debt.charge(round((CREDIT_S + 0.05) / POINT_S), monotonic())
+    waiting = edge.client()
+    edge.until(lambda: len(edge.runtime.links) == 2)
+    for link in tuple(edge.runtime.links):
+        link.end_now()
+    assert edge.end(waiting) == (b"", "fin")
+    edge.steps.for_a_while(0.1)
+    assert not edge.runtime.links
+
+
+@pytest.mark.parametrize(
+    ("nuisance", "least"),
+    [
+        (lambda client: client.sock.close(), 3 * ABANDONED),
+        (lambda client: client.sock.sendall(b"".join(frame(3, stream, RESET) for stream in (1, 3, 5))), 3 * prices.CANCEL),
+        (lambda client: client.sock.sendall(frame(6, 1, bytes(8))), prices.ERROR),
+        (lambda client: client.open({f"x-{i}": "y" for i in range(120)}), prices.REFUSAL),
+        (lambda client: client.open({"x-large": "y" * 20_000}), 150),
+    ],
+    ids=["leaves", "takes back", "breaks the rules", "asks too much", "has much to say"],
+)
+def test_trouble_is_charged_to_the_address(proxy, nuisance, least):
+    edge = proxy()
+    client = H2Client(edge)
+    for _ in range(3):
+        client.open()
+        edge.read(edge.accept())
+    debt, before = h2_link(edge).debt, monotonic()
+    h2_link(edge).h2.spent = 0  # the greeting is over
+    assert debt.until == 0
+    nuisance(client)
+    edge.until(lambda: debt.until >= before + least * POINT_S)
+
+
+def test_a_connection_that_never_asked_is_charged(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    edge.until(lambda: client.pump() and h2_link(edge))
+    debt = h2_link(edge).debt
+    client.sock.close()
+    edge.until(lambda: debt.until)
