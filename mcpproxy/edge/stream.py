@@ -44,6 +44,7 @@ WEBSOCKET_HEAD = re.compile(
     rb"\r\n(?:connection|upgrade|sec-websocket-accept):[^\r]*", re.IGNORECASE
 )  # HTTP/1.1's words for it (RFC 8441 §5)
 LAST_CHUNK = b"0\r\n\r\n"
+BULK, BULK_PIECES = 16 * 1024, 3  # bytes of a slice that are better not copied, unless they are many small chunks
 FULL = 128 * 1024  # bytes of payload that one turn of a connection may gather; a stream that comes later waits for the write
 
 
@@ -583,6 +584,9 @@ def response_head(x: StreamExchange, data: bytes) -> None:
 
 def relay(x: StreamExchange, data: bytes) -> None:
     """As response_body_dechunked, and short for the common slice: one event in one chunk."""
+    if len(data) >= BULK:
+        relay_bulk(x, data)
+        return
     payload = x.scanner.whole_chunk(data)  # type: ignore[union-attr]  # begin_response made sure
     if payload is None:
         response_body_dechunked(x, data)
@@ -593,6 +597,29 @@ def relay(x: StreamExchange, data: bytes) -> None:
     sent = x.send(payload)
     if sent != size:
         x.hold_back(payload, sent)
+
+
+def relay_bulk(x: StreamExchange, data: bytes) -> None:
+    """The same for a large slice, whose payload is not copied before the connection joins its frames for their write."""
+    pieces: list[bytes] = []
+    try:
+        used = x.scanner.feed(data, pieces, memoryview(data))  # type: ignore[call-arg]  # begin_response made sure
+    except ProxyError as error:
+        x.fail(error)
+        return
+    if used != len(data):
+        x.spoiled = True
+    if len(pieces) > BULK_PIECES:
+        pieces = [b"".join(pieces)]
+    x.touched = clock.now
+    for at, piece in enumerate(pieces):
+        sent = x.send(piece)
+        if sent != len(piece):
+            x.hold_back(b"".join((piece[sent:], *pieces[at + 1 :])), 0)
+            break
+    x.bytes_out += sum(map(len, pieces))
+    if x.scanner.done:
+        x.finished()
 
 
 StreamExchange.head_state = staticmethod(response_head)

@@ -107,16 +107,17 @@ class ChunkedScanner:
         """Exactly between two chunks: one more could be put in here."""
         return not (self._left or self._held or self._trailing or self.done)
 
-    def feed(self, data: bytes, pieces: list[bytes] | None = None) -> int:
-        """How many of these bytes belong to the body."""
+    def feed(self, data: bytes, pieces: list[bytes] | None = None, view: memoryview | None = None) -> int:
+        """How many of these bytes belong to the body. With a `view` of the data, pieces are parts of that: nothing is copied."""
         size, left = len(data), self._left
+        source: bytes = data if view is None else view  # type: ignore[assignment]  # both are cut and joined alike
         if left:
             if size <= left - 2:  # wholly inside one chunk
                 self._left = left - size
                 if pieces is not None:
-                    pieces.append(data)
+                    pieces.append(source)
                 return size
-            at = self._end_chunk(data, left, pieces)
+            at = self._end_chunk(data, left, pieces, source)
         elif self.done or not size:
             return 0
         elif self._held or self._trailing:
@@ -141,12 +142,12 @@ class ChunkedScanner:
                 return self._trailers(data, start)
             at = start + length + 2
             if at > size:
-                self._begin_chunk(data, start, length, pieces)
+                self._begin_chunk(data, start, length, pieces, source)
                 return size
             if data[at - 2 : at] != CRLF:
                 raise FramingError("bad-chunk-end", self._side)
             if pieces is not None:
-                pieces.append(data[start : at - 2])
+                pieces.append(source[start : at - 2])
         return size
 
     def whole_chunk(self, data: bytes) -> bytes | None:
@@ -160,17 +161,17 @@ class ChunkedScanner:
 
     # -- a chunk that does not lie in one slice ------------------------------------------------------------------------------------------
 
-    def _begin_chunk(self, data: bytes, start: int, length: int, pieces: list[bytes] | None) -> None:
+    def _begin_chunk(self, data: bytes, start: int, length: int, pieces: list[bytes] | None, source: bytes) -> None:
         if length >= CHUNK_LIMIT:
             raise FramingError("bad-chunk-size", self._side)
         end = start + length
         if end < len(data) and data[end] != 13:
             raise FramingError("bad-chunk-end", self._side)
         if pieces is not None and start < len(data):
-            pieces.append(data[start:end])
+            pieces.append(source[start:end])
         self._left = end + 2 - len(data)
 
-    def _end_chunk(self, data: bytes, left: int, pieces: list[bytes] | None) -> int:
+    def _end_chunk(self, data: bytes, left: int, pieces: list[bytes] | None, source: bytes) -> int:
         """The rest of a chunk and what is here of its CRLF. Returns where that stops."""
         at = left - 2 if left > 2 else 0
         wanted = CRLF if left >= 2 else b"\n"
@@ -178,7 +179,7 @@ class ChunkedScanner:
         if not wanted.startswith(got):
             raise FramingError("bad-chunk-end", self._side)
         if pieces is not None and at:
-            pieces.append(data[:at])
+            pieces.append(source[:at])
         self._left = len(wanted) - len(got)
         return at + len(got)
 

@@ -293,17 +293,17 @@ class Lane(Connection):
         if found is None or found.done:
             return
         size = len(data)
+        out: list[bytes | memoryview] = self.out  # type: ignore[assignment]  # to be joined
+        found.credit -= size
+        self._shared -= size
         if size > FRAME_LIMIT:
             data = memoryview(data)
-            for at in range(0, size, FRAME_LIMIT):
-                self.data(stream, data[at : at + FRAME_LIMIT], ended and at + FRAME_LIMIT >= size)
-            return
-        out = self.out
-        out.append(_pack(size << 8, ended, stream))
-        if size:
-            out.append(data)  # type: ignore[arg-type]  # to be joined
-            found.credit -= size
-            self._shared -= size
+            full, left = _pack(FRAME_LIMIT << 8, 0, stream), size
+            while left > FRAME_LIMIT:
+                out += (full, data[size - left : size - left + FRAME_LIMIT])
+                left -= FRAME_LIMIT
+            data, size = data[size - left :], left
+        out += (_pack(size << 8, ended, stream), data)
         if ended:
             found.done = True
             if found.ended:

@@ -19,7 +19,7 @@ class H2Client:
             self.h2.local_settings.initial_window_size = window
         self.h2.initiate_connection()
         self.heads: dict[int, list[dict[bytes, bytes]]] = {}
-        self.bodies: dict[int, bytes] = {}
+        self.bodies: dict[int, bytearray] = {}
         self.trailers: dict[int, dict[bytes, bytes]] = {}
         self.ends: set[int] = set()
         self.resets: dict[int, int] = {}
@@ -75,7 +75,7 @@ class H2Client:
             case h2.events.ResponseReceived() | h2.events.InformationalResponseReceived():
                 self.heads.setdefault(event.stream_id, []).append(dict(event.headers))
             case h2.events.DataReceived():
-                self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
+                self.bodies.setdefault(event.stream_id, bytearray()).extend(event.data)
                 if self.credits and event.flow_controlled_length:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.events.TrailersReceived():

@@ -133,6 +133,40 @@ def test_a_closed_window_stops_its_own_server_and_no_other_stream(proxy):
     assert len(client.bodies[stuck]) == 10_000_000
 
 
+@pytest.mark.parametrize("size", [60_000, 20_000, 1_000])
+def test_a_large_chunked_body_arrives_whole_however_its_chunks_are_cut(proxy, size):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client)
+    body = bytes(range(256)) * 3000
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(body[at : at + size]), body[at : at + size]) for at in range(0, len(body), size))
+    left = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+    def all_there():
+        nonlocal left
+        try:
+            left = left[server.send(left[:50_000]) :] if left else left
+        except BlockingIOError:
+            pass
+        return stream in client.ends
+
+    client.until(all_there)
+    assert client.bodies[stream] == body
+    assert edge.lines(1)[0]["bytes_out"] == len(body)
+    assert edge.pool.in_use == 0
+
+
+def test_a_large_chunked_body_that_breaks_its_framing_is_a_reset(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client)
+    server.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    client.until(lambda: client.bodies.get(stream) == b"hello")
+    server.sendall(b"8000\r\n" + b"x" * 0x8000 + b"no line end")
+    client.until(lambda: stream in client.resets)
+    assert edge.lines(1)[0]["end"] == "upstream-error"
+
+
 def fill(edge, server, client):
     """Send until nobody takes more for a while."""
     sent = still = 0

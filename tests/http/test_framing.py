@@ -262,6 +262,17 @@ def test_between_is_true_exactly_between_two_chunks() -> None:
     assert [i for i, between in enumerate(places) if between] == [0, 10, 18]
 
 
+@pytest.mark.parametrize("slices", cuts(b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n"))
+def test_pieces_of_a_view_are_the_same_pieces(slices: list[bytes]) -> None:
+    copied, viewed = ChunkedScanner(RESPONSE), ChunkedScanner(RESPONSE)
+    for slice_ in slices:
+        pieces: list[bytes] = []
+        parts: list[bytes] = []
+        assert copied.feed(slice_, pieces) == viewed.feed(slice_, parts, memoryview(slice_))
+        assert [bytes(part) for part in parts] == pieces
+    assert copied.done and viewed.done
+
+
 def test_a_large_chunk_passes_slice_by_slice() -> None:
     size = 64 * 1024 * 1024
     scanner = ChunkedScanner(RESPONSE)
