@@ -33,7 +33,7 @@ from mcpproxy.config.model import Limits
 from mcpproxy.edge import local, tunnel
 from mcpproxy.edge.cut import REQUEST_CUTS, cut
 from mcpproxy.edge.debts import TOO_MUCH_S, Debt, Debts
-from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, NO_UPSTREAM, Exchange
+from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, LINGER_SILENT_S, NO_UPSTREAM, Exchange, lingers_until
 from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan, RequestTemplate
 from mcpproxy.edge.store import Store
@@ -47,8 +47,6 @@ from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import Wheel
 from mcpproxy.observe.accesslog import AccessLog
 
-LINGER_S = 2.0  # seconds to read and forget after the last answer: a round trip around the world and some
-LINGER_BYTES = 1024 * 1024  # what is read and forgotten at most; a client that sends on regardless is reset
 EMPTY_LINES = 4  # bytes of CRLF before a request line that are forgiven (RFC 9112 §2.2)
 DRAIN_GRACE_S = 0.1  # seconds an idle connection may still put a request in that was on its way when the drain began
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # how a client begins that knows we speak HTTP/2 (RFC 9113 §3.4), up to its empty line
@@ -160,7 +158,7 @@ class Downstream(Link):
         "input",
         "input_ended",
         "keep",
-        "lingered",
+        "lingers",
         "log",
         "looked",
         "next_head",
@@ -191,7 +189,7 @@ class Downstream(Link):
         self.looked = 0  # bytes of `held` that bad_start has seen
         self.since = monotonic()  # when the present state (idle, body, flush, linger) began or last moved
         self.served = 0
-        self.lingered = 0
+        self.lingers = 0.0  # when our last word was said to a client that may still be sending
         self.awaits = 0  # bytes of the request, while none of its body came and the client waits for 100
         self.keep = True
         self.flushing = False
@@ -461,9 +459,8 @@ class Downstream(Link):
             return
         self.ahead = b""
         self.input = linger_bytes
-        self.lingered = 0
-        self.since = monotonic()
-        self.wheel.at_most(self, self.since + LINGER_S)
+        self.since = self.lingers = monotonic()
+        self.wheel.at_most(self, self.since + LINGER_SILENT_S)
         self.finish_writing()
         self.read_raw()
         self.resume()
@@ -538,7 +535,7 @@ class Downstream(Link):
             self.abort()
             return None
         elif state is linger_bytes:
-            deadline = self.since + LINGER_S
+            deadline = lingers_until(self.lingers, self.since, self.draining.is_set)
             if deadline <= now:
                 self.close()
         elif self.flushing:
@@ -674,9 +671,7 @@ def ahead_bytes(self: Downstream, data: bytes) -> None:
 
 def linger_bytes(self: Downstream, data: bytes) -> None:
     """Read and forget."""
-    self.lingered += len(data)
-    if self.lingered > LINGER_BYTES:
-        self.abort()
+    self.since = clock.now
 
 
 def without_empty_lines(data: bytes) -> bytes:

@@ -45,6 +45,8 @@ RESPONSE_HEAD_LIMIT = 64 * 1024  # bytes; the common servers cap what they send 
 RESPONSE_GLANCE = 256  # bytes of an unfinished head that come before it is looked at again: one-byte packets must not cost a scan each
 INTERIM_LIMIT = 16  # 1xx heads before the final one; a server that sends more is broken
 EVENT = 4096  # bytes read at once while events stream: most are smaller, and what the allocator hands out for them stays small
+LINGER_S = 30.0  # seconds that a client may go on sending behind its answer: read and forgotten, so that nothing overtakes the answer (nginx: as long)
+LINGER_SILENT_S = 5.0  # seconds of silence meanwhile after which it is not waited for any longer; also all it has while the process ends
 HALF_CLOSED_S = 60.0  # seconds a tunnel may be silent once one side has ended its direction
 NO_UPSTREAM = b"null"
 CLIENT_LEFT = 499  # logged when the client left before a status went out (nginx's number, which log tools know)
@@ -605,6 +607,14 @@ class Exchange(EventWords):
     def client_gone(_: bytes) -> int:
         """There is nobody to send to."""
         raise ConnectionAbortedError
+
+
+def lingers_until(answered: float, heard: float, draining: bool) -> float:
+    """How long is a client read that was answered at `answered` and is sending still, last at `heard`?
+
+    Bytes are not counted: they cost no memory, and a client that writes all before it reads anything loses its answer at the first one we refuse.
+    """
+    return min(heard + LINGER_SILENT_S, answered + (LINGER_SILENT_S if draining else LINGER_S))
 
 
 # -- the states of `receive` ---------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Front
     from mcpproxy.edge.plan import Plan
 
-NO_ERROR, CANCEL = 0, 8  # RFC 9113 §7
 PING_AFTER_S = 60.0  # seconds of silence after which a client with open streams is asked whether it is still there
 PONG_WITHIN_S = 20.0  # seconds it has to say so
 SPARE = 128  # streams kept for the next requests of this connection, until it is idle: as many as it may have by default
@@ -213,7 +212,7 @@ class Multiplex(Link):
         """More of a request's body."""
         found = self.streams.get(stream)
         if found is None:
-            self.h2.delivered(stream, len(data))  # of a request that was refused
+            self.h2.delivered(stream, len(data))  # of a stream that is over here
         else:
             found.body(data, ended)
 
@@ -259,14 +258,13 @@ class Multiplex(Link):
             self.log.add((*row, error.status, len(head), len(answer), NO_UPSTREAM, 0, end, b',"reason":"%b"' % error.kind.encode()))
             if error.side is Side.DOWNSTREAM:
                 self.h2.refused()
-            head, _, body = answer.partition(b"\r\n\r\n")
-            self.h2.respond(stream, head + b"\r\n\r\n", not body)
-            if body and self.h2.room(stream) >= len(body):
-                self.h2.data(stream, body, True)
-                if not ended:
-                    self.h2.reset(stream, NO_ERROR)
-            elif body:
-                self.h2.reset(stream, CANCEL)
+            made = self.spare.pop() if self.spare else Stream(self)
+            made.id = stream
+            made.started = True  # as far as it goes
+            made.size = made.owed = 0
+            made.done = ended
+            self.streams[stream] = made
+            made.exchange_over(False, answer)
             return None
 
     # -- writing ---------------------------------------------------------------------------------------------------------------------------

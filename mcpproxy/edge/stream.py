@@ -2,7 +2,8 @@
 
 An exchange (edge/exchange) speaks to a client that takes bytes, may be full, and ends. Here that client is a stream of an HTTP/2 connection
 (edge/multiplex): `send` makes DATA frames as far as both windows and the socket allow, `hold` keeps the rest (one read at most) until there is
-room, and the ends are END_STREAM and RST_STREAM.
+room, and the ends are END_STREAM and RST_STREAM. When the response ends before the request does, what still comes is read, forgotten and given back to
+the windows until the client ends its side, too; a reset instead, even one without an error (RFC 9113 §8.1), makes clients such as curl forget the answer.
 
 Towards the server everything is HTTP/1.1: a body of known length goes on as it is, another in chunks of our own. The client's windows open as its
 bytes are with the server's kernel, and not before: that is the back-pressure. It is one file because a stream and its exchange end each other.
@@ -23,6 +24,7 @@ from mcpproxy.edge.exchange import (
     NO_UPSTREAM,
     Exchange,
     depart,
+    lingers_until,
     pass_on,
     response_body,
     response_body_dechunked,
@@ -54,6 +56,7 @@ class Stream:
     __slots__ = (
         "about",
         "answered",
+        "answered_at",
         "backlog",
         "blocked",
         "connection",
@@ -114,6 +117,7 @@ class Stream:
         self.trailing: list[tuple[bytes, bytes]] = []  # trailers of the response, for its end
         self.answered = False  # a final response head went out
         self.ending = False  # the exchange is over; what is pending is still to be sent
+        self.answered_at = 0.0  # when END_STREAM was said to a client that is still sending
 
     # -- the request -----------------------------------------------------------------------------------------------------------------------
 
@@ -171,13 +175,22 @@ class Stream:
         self.done = ended
         if self.input is not None and not self.blocked:
             self._into_tunnel(data)
-        elif self.ending:  # an answer of our own is on its way: what still comes is forgotten
-            self.connection.h2.delivered(self.id, size)
+        elif self.ending:
+            self._forget(size)
         elif not self.started or self.blocked or x.link is None or x.plan.upgrade is not None:
             if size:
                 self.backlog.append(data)  # bounded by the stream's window, which stays as it is
         else:
             self._forward(data, ended)
+
+    def _forget(self, size: int) -> None:
+        """The response has ended or is about to: nobody wants what still comes."""
+        connection = self.connection
+        connection.h2.delivered(self.id, size)
+        if self.pending is None:
+            self.since = clock.now
+            if self.done:
+                connection.stream_over(self)
 
     def trailers(self, fields: list[tuple[bytes, bytes]]) -> None:
         """The body's end, with fields behind it. Only a chunked body has a place for them."""
@@ -377,6 +390,10 @@ class Stream:
         """The exchange is settled and logged. `answer` is our own reply, still to be sent."""
         h2 = self.connection.h2
         self.used = self.ending = True
+        if not self.done:  # a client that waits for room to send, and reads only then, must get it
+            owed, self.owed = self.owed + sum(map(len, self.backlog)), 0
+            self.backlog.clear()
+            h2.delivered(self.id, owed)
         if answer:
             head, _, body = answer.partition(HEAD_END)
             self.respond(head + HEAD_END, not body)
@@ -402,12 +419,20 @@ class Stream:
         return False
 
     def _finish(self) -> None:
-        """END_STREAM was said. A client that is still sending is told that nobody listens (RFC 9113 §8.1)."""
+        """END_STREAM was said. A client that is still sending may come to its end."""
         connection = self.connection
-        if not self.done:
-            connection.h2.reset(self.id, NO_ERROR)
         connection.stir()
-        connection.stream_over(self)
+        if self.done:
+            connection.stream_over(self)
+        else:
+            self.since = self.answered_at = now = clock.now
+            self.wheel.at_most(self, lingers_until(now, now, self.draining.is_set))
+
+    def _enough(self) -> None:
+        """It had its answer long ago and sends on, or says nothing: nobody listens any more (RFC 9113 §8.1)."""
+        self.connection.h2.reset(self.id, NO_ERROR)
+        self.connection.stir()
+        self.connection.stream_over(self)
 
     def drop(self) -> None:
         """The response was cut, and the client must see that."""
@@ -448,6 +473,11 @@ class Stream:
     def due(self, now: float) -> float | None:
         """The connection asks (or the wheel): is anything overdue?"""
         x = self.exchange
+        if self.answered_at:
+            deadline = lingers_until(self.answered_at, self.since, self.draining.is_set)
+            if deadline <= now:
+                self._enough()
+            return deadline if deadline > now else None
         if self.ending or not self.started:
             if self.ending and now - self.since >= self.connection.front.limits.body_stall and self.pending is not None:
                 self.drop()

@@ -6,6 +6,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 from h2.connection import ConnectionState
 
 
@@ -15,9 +16,9 @@ class H2Client:
     def __init__(self, edge: Any, sock: socket.socket | None = None, *, window: int | None = None) -> None:
         self.edge, self.sock = edge, sock or edge.client()
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
-        if window is not None:
-            self.h2.local_settings.initial_window_size = window
         self.h2.initiate_connection()
+        if window is not None:
+            self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
         self.heads: dict[int, list[dict[bytes, bytes]]] = {}
         self.bodies: dict[int, bytearray] = {}
         self.trailers: dict[int, dict[bytes, bytes]] = {}
@@ -97,3 +98,14 @@ class H2Client:
 
     def status(self, stream: int) -> int:
         return int(self.heads[stream][-1][b":status"])
+
+
+def upload_on(client: H2Client, stream: int, size: int) -> None:
+    """Send so much more of a body, as the windows open, and end it."""
+    while size:
+        room = min(client.h2.local_flow_control_window(stream), 16384, size)
+        if room:
+            size -= room
+            client.send(stream, bytes(room), ended=not size)
+        else:
+            client.until(lambda: client.h2.local_flow_control_window(stream), "room for more of the upload")

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from mcpproxy.clock import monotonic
-from mcpproxy.edge.downstream import LINGER_BYTES
+from mcpproxy.edge.exchange import LINGER_SILENT_S
 from mcpproxy.net.link import READ
 from tests.edge.conftest import HEAD_END
 from tests.support.certs import Certificate
@@ -350,26 +350,26 @@ def test_a_client_that_is_still_sending_gets_its_answer_whole(proxy, certificate
     edge.until(lambda: not edge.runtime.links)
 
 
-def test_a_client_that_never_stops_sending_is_reset(proxy):
-    edge = proxy(route='max_body = "1KiB"')
-    client = edge.client()
-    client.sendall(UPLOAD % 100_000_000)
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_that_reads_only_when_all_is_sent_gets_its_answer(proxy, certificate: Certificate, tls):
+    edge = proxy(route='max_body = "1KiB"', tls=tls)
+    client = edge.tls_client(certificate.client()) if tls else edge.client()
+    client.sendall(UPLOAD % 20_000_000)
     edge.until(lambda: edge.lines())
     sent = 0
 
-    def gone():
+    def all_sent():
         nonlocal sent
         try:
-            sent += client.send(b"x" * 65536)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return False
+            sent += client.send(bytes(min(65536, 20_000_000 - sent)))
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            pass
+        return sent == 20_000_000
 
-    edge.until(gone)
-    assert sent >= LINGER_BYTES
-    assert not edge.runtime.links
+    edge.until(all_sent)
+    answer, how = edge.end(client)
+    assert b"413" in answer
+    assert "fin" == how
 
 
 def test_lingering_has_an_end(proxy):
@@ -377,7 +377,9 @@ def test_lingering_has_an_end(proxy):
     client = edge.client()
     client.sendall(b"garbage\r\n")
     edge.until(lambda: edge.lines())
-    edge.later(3)
+    edge.later(LINGER_SILENT_S - 1)
+    assert edge.runtime.links
+    edge.later(LINGER_SILENT_S + 1)
     assert not edge.runtime.links
 
 

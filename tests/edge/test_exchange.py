@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT
+from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT, LINGER_S, LINGER_SILENT_S, lingers_until
 from tests.edge.conftest import HEAD_END
 from tests.support.certs import Certificate
 
@@ -452,3 +452,11 @@ def test_a_stream_goes_the_short_way_again_after_its_client_was_full(proxy):
     edge.until(taken)
     assert got == (event * (sent // len(event) + 1))[:sent]
     assert edge.runtime.loop._readers[link.fd] == ours.exchange.event
+
+
+def test_who_was_answered_is_not_read_for_ever():
+    """A moment of silence, half a minute in all; less when the process is to end."""
+    assert lingers_until(100.0, 100.0, False) == 100.0 + LINGER_SILENT_S
+    assert lingers_until(100.0, 110.0, False) == 110.0 + LINGER_SILENT_S
+    assert lingers_until(100.0, 129.0, False) == 100.0 + LINGER_S
+    assert lingers_until(100.0, 110.0, True) == 100.0 + LINGER_SILENT_S

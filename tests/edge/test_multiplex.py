@@ -4,10 +4,11 @@ import pytest
 
 from mcpproxy.clock import monotonic
 from mcpproxy.edge.debts import ABANDONED, CREDIT_S, POINT_S, TOO_MUCH_S
+from mcpproxy.edge.exchange import LINGER_SILENT_S
 from mcpproxy.edge.multiplex import PING_AFTER_S, PONG_WITHIN_S, Multiplex
 from mcpproxy.http import budget as prices
 from tests.edge.conftest import HEAD_END
-from tests.edge.h2client import H2Client
+from tests.edge.h2client import H2Client, upload_on
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -146,14 +147,66 @@ def test_a_refused_head_is_answered_on_its_stream_alone(proxy):
     edge = proxy(route="path = '/mcp'\nmax_body = '1KiB'")
     client = H2Client(edge)
     large = client.open({"content-length": "2000"}, b"x" * 100, ended=False)
-    client.until(lambda: large in client.heads and (large in client.ends or large in client.resets))
+    client.until(lambda: large in client.ends)
     assert client.status(large) == 413
+    upload_on(client, large, 1900)
     stream = client.open()
     server = edge.accept()
     edge.read(server, HEAD_END)
     server.sendall(OK)
     client.until(lambda: stream in client.ends)
     assert [line["status"] for line in edge.lines(2)] == [413, 200]
+    assert client.resets == {}
+    assert not h2_link(edge).streams
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_refusal_waits_for_room(proxy, ended):
+    edge = proxy(route="path = '/mcp'\nmax_body = '1KiB'")
+    client = H2Client(edge, window=10)
+    client.credits = False
+    stream = client.open({"content-length": "2000"}, bytes(100), ended=False)
+    if ended:
+        upload_on(client, stream, 1900)
+    client.until(lambda: stream in client.bodies)
+    assert stream not in client.ends
+    client.h2.increment_flow_control_window(1000, stream)
+    client.flush()
+    client.until(lambda: stream in client.ends)
+    assert (client.status(stream), client.resets) == (413, {})
+    assert len(h2_link(edge).streams) == (not ended)
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/nowhere"])
+def test_an_upload_that_is_refused_here_comes_to_its_end(proxy, path):
+    """413 and 404: with the whole body still to come."""
+    edge = proxy(route="path = '/mcp'\nmax_body = '1KiB'")
+    client = H2Client(edge)
+    stream = client.h2.get_next_available_stream_id()
+    pairs = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", path), ("content-length", "2000000")]
+    client.h2.send_headers(stream, pairs)
+    client.flush()
+    client.until(lambda: stream in client.ends)
+    assert client.status(stream) == (413 if path == "/mcp" else 404)
+    upload_on(client, stream, 2_000_000)
+    edge.until(lambda: client.pump() and not h2_link(edge).streams)
+    assert (client.resets, client.goodbye) == ({}, None)
+
+
+def test_uploads_behind_their_answers_hold_a_drain_for_seconds_only(proxy):
+    edge = proxy(route="path = '/mcp'")
+    client = H2Client(edge)
+    stream = client.open({"content-length": "2000"}, bytes(100), ended=False)
+    server = edge.accept()
+    edge.read(server, 100)
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+    edge.runtime.draining.is_set = True
+    h2_link(edge).drain()
+    client.until(lambda: client.goodbye is not None)
+    edge.later(LINGER_SILENT_S + 1)
+    client.until(lambda: client.ended)
+    assert client.resets == {stream: 0}
 
 
 def test_the_body_of_a_call_that_was_answered_here_never_goes_upstream(proxy):

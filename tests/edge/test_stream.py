@@ -2,9 +2,9 @@
 
 import pytest
 
-from mcpproxy.edge.exchange import EVENT
+from mcpproxy.edge.exchange import EVENT, LINGER_SILENT_S
 from mcpproxy.http.upgrade import ACCEPT
-from tests.edge.h2client import H2Client
+from tests.edge.h2client import H2Client, upload_on
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -90,16 +90,80 @@ def test_a_cut_answer_is_a_reset_never_an_end(proxy):
     assert edge.lines(1)[0]["end"] == "upstream-gone"
 
 
-def test_an_early_answer_ends_the_upload_without_an_error(proxy):
+def test_an_early_answer_lets_the_upload_come_to_its_end(proxy):
+    """A reset behind the answer, even one without an error, makes curl forget it; and who reads only after writing needs room to write."""
     edge = proxy()
     client = H2Client(edge)
-    stream = client.open({"content-length": "100000"}, b"x" * 100, ended=False)
+    stream = client.open({"content-length": "3000100"}, b"x" * 100, ended=False)
     server = edge.accept()
     edge.read(server, b"x" * 100)
     server.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
-    client.until(lambda: stream in client.ends and stream in client.resets)
-    assert (client.status(stream), client.resets[stream]) == (401, 0)
+    client.until(lambda: stream in client.ends)
+    assert (client.status(stream), client.bodies[stream]) == (401, b"no")
     assert edge.pool.endpoints[0].idle == []
+    upload_on(client, stream, 3_000_000)
+    again, server, _ = asked(edge, client)
+    server.sendall(OK)
+    client.until(lambda: again in client.ends)
+    assert (client.resets, client.goodbye) == ({}, None)
+    (link,) = edge.runtime.links
+    assert (link.streams, link.h2.open) == ({}, 0)
+
+
+def test_an_upload_that_filled_its_window_gets_room_when_it_is_answered(proxy):
+    """Its server took nothing: what waited for it is forgotten, or the client would wait for ever."""
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client, body=b"", ended=False)
+    sent = 0
+    for _ in range(1000):
+        room = min(client.h2.local_flow_control_window(stream), 16384)
+        if room:
+            client.send(stream, bytes(room))
+            sent += room
+        edge.steps.turn()
+        client.pump()
+        if not room and not edge.runtime.links.copy().pop().streams[stream].reading:
+            break
+    assert client.h2.local_flow_control_window(stream) == 0
+    server.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
+    client.until(lambda: stream in client.ends)
+    upload_on(client, stream, 1_000_000)
+    assert client.resets == {}
+    edge.until(lambda: not edge.runtime.links.copy().pop().streams)
+
+
+def test_an_upload_behind_its_answer_that_falls_silent_is_reset_without_an_error(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client, body=b"", ended=False)
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+    edge.later(LINGER_SILENT_S - 1)
+    edge.steps.for_a_while(0.02)
+    client.pump()
+    assert client.resets == {}
+    edge.later(LINGER_SILENT_S + 1)
+    client.until(lambda: stream in client.resets)
+    assert client.resets == {stream: 0}
+    assert client.goodbye is None
+    assert [line["end"] for line in edge.lines(1)] == ["done"]
+
+
+def test_an_answer_that_waits_for_room_outlives_the_upload_before_it(proxy):
+    edge = proxy()
+    client = H2Client(edge, window=10)
+    stream, server, _ = asked(edge, client, body=b"", ended=False)
+    client.credits = False
+    server.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 20\r\n\r\n" + b"n" * 20)
+    client.until(lambda: len(client.bodies.get(stream, b"")) == 10)
+    upload_on(client, stream, 200_000)
+    edge.steps.for_a_while(0.02)
+    client.h2.increment_flow_control_window(100, stream)
+    client.flush()
+    client.until(lambda: stream in client.ends)
+    assert (client.bodies[stream], client.resets) == (b"n" * 20, {})
+    assert not edge.runtime.links.copy().pop().streams
 
 
 def test_a_closed_window_stops_its_own_server_and_no_other_stream(proxy):
