@@ -23,12 +23,21 @@ from mcpproxy.net.loop import new_loop, settle_memory
 from mcpproxy.ops.counts import counts
 from mcpproxy.units import show_duration
 
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # by Life
 LOG_PATIENCE = 5.0  # seconds for the last log lines to reach a slow disk or pipe
 
 
 def run(config: Config, *, drain: float | None = None, ready: Callable[[list[str]], None] | None = None, say_counts: bool = True) -> int:
     """Serve `config` until told to stop. `drain` overrides the configured drain time; `ready` hears the URLs once they accept; at the end the
     counts are said unless `say_counts` is false."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # who sees the addresses accept may send one before anybody hears it: it waits
+    try:
+        return _run(config, drain, ready, say_counts)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+
+
+def _run(config: Config, drain: float | None, ready: Callable[[list[str]], None] | None, say_counts: bool) -> int:
     loop = new_loop()
     try:
         runtime = assemble(config, loop)
@@ -70,6 +79,7 @@ class Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.told_to_stop)
         self._loop.add_signal_handler(signal.SIGUSR1, self.reopen)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
     def reopen(self) -> None:
         """Log rotation: what happened until now goes to the old file. A good moment for the counts, too."""

@@ -32,7 +32,9 @@ sys.exit(run(config, drain=drain, ready=lambda urls: print("ready", *urls, flush
 class Child:
     """run() in a process of its own; its log goes to a file."""
 
-    def __init__(self, folder: Path, upstream: str, *, drain: str = "", address: str = "", access: str = "", level: str = "info") -> None:
+    def __init__(
+        self, folder: Path, upstream: str, *, drain: str = "", address: str = "", access: str = "", level: str = "info", before: str = ""
+    ) -> None:
         self.log = folder / "access.log"
         self.address = address or f"127.0.0.1:{free_port()}"
         file = folder / "mcpproxy.toml"
@@ -40,7 +42,7 @@ class Child:
             f'drain = "20s"\n[[listen]]\naddress = "{self.address}"\n[upstream.u]\nurls = ["{upstream}"]\n[[route]]\nupstream = "u"\n'
             f'[log]\naccess = "{access or self.log}"\nlevel = "{level}"\n'
         )
-        command = [sys.executable, "-c", RUN, str(file), *([drain] if drain else [])]
+        command = [sys.executable, "-c", before + RUN, str(file), *([drain] if drain else [])]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self) -> "Child":
@@ -105,6 +107,26 @@ def test_a_signal_at_the_very_start_is_heard(tmp_path: Path) -> None:
     with Child(tmp_path, "http://127.0.0.1:9") as child:
         child.ready()
         child.tell(signal.SIGTERM)
+        assert 0 == child.status()
+
+
+AT_ONCE = """
+import mcpproxy.ops.run as life, os, signal
+assemble = life.assemble
+def assembled(*args):
+    made = assemble(*args)  # its addresses accept: who waits for that may send the signal now
+    os.kill(os.getpid(), signal.%s)
+    return made
+life.assemble = assembled
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_before_anybody_hears_it_waits(tmp_path: Path, number: signal.Signals) -> None:
+    with Child(tmp_path, "http://127.0.0.1:9", before=AT_ONCE % number.name) as child:
+        child.ready()
+        if number is signal.SIGUSR1:
+            child.tell(signal.SIGTERM)
         assert 0 == child.status()
 
 
