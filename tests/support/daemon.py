@@ -5,7 +5,8 @@
         record = daemon.record(path="/mcp")
 
 Its access log (stdout) arrives as parsed lines in `records`, its messages (stderr) in `messages`. Readiness is learned by connecting to
-every listener. It is ended by its own PID, and a daemon that was not told to end but did fails the test with what it said.
+every listener, and from the kernel: it hears signals.
+It is ended by its own PID, and a daemon that was not told to end but did fails the test with what it said.
 """
 
 import json
@@ -107,6 +108,7 @@ class Daemon:
     def wait_ready(self) -> None:
         for address in self.addresses:
             until(partial(self._accepts, address), f"listener {address}", deadline_s=START_S)
+        until(self._hears_signals, "its loop runs", deadline_s=START_S)
 
     def _accepts(self, address: str) -> bool:
         if self.process.poll() is not None:
@@ -117,6 +119,11 @@ class Daemon:
         except OSError:
             return False
         return True
+
+    def _hears_signals(self) -> bool:
+        """Its addresses accept before its loop runs, and that opens descriptors of its own."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return bool(int(status.partition("SigCgt:")[2].split()[0], 16) & 1 << signal.SIGUSR1 - 1)
 
     def signal(self, number: int) -> None:
         self._told_to_end |= number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
