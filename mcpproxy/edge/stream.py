@@ -338,8 +338,8 @@ class Stream:
             sent = send(frame)
         except WOULD_BLOCK:
             sent = 0
-        except OSError as error:
-            connection.lost(error)
+        except OSError as error:  # at the end of the turn, as if `flush` had met it: the caller is not done with its exchange
+            connection.loop.at_end_of_turn(partial(connection.lost, error))
             return len(data)
         if sent != len(frame):
             connection.hold(memoryview(frame)[sent:])

@@ -485,3 +485,15 @@ def test_a_client_that_is_gone_when_an_event_comes_stops_the_server(proxy):
     server.sendall(chunk(b"data: 1\n\n"))
     assert edge.end(server)[1] in ("fin", "reset")
     assert edge.lines(1)[0]["end"] == "client-gone"
+
+
+def test_a_client_that_is_gone_when_the_last_event_comes_breaks_nothing(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    _, server = streaming(edge, client)
+    server.sendall(chunk(b"data: 1\n\n"))
+    edge.steps.turn(3)
+    server.sendall(chunk(b"data: 2\n\n") + b"0\r\n\r\n")  # the loop hears of this first
+    edge.reset(client.sock)
+    assert len(edge.lines(1)) == 1
+    edge.until(lambda: not edge.runtime.links)
