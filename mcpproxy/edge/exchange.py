@@ -32,7 +32,7 @@ from mcpproxy.http.framing import CRLF, RESPONSE, ChunkedScanner, LengthScanner,
 from mcpproxy.http.head import bad_start
 from mcpproxy.net.link import READ, WOULD_BLOCK
 from mcpproxy.upstream.endpoint import Endpoint
-from mcpproxy.upstream.pool import Cancellable, UpstreamLink
+from mcpproxy.upstream.pool import SLICE, Cancellable, UpstreamLink
 from mcpproxy.upstream.retry import may_retry
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ HEAD_END = b"\r\n\r\n"
 RESPONSE_HEAD_LIMIT = 64 * 1024  # bytes; the common servers cap what they send well below, and it is one read
 RESPONSE_GLANCE = 256  # bytes of an unfinished head that come before it is looked at again: one-byte packets must not cost a scan each
 INTERIM_LIMIT = 16  # 1xx heads before the final one; a server that sends more is broken
-EVENT = 4096  # bytes read at once while events stream: most are smaller, and what the allocator hands out for them stays small
+EVENT = 4096  # bytes read first while events stream: most are smaller, and what the allocator hands out for them stays small
 LINGER_S = 30.0  # seconds that a client may go on sending behind its answer: read and forgotten, so that nothing overtakes the answer (nginx: as long)
 LINGER_SILENT_S = 5.0  # seconds of silence meanwhile after which it is not waited for any longer; also all it has while the process ends
 HALF_CLOSED_S = 60.0  # seconds a tunnel may be silent once one side has ended its direction
@@ -314,8 +314,13 @@ class Exchange(EventWords):
             link.pause()
             self.upstream_ended(None)
             return
-        if len(data) == EVENT:
-            link.loop.again(link.fd)
+        if len(data) == EVENT:  # of a large one the rest is read as any body is
+            try:
+                data += link.recv(SLICE - EVENT)
+            except OSError:
+                pass  # nothing is there, or an end that the next read meets again
+            if len(data) == SLICE:
+                link.loop.again(link.fd)
         self.receive(self, data)
         if self.recv is not None:
             self.inside = not self.scanner.between

@@ -642,8 +642,9 @@ def relay_bulk(x: StreamExchange, data: bytes) -> None:
     if len(pieces) > BULK_PIECES:
         pieces = [b"".join(pieces)]
     x.touched = clock.now
+    send = x.client.send  # large events, too, leave in one write at the end of the turn
     for at, piece in enumerate(pieces):
-        sent = x.send(piece)
+        sent = send(piece)
         if sent != len(piece):
             x.hold_back(b"".join((piece[sent:], *pieces[at + 1 :])), 0)
             break

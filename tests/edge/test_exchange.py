@@ -1,8 +1,11 @@
 """One request and its response: what is kept, what is cut, what is logged, whatever order things happen in."""
 
+import socket
+
 import pytest
 
 from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT, LINGER_S, LINGER_SILENT_S, lingers_until
+from mcpproxy.upstream.pool import SLICE
 from tests.edge.conftest import HEAD_END
 from tests.support.certs import Certificate
 
@@ -221,7 +224,7 @@ def test_our_words_wait_for_no_place_behind_an_interim_answer(proxy):
     edge.read(server)
     ours = next(iter(edge.runtime.links))
     ours.sock.setsockopt(1, 7, 4096)  # SO_SNDBUF
-    server.sendall((b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 60_000 + HEAD_END) * 12)
+    server.sendall((b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 30_000 + HEAD_END) * 12)
     edge.until(lambda: ours.pending is not None)
     edge.later(31)
     assert ours.fd < 0
@@ -460,3 +463,23 @@ def test_who_was_answered_is_not_read_for_ever():
     assert lingers_until(100.0, 110.0, False) == 110.0 + LINGER_SILENT_S
     assert lingers_until(100.0, 129.0, False) == 100.0 + LINGER_S
     assert lingers_until(100.0, 110.0, True) == 100.0 + LINGER_SILENT_S
+
+
+def test_a_large_event_is_read_as_any_body_is(proxy):
+    """Read in pieces that are right for small events it cost three times as much."""
+    edge = proxy()
+    client = edge.client()
+    server = streaming(edge, client, chunk(b"data: 1\n\n"))
+    x = next(iter(edge.runtime.links)).exchange
+    recv, reads, large = x.recv, [], chunk(b"x" * 30_000)
+
+    def counted(size):
+        reads.append(size)
+        return recv(size)
+
+    x.recv = x.link.recv = counted
+    server.sendall(large)
+    while len(recv(SLICE, socket.MSG_PEEK)) < len(large):
+        pass  # it is on its way through the kernel
+    edge.read(client, len(large))
+    assert len(reads) <= 4
