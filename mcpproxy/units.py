@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 BYTES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
@@ -51,6 +52,33 @@ def size(text: object) -> int:
     if bare:
         raise ValueError(f'a size needs a unit: "{bare}B" for bytes (B, KiB, MiB, GiB)')
     raise ValueError('a size is a number with a unit, like "512B", "32KiB" or "10MiB" (B, KiB, MiB, GiB)')
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`count` per `period` seconds, evenly; `burst` more than that may come at once (0: none)."""
+
+    count: int
+    period: float
+    burst: int = 0
+
+
+PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_RATE = re.compile(rf"([1-9][0-9]{{0,8}})/([{''.join(PERIODS)}])(?: +burst +(0|[1-9][0-9]{{0,8}}))?")
+
+
+def rate(text: object) -> Rate:
+    """A Rate. Raises ValueError with a sentence for the operator."""
+    found = _RATE.fullmatch(text) if isinstance(text, str) and len(text) <= LONGEST_TEXT else None
+    if found is None:
+        raise ValueError('a rate is a number per unit of time, like "30/m", "5/s" or "30/m burst 10" (s, m, h, d)')
+    return Rate(int(found[1]), PERIODS[found[2]], int(found[3] or 0))
+
+
+def show_rate(given: Rate) -> str:
+    """The text rate() reads as `given`."""
+    unit = next(unit for unit, period in PERIODS.items() if period == given.period)
+    return f"{given.count}/{unit}" + (f" burst {given.burst}" if given.burst else "")
 
 
 def show_duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from mcpproxy import clock as module
-from mcpproxy.clock import Clock, http_date, monotonic, wall_offset
+from mcpproxy.clock import Clock, http_date, monotonic, unix, wall_offset
 
 
 def test_the_coarse_clock_stands_still_between_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +21,11 @@ def test_the_offset_turns_monotonic_moments_into_unix_time() -> None:
     before = time.time()
     told = monotonic() + wall_offset()
     assert before - 1 <= told <= time.time() + 1
+
+
+def test_unix_time() -> None:
+    before = time.time()
+    assert before <= unix() <= time.time()
 
 
 def test_a_stepped_wall_clock_shows_in_the_offset_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

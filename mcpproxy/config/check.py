@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from mcpproxy.config import files, names
+from mcpproxy.config import check_policies, files, names
 from mcpproxy.config.mistakes import Finding, Mistake, nearest
 from mcpproxy.config.model import Config, Tls, Upstream
 
@@ -23,6 +23,7 @@ def problems(config: Config) -> Iterator[Finding]:
     yield from _listeners(config)
     yield from _routes(config)
     yield from _circles(config)
+    yield from check_policies.problems(config)
     if config.limits.target >= config.limits.head:
         yield Finding(("limits", "target"), "must be smaller than limits.head: the target is a part of the head")
 
@@ -110,6 +111,7 @@ def _leads_to(url: str, address: str) -> bool:
 
 def unwise(config: Config) -> Iterator[Finding]:
     """Warnings."""
+    yield from check_policies.unwise(config)
     secure = any(listen.tls is not None for listen in config.listen)
     for number, listen in enumerate(config.listen):
         place = ("listen", number)
@@ -131,6 +133,8 @@ def unwise(config: Config) -> Iterator[Finding]:
         place = ("route", number)
         if route.sse_keepalive is not None and route.sse_keepalive < 1:
             yield Finding((*place, "sse_keepalive"), "more than one comment a second on every silent stream: is the unit right?")
+        if route.tools is not None and not route.tools.allow and not route.tools.shadow:
+            yield Finding((*place, "tools"), "every call is denied: no `allow` says what is not")
         if route.idle_timeout < 60:
             yield Finding((*place, "idle_timeout"), "streams that are quiet for less than a minute are cut: is the unit right?")
         if config.health is not None and names.plain_path(route.path.encode()) == names.plain_path(config.health.encode()):

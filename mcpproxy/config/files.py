@@ -1,8 +1,9 @@
 """The files a configuration names: can they be used, and is it wise to?
 
     broken(config)          certificates, keys, authorities and directories that are missing, unreadable or wrong; asked by `mcpproxy check` and at the start
-    unwise(config, now)     a key everybody may read; a certificate that has expired or soon will
+    unwise(config, now)     a key everybody may read; a certificate or an API key that has expired or soon will
     fault(cert, key)        why a certificate and its key cannot be used; net/tls says the same when it meets them
+    keys(file)              the API keys in a file, or why it cannot be used; the daemon asks again whenever `stamp(file)` is another one
 
 The only file of this room that looks at the disk.
 """
@@ -13,17 +14,31 @@ import os
 import ssl
 import stat
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
 
+from mcpproxy.config import keyfile, secrets
 from mcpproxy.config.mistakes import Finding
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import CertificateFiles, Config, Tls
 
 DAY = 86_400.0
 SOON = 14 * DAY  # before this much is left, certbot and its like have renewed; when they have not, somebody should know
+
+
+Stamp = tuple[int, int, int, int]  # two of one file differ when anything about it was changed, also who may read it
+
+
+class KeyFile(NamedTuple):
+    """A file of API keys, as it was found."""
+
+    entries: tuple[keyfile.Entry, ...] = ()
+    said: str = ""  # why it cannot be used
+    stamp: Stamp | None = None
+    mode: int = 0
 
 
 class Fault(NamedTuple):
@@ -41,15 +56,31 @@ def broken(config: Config) -> Iterator[Finding]:
     for name, upstream in config.upstream.items():
         if upstream.ca is not None:
             yield from _authorities(upstream.ca, ("upstream", name, "ca"))
+        if upstream.credential is not None and upstream.credential.ca is not None:
+            yield from _authorities(upstream.credential.ca, ("upstream", name, "credential", "ca"))
     for number, listen in enumerate(config.listen):
+        if isinstance(listen.tls, Tls) and listen.tls.client_ca is not None:
+            yield from _authorities(listen.tls.client_ca, ("listen", number, "tls", "client_ca"))
         if listen.address.startswith("unix:"):
             yield from _directory_of(listen.address[5:], ("listen", number, "address"), socket=True)
+    for name, auth in config.auth.items():
+        if auth.ca is not None:
+            yield from _authorities(auth.ca, ("auth", name, "ca"))
+        if auth.jwks is not None and auth.jwks.startswith("file:") and (reason := _unreadable(auth.jwks[5:])):
+            yield Finding(("auth", name, "jwks"), f"{auth.jwks[5:]}: {reason}")
+    for place, file in _key_files(config):
+        if said := keys(file).said:
+            yield Finding(place, f"{file}: {said}")
     if "/" in config.log.access:
         yield from _directory_of(config.log.access, ("log", "access"))
+    if config.audit is not None:
+        yield from _directory_of(config.audit.file, ("audit", "file"))
+    yield from secrets.broken(config)
 
 
 def unwise(config: Config, now: float) -> Iterator[Finding]:
     """What works and should be looked at. `now` is Unix time."""
+    yield from secrets.unwise(config)
     for place, files in _pairs(config):
         if not (_unreadable(files.key) or _unreadable(files.cert)):
             if stat.S_IMODE(os.stat(files.key).st_mode) & stat.S_IROTH:
@@ -58,6 +89,70 @@ def unwise(config: Config, now: float) -> Iterator[Finding]:
             if left is not None and left < SOON:
                 said = "has expired" if left < 0 else f"expires in {int(left // DAY)} days"
                 yield Finding((*place, "cert"), f"{files.cert}: the certificate {said}")
+    for place, file in _key_files(config):
+        yield from _unwise_keys(file, place, now)
+
+
+def keys(file: str) -> KeyFile:
+    """What is in a file of API keys."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would have us wait for a writer
+    except FileNotFoundError:
+        return KeyFile(said="No such file or directory; `mcpproxy key add NAME` makes it")
+    except OSError as error:
+        return KeyFile(said=error.strerror or str(error), stamp=stamp(file))
+    found = os.fstat(descriptor)
+    seen = KeyFile(stamp=_stamp(found), mode=stat.S_IMODE(found.st_mode))
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        return seen._replace(said="is no file")
+    with open(descriptor, "rb") as stream:
+        if found.st_mode & stat.S_IWOTH:
+            return seen._replace(said="everybody on this machine may write to it, and so let themselves in; chmod o-w")
+        try:
+            return seen._replace(entries=keyfile.parse(stream.read(keyfile.LARGEST + 1)))
+        except keyfile.Broken as broken:
+            return seen._replace(said=str(broken))
+        except OSError as error:
+            return seen._replace(said=error.strerror or str(error))
+
+
+def stamp(file: str) -> Stamp | None:
+    """To know a change by. None: there is no such file."""
+    try:
+        return _stamp(os.stat(file))
+    except OSError:
+        return None
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _key_files(config: Config) -> Iterator[tuple[Place, str]]:
+    for name, auth in config.auth.items():
+        if auth.type == "api-key" and auth.file:
+            yield ("auth", name, "file"), auth.file
+
+
+def _unwise_keys(file: str, place: Place, now: float) -> Iterator[Finding]:
+    found = keys(file)
+    if found.said:
+        return
+    if found.mode & stat.S_IROTH:
+        yield Finding(place, f"{file}: everybody on this machine may read it; chmod o-r")
+    if found.mode & stat.S_IWGRP:
+        yield Finding(place, f"{file}: its group may write to it, and so let anybody in; chmod g-w")
+    last: dict[str, float] = {}  # name → until when it has a key
+    for entry in found.entries:
+        if entry.state(now) == "active":
+            until = inf if entry.expires is None else entry.expires.timestamp()
+            last[entry.name] = max(until, last.get(entry.name, 0.0))
+    if not last:
+        yield Finding(place, f"{file}: no key in it is valid: nobody comes in by it; mcpproxy key add NAME")
+    for name, until in last.items():
+        if until - now < SOON:
+            yield Finding(place, f"{file}: the key of {name} expires in {int((until - now) // DAY)} days; mcpproxy key rotate {name}")
 
 
 def _pairs(config: Config) -> Iterator[tuple[Place, CertificateFiles]]:

@@ -7,9 +7,11 @@ configuration file, against which relative file names are meant. A kind never lo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from math import isfinite
+from typing import Any, TypeGuard
 
 from mcpproxy import units
 from mcpproxy.config.mistakes import Wrong, nearest, show_value
@@ -17,6 +19,17 @@ from mcpproxy.config.mistakes import Wrong, nearest, show_value
 LONGEST = 366 * 86_400.0  # seconds: a longer wait is a wrong unit
 LARGEST = 1 << 50  # bytes: 1 PiB likewise
 MOST = 1 << 31  # of anything counted
+INTEGERS = 1 << 63  # TOML promises those below it; larger ones other parsers take for something else
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is known about a key beside its type and default: kind, documentation, and the default in words where no value shows it."""
+
+    kind: Kind
+    about: str
+    default: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +151,68 @@ class Text(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Secret(Kind):
+    """Where a secret is to be found, never the secret itself: `env:NAME`, or `file:path` (one line; relative to the configuration file)."""
+
+    label: str = "secret reference"
+
+    def read(self, value: object, base: str) -> str:
+        where, _, what = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if where == "env" and ENVIRONMENT_NAME.fullmatch(what):
+            return f"env:{what}"
+        if where == "file" and what and not what.startswith("~") and "\0" not in what:
+            return f"file:{what}" if what.startswith("/") or not base else f"file:{base}/{what}"
+        raise Wrong('a secret is not written here (the value is not shown): give "env:NAME" or "file:path"', ('"env:NAME"', '"file:path"'))
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency(Kind):
+    """So many per time, and how many may come at once: `"30/m"`, `"5/s burst 20"`."""
+
+    label: str = "rate"
+
+    def read(self, value: object, base: str) -> units.Rate:
+        try:
+            return units.rate(value)
+        except ValueError as error:
+            raise Wrong(f"{show_value(value)}: {error}") from None
+
+    def show(self, value: Any) -> str:
+        return "not set" if value is None else f'"{units.show_rate(value)}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Kind):
+    """A finite number, with or without a fraction."""
+
+    label: str = "number"
+
+    def read(self, value: object, base: str) -> float:
+        if not is_number(value):
+            raise Wrong(f"{show_value(value)}: must be a number")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar(Kind):
+    """A text, number or truth value, to be compared with one in JSON."""
+
+    label: str = "text, number or true/false"
+
+    def read(self, value: object, base: str) -> str | float | bool:
+        if isinstance(value, str | bool) or is_number(value):
+            return value
+        raise Wrong(f"{show_value(value)}: must be a text, a number, true or false")
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Is this a number that means the same to everybody?"""
+    if isinstance(value, float):
+        return isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and -INTEGERS <= value < INTEGERS
+
+
+@dataclass(frozen=True, slots=True)
 class Words(Kind):
     """A list of `item`s, each once. A single one may stand without brackets where `bare`."""
 
@@ -186,6 +261,7 @@ class Tables(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Named(Kind):
-    """Tables by name: `[upstream.search]`."""
+    """Tables by name: `[upstream.search]`. `syntax` is that of the names; without one they are names of ours, as logs and routes use them."""
 
     of: type
+    syntax: Callable[[str], str] | None = None

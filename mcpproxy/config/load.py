@@ -20,14 +20,14 @@ from typing import Any, get_type_hints
 import msgspec
 
 from mcpproxy.config import check, files
-from mcpproxy.config.kinds import Kind, Named, Table, Tables, Words
+from mcpproxy.config.kinds import Key, Kind, Named, Secret, Table, Tables, Words
 from mcpproxy.config.mistakes import ConfigErrors, Finding, Mistake, Wrong, nearest, show_value
 from mcpproxy.config.mistakes import Path as Place
-from mcpproxy.config.model import LATER, TABLES, Config, Key
+from mcpproxy.config.model import LATER, TABLES, Config
 from mcpproxy.config.names import upstream_name
 from mcpproxy.config.places import places
 
-__all__ = ["ConfigErrors", "Loaded", "Mistake", "load", "read", "serve_config"]
+__all__ = ["ConfigErrors", "Loaded", "Mistake", "load", "read", "read_tables", "serve_config"]
 
 LARGEST_FILE = 4 << 20  # bytes; thousands of routes fit, and a mistaken path to a log or an image is refused before it is read
 POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -61,6 +61,18 @@ def read(source: str | Path) -> Loaded:
         file = Path(source)
         return _load_text(_text_of(file), os.path.abspath(file.parent), str(file))
     return _load_text(source, "", "the configuration")
+
+
+def read_tables(of: type, file: Path) -> tuple[Any, Mapping[Place, int]]:
+    """Another file of tables, described as the configuration is; and its lines. Raises ConfigErrors; OSError for an unreadable file."""
+    text = _text_of(file)
+    data = _parse(text, str(file))
+    lines = places(text)
+    reader = Reader(os.path.abspath(file.parent))
+    found = reader.table(of, data, ())
+    if reader.findings:
+        raise ConfigErrors([finding.located(lines) for finding in reader.findings], str(file))
+    return found, lines
 
 
 def serve_config(url: str, *, listen: str | None = None, no_tls: bool = False, state_dir: str | None = None) -> Config:
@@ -140,7 +152,10 @@ class Reader:
         """A structure of the model from a TOML table."""
         keys = keys_of(of)
         if not isinstance(data, Mapping):
-            self._wrong(place, Wrong(f"{show_value(data)}: must be a table with the keys {', '.join(keys)}"))
+            shown = (
+                "" if any(isinstance(key.kind, Secret) for key in keys.values()) else f"{show_value(data)}: "
+            )  # it may be one, out of place
+            self._wrong(place, Wrong(f"{shown}must be a table with the keys {', '.join(keys)}"))
             return of(**{field.name: _blank(keys[field.name].kind) for field in msgspec.structs.fields(of) if field.required})
         values = {}
         for name, value in data.items():
@@ -182,7 +197,7 @@ class Reader:
 
     def _named(self, kind: Named, name: str, value: object, place: Place) -> Any:
         try:
-            upstream_name(name)
+            (kind.syntax or upstream_name)(name)
         except Wrong as wrong:
             self._wrong(place, wrong)
         return self.table(kind.of, value, place)
@@ -198,7 +213,7 @@ class Reader:
         for number, item in enumerate(value):
             try:
                 read = kind.item.read(item, self._base)
-                if read in found:
+                if any(read == other and type(read) is type(other) for other in found):  # true is not 1
                     raise Wrong(f"{show_value(item)}: is there twice")
                 found.append(read)
             except Wrong as wrong:

@@ -38,7 +38,7 @@ class Mistake:
 class Finding:
     """What a reader or a check found; it becomes a Mistake once the lines of the text are known.
 
-    `given` is another place this conclusion rests on: when that could not be read, the conclusion means nothing.
+    `given` is another place this conclusion rests on: when that (or an item of it, where it is a list) could not be read, the conclusion means nothing.
     """
 
     place: Path
@@ -53,7 +53,11 @@ class Finding:
 
     def touches(self, places: Collection[Path]) -> bool:
         """Is this about one of `places` (or something inside one or around one), or does it rest on one?"""
-        return self.given in places or any(self.place[: len(place)] == place or place[: len(self.place)] == self.place for place in places)
+        if self.given is not None and any(
+            place == self.given or (place[:-1] == self.given and isinstance(place[-1], int)) for place in places
+        ):
+            return True
+        return any(self.place[: len(place)] == place or place[: len(self.place)] == self.place for place in places)
 
 
 class ConfigErrors(StartError):

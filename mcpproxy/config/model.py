@@ -4,31 +4,24 @@
 
 `load` reads TOML by these annotations, `reference` writes docs/config.md from them. After loading every duration is a float of seconds
 and every size an int of bytes. Names are exactly the keys of the file. LATER lists keys that later versions will know: they are refused
-by name, never ignored.
+by name, never ignored. It is one file because this is the list of what can be said; who may come in and call has one of its own (policies).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Struct, field
 
 from mcpproxy.config import names
-from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Kind, Named, Size, Table, Tables, Text, Words
+from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Frequency, Key, Named, Size, Table, Tables, Text, Words
+from mcpproxy.config.policies import TABLES as POLICIES
+from mcpproxy.config.policies import Audit, Auth, Credential, Identity, Limit, Tools
+from mcpproxy.units import Rate
 
 MINUTE, HOUR = 60.0, 3600.0
 KIB, MIB = 1 << 10, 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What is known about a key beside its type and default: kind, documentation, and the default in words where no value shows it."""
-
-    kind: Kind
-    about: str
-    default: str = ""
 
 
 class CertificateFiles(Struct, frozen=True, kw_only=True):
@@ -74,6 +67,18 @@ class Tls(Struct, frozen=True, kw_only=True):
         Key(Choice('"1.2" or "1.3"', ("1.2", "1.3")), 'The oldest TLS version accepted. `"1.3"` refuses clients from before about 2019.'),
     ] = "1.2"
 
+    client_ca: Annotated[
+        str | None,
+        Key(File(), "Authorities (PEM) whose client certificates are accepted, for `[auth.NAME]` of type mtls.", "no client certificates"),
+    ] = None
+    client_cert: Annotated[
+        Literal["optional", "required"],
+        Key(
+            Choice('"optional" or "required"', ("optional", "required")),
+            "With `client_ca`: whether a client without a certificate may connect (routes may know it by other means).",
+        ),
+    ] = "optional"
+
     @property
     def files(self) -> tuple[CertificateFiles, ...]:
         """Every certificate given by files, the default one first."""
@@ -116,6 +121,23 @@ class Listen(Struct, frozen=True, kw_only=True):
             "many times slower, for when you want to know whether an oddity is ours.",
         ),
     ] = True
+    proxy_protocol: Annotated[
+        bool,
+        Key(
+            Flag(),
+            "Every connection from a trusted proxy begins with a PROXY protocol header (version 1 or 2) that says who the client is; one without it, "
+            "or from anybody else, is closed. Needs `trusted_proxies`.",
+        ),
+    ] = False
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Key(
+            Words("list of address ranges", Text("address range", names.network), bare=True),
+            "Proxies whose word about the client counts: from them the last address in `X-Forwarded-For` that is no trusted proxy is the client, and "
+            '`X-Forwarded-Proto` and `X-Forwarded-Host` are passed on. Everybody else\'s are replaced. `"unix"` is whoever comes by a unix socket.',
+            "nobody",
+        ),
+    ] = ()
     redirect: Annotated[
         Literal["https"] | None,
         Key(
@@ -199,6 +221,24 @@ class Upstream(Struct, frozen=True, kw_only=True):
     verify: Annotated[
         bool, Key(Flag(), "`false` accepts any certificate of `https` addresses. Not for networks others can touch: use `ca`.")
     ] = True
+    credential: Annotated[
+        Credential | None,
+        Key(
+            Table("table", Credential),
+            "What is shown to the server instead of the caller's credential, see `[upstream.NAME.credential]`. Without it: nothing where the route "
+            "has `auth`, else what the caller sent.",
+            "see there",
+        ),
+    ] = None
+    identity: Annotated[Identity | None, Key(Table("table", Identity), "Tell the server who calls, see `[upstream.NAME.identity]`.")] = None
+    principal_header: Annotated[
+        str | None,
+        Key(
+            Text("field name", names.header),
+            "Tell the server the caller's name in this field. A client's own field of this name is removed.",
+        ),
+    ] = None
+    cookies: Annotated[bool, Key(Flag(), "Cookies are passed on also where the route has `auth`.")] = False
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -258,6 +298,98 @@ class Route(Struct, frozen=True, kw_only=True):
         bool,
         Key(Flag(), "The proxy's own error answers have the shape of JSON-RPC errors. `false` for routes that are not MCP: plain JSON."),
     ] = True
+    auth: Annotated[
+        tuple[str, ...],
+        Key(
+            Words("name or list", Text("name", names.upstream_name), bare=True),
+            "Ways to know the caller, any of which will do: names of `[auth.NAME]`. Without it everybody may come in, and what the caller shows goes "
+            "to the server.",
+            "everybody",
+        ),
+    ] = ()
+    scopes: Annotated[
+        tuple[str, ...],
+        Key(Words("text or list", Text("text", names.words), bare=True), "OAuth scopes a token must have, all of them; else 403.", "none"),
+    ] = ()
+    public_url: Annotated[
+        str | None,
+        Key(
+            Text("URL", names.public_url),
+            "The URL clients use for this endpoint: the `resource` of its metadata (RFC 9728) and the audience of its tokens.",
+            "from `host` and `path`",
+        ),
+    ] = None
+    rate: Annotated[
+        Rate | None,
+        Key(
+            Frequency(),
+            'How often each caller (each client address, where nobody is named) may ask, like `"30/m burst 10"`. Beyond it 429.',
+        ),
+    ] = None
+    limits: Annotated[
+        tuple[str, ...],
+        Key(Words("name or list", Text("name", names.upstream_name), bare=True), "More limits: names of `[limit.NAME]`.", "none"),
+    ] = ()
+    tools: Annotated[Tools | None, Key(Table("table", Tools), "Who may call what, see `[route.tools]`.", "everybody everything")] = None
+    audit: Annotated[bool, Key(Flag(), "Calls on this route are written into the audit log, where there is one.")] = True
+    allow_from: Annotated[
+        tuple[str, ...],
+        Key(
+            Words("list of address ranges", Text("address range", names.network), bare=True),
+            "Clients outside these are answered 403.",
+            "everywhere",
+        ),
+    ] = ()
+    deny_from: Annotated[
+        tuple[str, ...],
+        Key(
+            Words("list of address ranges", Text("address range", names.network), bare=True),
+            "Clients inside these are answered 403.",
+            "none",
+        ),
+    ] = ()
+    allow_hosts: Annotated[
+        tuple[str, ...],
+        Key(
+            Words("host name or list", Text("host name", names.host), bare=True),
+            "Requests for other hosts are answered 403: protects a server on this machine or in this network from web pages that rebind their name "
+            "to it (DNS rebinding).",
+            "any host of the route",
+        ),
+    ] = ()
+    allow_origins: Annotated[
+        tuple[str, ...],
+        Key(
+            Words("origin or list", Text("origin", names.origin), bare=True),
+            'Web pages that may call: `"https://app.example.com"`, `"https://*.example.com"`, `"http://localhost:*"`, or `"*"`. A request with another '
+            "`Origin` (`null` is always another) is answered 403; one without `Origin` does not come from a web page.",
+            "not looked at",
+        ),
+    ] = ()
+    cors: Annotated[
+        bool,
+        Key(
+            Flag(),
+            "Preflights of `allow_origins` are answered here, and the answers they get may be read by their pages: the MCP header fields are "
+            "allowed and exposed. What the server says about CORS itself is replaced.",
+        ),
+    ] = False
+    security_headers: Annotated[
+        bool,
+        Key(
+            Flag(),
+            "Add `Strict-Transport-Security` (TLS listeners), `X-Content-Type-Options: nosniff` and `X-Frame-Options: DENY` to responses that do "
+            "not have them.",
+        ),
+    ] = False
+    hide_headers: Annotated[
+        tuple[str, ...],
+        Key(
+            Words("field name or list", Text("field name", names.header), bare=True),
+            'Fields that are removed from responses, like `["Server", "X-Powered-By"]`.',
+            "none",
+        ),
+    ] = ()
     upgrade: Annotated[bool, Key(Flag(), "WebSocket handshakes are passed on. With `false` the request goes on without its Upgrade.")] = (
         True
     )
@@ -339,6 +471,13 @@ class Config(Struct, frozen=True, kw_only=True):
     route: Annotated[
         tuple[Route, ...], Key(Tables("list of tables", Route), "The routes, see `[[route]]`.", "needed unless every listener redirects")
     ] = ()
+    auth: Annotated[dict[str, Auth], Key(Named("tables by name", Auth), "Ways to know who is calling, see `[auth.NAME]`.", "none")] = field(
+        default_factory=dict
+    )
+    limit: Annotated[dict[str, Limit], Key(Named("tables by name", Limit), "Limits, see `[limit.NAME]`.", "none")] = field(
+        default_factory=dict
+    )
+    audit: Annotated[Audit | None, Key(Table("table", Audit), "The audit log, see `[audit]`.", "none")] = None
     log: Annotated[Log, Key(Table("table", Log), "See `[log]`.", "its defaults")] = Log()
     limits: Annotated[Limits, Key(Table("table", Limits), "See `[limits]`.", "its defaults")] = Limits()
     health: Annotated[
@@ -369,7 +508,6 @@ class Config(Struct, frozen=True, kw_only=True):
 
 LATER: dict[type, dict[str, str]] = {
     Config: {
-        "auth": "who may call",
         "metrics": "metrics for Prometheus; until then the access log, and the counts at SIGUSR1",
         "workers": "several processes; until then one process, or several with ports of their own",
     },
@@ -379,11 +517,6 @@ LATER: dict[type, dict[str, str]] = {
         "command": "servers started as child processes; until then start the server yourself with an HTTP transport and give its `urls`",
         "members": "several servers joined under one endpoint; until then give each its own route",
         "health": "active health checks; until then an address that refuses connections is passed over for `retry_after`",
-    },
-    Route: {
-        "auth": "who may call; until then let the servers themselves ask for credentials, or listen on loopback only",
-        "rate": "rate limits",
-        "tools": "who may call which tool",
     },
 }  # fmt: skip
 
@@ -396,4 +529,5 @@ TABLES: dict[type, str] = {
     Route: "[[route]]",
     Log: "[log]",
     Limits: "[limits]",
+    **POLICIES,
 }

@@ -11,6 +11,7 @@ import re
 from urllib.parse import urlsplit
 
 from mcpproxy.config.mistakes import Wrong, nearest
+from mcpproxy.config.regular import regular
 
 SOCKET_PATH_BYTES = 107  # sockaddr_un holds 108 bytes, one of them the final NUL
 HOST_CHARACTERS = 253  # DNS
@@ -22,6 +23,7 @@ UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 DISPUTED = re.compile(r"%(?:2f|5c|00)", re.IGNORECASE)
 SLASHES = re.compile(rb"[/\\]+")
 ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+DEFAULT_PORTS = {"https": "443", "http": "80"}
 
 
 def address(text: str) -> str:
@@ -201,3 +203,140 @@ def _punycode(name: str) -> str:
         return f': "{name.encode("idna").decode()}"'
     except UnicodeError:
         return ""
+
+
+def network(text: str) -> str:
+    """An address range: `10.0.0.0/8`, `2001:db8::/32`, or one address; or `unix`, who comes by a unix socket."""
+    if text == "unix":
+        return text
+    try:
+        found = ipaddress.ip_network(text)
+    except ValueError as error:
+        loose = text.strip("[]")
+        try:
+            hint = f': "{ipaddress.ip_network(loose, strict=False)}"'
+        except ValueError:
+            hint = ""
+        raise Wrong(f"not an address range ({error}){hint}" if hint else "not an address range, like 10.0.0.0/8 or 2001:db8::/32") from None
+    if "%" in text:
+        raise Wrong(f'an IPv6 zone means something on one machine only: "{text.partition("%")[0]}"')
+    mapped = found.network_address.ipv4_mapped if isinstance(found, ipaddress.IPv6Network) else None
+    if mapped is not None and found.prefixlen >= 96:
+        raise Wrong(f'give the IPv4 addresses themselves: "{ipaddress.ip_network((mapped, found.prefixlen - 96))}"')
+    return str(found)
+
+
+def origin(text: str) -> str:
+    """Who may call from a browser: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, or `*` for anybody.
+
+    In the words browsers use: lower case, and without the port that the scheme has by itself.
+    """
+    if text == "*":
+        return text
+    scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
+    if text.lower() == "null":
+        raise Wrong("null is what every sandboxed page and local file says: it is never let in")
+    if not separator or scheme not in DEFAULT_PORTS:
+        raise Wrong('an origin is a scheme and a host: "https://app.example.com"', ('"https://…"', '"http://…"', '"*"'))
+    if "/" in rest:
+        raise Wrong(f'an origin ends after host and port: "{scheme}://{rest.partition("/")[0]}"')
+    name, colon, digits = rest.rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "")
+    if ":" in name and not name.startswith("["):
+        raise Wrong('an IPv6 address stands in brackets: "http://[::1]:6274"')
+    if name == "*":
+        raise Wrong('every page is "*" alone; pages below a name are "https://*.example.com"')
+    name = host(name)
+    if not colon or digits == DEFAULT_PORTS[scheme]:
+        return f"{scheme}://{name}"
+    if digits != "*" and not port(digits):
+        raise Wrong("the port is a number from 1 to 65535")
+    return f"{scheme}://{name}:{digits if digits == '*' else port(digits)}"
+
+
+def https_url(text: str) -> str:
+    """A URL that is asked or named: `https://login.example.com/oauth2/token`. Plain http only for this machine."""
+    if not text.isascii() or any(character <= " " or character == "\x7f" for character in text) or "#" in text:
+        raise Wrong("a URL has no spaces, control characters, fragments or letters beyond ASCII")
+    if "@" in text:  # asked before anything is said: no message may repeat a password
+        raise Wrong("user and password do not belong into a URL")
+    try:
+        parts = urlsplit(text)
+        given = parts.port
+    except ValueError as error:
+        raise Wrong(f"not a URL: {error}") from None
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise Wrong('the scheme is missing: "https://…"', ("https://",))
+    if given == 0 or parts.netloc.endswith(":"):
+        raise Wrong("the port is a number from 1 to 65535")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise Wrong(
+            "over plain http anybody on the way could answer: https:// (http:// only for this machine: 127.0.0.1, [::1], localhost)"
+        )
+    host(f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname, wildcard=False)
+    return text
+
+
+def is_loopback(name: str) -> bool:
+    """Is this host name or address this machine, whatever a resolver says?"""
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return name.lower() == "localhost" or name.lower().endswith(".localhost")
+
+
+def header(text: str) -> str:
+    """The name of a header field."""
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", text):
+        raise Wrong("not the name of a header field")
+    return text
+
+
+def pattern(text: str) -> str:
+    """A regular expression of Python's `re`, matched against the whole value."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise Wrong(f"not a regular expression: {error}") from None
+    return text
+
+
+def whole_pattern(text: str) -> str:
+    """A regular expression that is matched against texts of callers, from end to end."""
+    regular(text)
+    return text
+
+
+def words(text: str) -> str:
+    """Any text of one line that is not empty."""
+    if not text or not text.isprintable() or len(text) > 1024:
+        raise Wrong("must be one line of text")
+    return text
+
+
+def key_set(text: str) -> str:
+    """Where a JWKS is: a URL, or `file:` and an absolute path."""
+    if not text.startswith("file:"):
+        return https_url(text)
+    if not text.startswith("file:/") or text.startswith("file://") or "\0" in text:
+        raise Wrong('a key set in a file is given by its absolute path: "file:/etc/mcpproxy/jwks.json"')
+    return text
+
+
+def folder(text: str) -> str:
+    """A folder of a server, in its own words: absolute, without a final slash."""
+    if not text.startswith("/") or "\0" in text or "\\" in text:
+        raise Wrong('a folder is given by its absolute path: "/srv/data"')
+    plain = text.rstrip("/") or "/"
+    if "//" in plain or any(segment in (".", "..") for segment in plain.split("/")):
+        raise Wrong('a folder has no "." and ".." segments and no doubled slashes')
+    return plain
+
+
+def public_url(text: str) -> str:
+    """The URL clients use for an endpoint, as it stands in tokens: scheme and host in lower case, no query, no fragment, no final slash."""
+    if "?" in text:
+        raise Wrong("the URL of an endpoint has no query")
+    parts = urlsplit(https_url(text))
+    netloc = parts.netloc.lower().removesuffix(f":{DEFAULT_PORTS[parts.scheme]}")
+    return f"{parts.scheme}://{netloc}{parts.path}".rstrip("/")

@@ -11,20 +11,24 @@ from pathlib import Path
 
 import msgspec
 
+from mcpproxy.config.kinds import Key
 from mcpproxy.config.load import keys_of
-from mcpproxy.config.model import LATER, TABLES, Config, Key
+from mcpproxy.config.model import LATER, TABLES, Config
 
 INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `python -m mcpproxy.config.reference docs/config.md` from mcpproxy/config/model.py. Change it there. -->
+<!-- Written by `python -m mcpproxy.config.reference docs/config.md` from mcpproxy/config/model.py and policies.py. Change it there. -->
 
 One TOML file says everything. `mcpproxy run -c FILE` serves it, `mcpproxy check -c FILE` reads it with the same code and names every mistake at once, with
 its path, its line and the valid choices. A key that is not known is a mistake, never ignored. `mcpproxy serve URL` needs no file.
 
 - **Durations** are texts with a unit: `"500ms"`, `"1.5s"`, `"90s"`, `"1m30s"`, `"24h"`, `"7d"`.
 - **Sizes** are texts with a unit: `"512B"`, `"32KiB"`, `"10MiB"`, `"1GiB"` (1 KiB = 1024 B).
+- **Rates** are texts: `"30/m"`, `"5/s burst 20"` (s, m, h, d).
 - **Files** with a relative name are looked for beside the configuration file. Unix sockets are given by absolute paths.
+- **Secrets** never stand in the file, only where they are found: `"env:NAME"` (a variable of the environment) or `"file:path"` (one line; readable by
+  the daemon only). They are read at the start, and nothing prints them.
 
 The smallest file that serves:
 
@@ -50,9 +54,14 @@ health = "/healthz"
 drain = "1h"
 state_dir = "/var/lib/mcpproxy"
 
-[[listen]]                              # HTTPS for the world, one certificate
+[[listen]]                              # HTTPS for the world, one certificate; programs may come with certificates of their own
 address = "0.0.0.0:443"
-tls = { cert = "/etc/mcpproxy/example.pem", key = "/etc/mcpproxy/example.key", min_version = "1.3" }
+[listen.tls]
+cert = "/etc/mcpproxy/example.pem"
+key = "/etc/mcpproxy/example.key"
+min_version = "1.3"
+client_ca = "/etc/mcpproxy/clients-ca.pem"
+client_cert = "optional"                # default
 
 [[listen]]                              # the same on IPv6, several certificates, chosen by the name the client asks for
 address = "[::]:443"
@@ -72,8 +81,53 @@ tls = { hosts = ["mcp.test"] }
 
 [[listen]]                              # for a neighbour that has done TLS already
 address = "unix:/run/mcpproxy/plain.sock"
+trusted_proxies = "unix"
 h2 = true                               # default
 h2_lane = true                          # default
+
+[[listen]]                              # for load balancers that say in a PROXY header who the client is
+address = "10.0.0.5:8080"
+proxy_protocol = true
+trusted_proxies = ["10.0.0.0/24"]
+
+[auth.keys]                             # API keys: mcpproxy key add agent-alpha
+type = "api-key"
+file = "/etc/mcpproxy/keys.jsonl"
+headers = ["Authorization", "X-API-Key"]  # default
+roles = ["agents"]
+
+[auth.corp]                             # OAuth access tokens that are signed
+type = "jwt"
+issuer = "https://login.example.com"
+audience = ["https://mcp.example.com/mcp"]
+jwks = "https://login.example.com/keys"
+algorithms = ["RS256", "ES256"]
+skew = "30s"                            # default
+ca = "/etc/mcpproxy/internal-ca.pem"
+private = true                          # its address is one of our network
+name_claim = "sub"                      # default
+roles_claim = "realm_access.roles"
+
+[auth.opaque]                           # OAuth access tokens that the issuer is asked about
+type = "introspection"
+issuer = "https://tokens.example.com"
+introspection = "https://tokens.example.com/introspect"
+client_id = "mcpproxy"
+client_secret = "env:TOKENS_SECRET"
+cache = "60s"                           # default
+
+[auth.machines]                         # client certificates
+type = "mtls"
+name_from = "dns"                       # default
+
+[limit.searches]
+per = ["principal", "tool"]
+rate = "60/m burst 20"
+daily = 5000
+
+[limit.sessions]
+per = "principal"
+concurrent = 16
 
 [upstream.search]                       # two copies of one server
 urls = ["http://127.0.0.1:8000", "http://127.0.0.1:8001"]
@@ -86,14 +140,49 @@ queue = 100
 queue_timeout = "5s"                    # default
 host = "upstream"                       # default
 retry_after = "10s"
+principal_header = "X-MCP-User"
+cookies = true
+
+[upstream.search.identity]              # who calls, signed
+header = "X-MCP-Identity"               # default
+audience = "search"
+issuer = "https://mcp.example.com"
+lifetime = "60s"                        # default
 
 [upstream.remote]                       # a server elsewhere, with a private authority
 urls = ["https://tools.internal.example.com"]
 ca = "/etc/mcpproxy/internal-ca.pem"
 verify = true                           # default
 
+[upstream.remote.credential]            # a token for each caller, in exchange for the caller's own
+type = "token-exchange"
+token_url = "https://login.example.com/token"
+client_id = "mcpproxy"
+client_secret = "file:/etc/mcpproxy/remote.secret"
+scope = "tools:call"
+resource = "https://tools.internal.example.com/mcp"
+audience = "tools"
+private = true
+ca = "/etc/mcpproxy/internal-ca.pem"
+
 [upstream.files]
 urls = ["unix:/run/files-server.sock"]
+
+[upstream.files.credential]             # a fixed key
+type = "header"
+header = "X-API-Key"
+value = "file:/etc/mcpproxy/files.key"
+
+[upstream.cloud]
+urls = ["https://bedrock-agentcore.eu-central-1.amazonaws.com"]
+
+[upstream.cloud.credential]             # AWS signatures
+type = "sigv4"
+region = "eu-central-1"
+service = "bedrock-agentcore"
+access_key = "env:AWS_ACCESS_KEY_ID"
+secret_key = "env:AWS_SECRET_ACCESS_KEY"
+session_token = "env:AWS_SESSION_TOKEN"
 
 [[route]]
 host = "mcp.example.com"
@@ -103,6 +192,36 @@ idle_timeout = "24h"                    # default
 max_body = "20MiB"
 sse_keepalive = "15s"
 mcp = true                              # default
+auth = ["keys", "corp", "opaque", "machines"]
+scopes = "mcp:call"
+public_url = "https://mcp.example.com/mcp"
+rate = "300/m burst 100"
+limits = ["searches", "sessions"]
+audit = true                            # default
+allow_origins = ["https://app.example.com", "http://localhost:*"]
+cors = true
+security_headers = true
+hide_headers = ["Server", "X-Powered-By"]
+
+[route.tools]
+read_only = false                       # default
+shadow = false                          # default
+trust_headers = false                   # default
+peek = "1MiB"                           # default
+
+[[route.tools.allow]]
+who = ["role:agents", "scope:search"]
+methods = ["tools/call", "prompts/get"]
+tools = "search_*"
+[route.tools.allow.args]
+language = { one_of = ["de", "en"], optional = true }
+query = { matches = "[^*]*", max_length = 200 }
+limit = { min = 1, max = 100, optional = true }
+folder = { inside = "/srv/data" }
+
+[[route.tools.deny]]
+tools = "search_everything"
+args = { deep = { equals = true } }
 
 [[route]]                               # /files/mcp arrives at the server as /mcp
 host = ["mcp.example.com", "*.files.example.com"]
@@ -110,9 +229,27 @@ path = "/files"
 strip_prefix = true
 upgrade = false
 upstream = "files"
+allow_from = ["10.0.0.0/8", "2001:db8::/32", "unix"]
+deny_from = "10.9.0.0/16"
+allow_hosts = ["mcp.example.com", "team.files.example.com"]
+
+[[route]]
+path = "/cloud"
+upstream = "cloud"
+auth = "keys"
 
 [[route]]                               # any other host and path
 upstream = "remote"
+auth = "corp"
+
+[audit]
+file = "/var/log/mcpproxy/audit.log"
+fsync = "second"                        # default
+when_full = "count"                     # default
+checkpoint = "5m"                       # default
+reveal = ["path", "search_*.query"]
+redact = ["[0-9]{2}-[A-Z]{4}"]
+anomalies = true
 
 [log]
 access = "/var/log/mcpproxy/access.log"

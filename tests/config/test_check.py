@@ -41,6 +41,9 @@ def listeners(*addresses: str) -> str:
             'host "a.example"',
         ),
         (with_route("strip_prefix = true"), "route[0].strip_prefix", 7, "nothing to strip"),
+        (with_route('limits = "cals"\n[limit.calls]\nrate = "1/s"'), "route[0].limits[0]", 7, 'did you mean "calls"?'),
+        (with_route('limits = ["calls"]'), "route[0].limits[0]", 7, "add [limit.calls]"),
+        (GOOD + "[limit.calls]\nper = []\n", "limit.calls", 7, "limits nothing"),
         (GOOD + '[limits]\ntarget = "32KiB"\n', "limits.target", 8, "smaller than limits.head"),
     ],
 )
@@ -83,6 +86,7 @@ def test_what_works_is_taken(text: str) -> None:
         (with_upstream('response_timeout = "1s"'), "upstream.search.response_timeout", "is the unit right?"),
         (with_upstream('host = "kep"'), "upstream.search.host", 'did you mean "keep"?'),
         (with_route('sse_keepalive = "0.5s"'), "route[0].sse_keepalive", "is the unit right?"),
+        (with_route("tools = { read_only = true }"), "route[0].tools", "every call is denied"),
         (with_route('idle_timeout = "24s"'), "route[0].idle_timeout", "is the unit right?"),
         ('health = "/"\n' + GOOD, "route[0].path", "answered by the health check"),
     ],
@@ -106,6 +110,8 @@ def test_the_unwise_is_taken_with_a_warning(text: str, path: str, said: str) -> 
         + '[[listen]]\naddress = "0.0.0.0:80"\nredirect = "https"\n',
         with_upstream('host = "api.example"\nca = "/ca.pem"').replace("http://127", "https://127"),
         with_route('sse_keepalive = "15s"'),
+        with_route("tools = { read_only = true, allow = [{}] }"),
+        with_route("tools = { shadow = true }"),
     ],
 )
 def test_the_usual_has_no_warnings(text: str) -> None:

@@ -9,7 +9,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
 
 from mcpproxy.config.load import Loaded, read
-from tests.config.samples import GOOD, with_listen, with_upstream
+from mcpproxy.config.policies import Auth
+from mcpproxy.errors import StartError
+from mcpproxy.policy import keyring
+from mcpproxy.policy.apikey import ApiKeys
+from tests.config.samples import GOOD, with_listen, with_route, with_upstream
 from tests.support.certs import Certificate, make_certificate
 
 
@@ -136,5 +140,116 @@ def test_warnings_pass_over_what_cannot_be_read() -> None:
     assert tls("/none.pem", "/none.key").file_warnings(0) == []
 
 
+# -- API keys ---------------------------------------------------------------------------------------------------------------------------------
+
+NOW, DAY = 1_800_000_000.0, 86_400.0
+
+
+def with_keys(file: Path) -> Loaded:
+    return read(with_route(f'auth = "keys"\n[auth.keys]\ntype = "api-key"\nfile = "{file}"'))
+
+
+def make_keys(file: Path, **days: float | None) -> None:
+    """A key for each name, that ends in so many days."""
+    with keyring.changing(str(file)) as entries:
+        for name, life in days.items():
+            keyring.add(entries, name, roles=(), now=NOW - 100 * DAY, expires=None if life is None else NOW + life * DAY)
+
+
+def test_keys_that_were_never_made_are_named_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    assert said(with_keys(file)) == [f"line 10: auth.keys.file: {file}: No such file or directory; `mcpproxy key add NAME` makes it"]
+    make_keys(file, alpha=None)
+    assert said(with_keys(file)) == []
+    assert with_keys(file).file_warnings(NOW) == []
+
+
+def test_keys_that_cannot_be_used_are_named_before_the_start(tmp_path: Path) -> None:
+    file, pipe = tmp_path / "keys", tmp_path / "pipe"
+    file.write_text("\nhello\n")
+    os.mkfifo(pipe)
+    assert said(with_keys(file)) == [f"line 10: auth.keys.file: {file}: line 2: not a JSON object"]
+    assert said(with_keys(tmp_path)) == [f"line 10: auth.keys.file: {tmp_path}: is no file"]
+    assert said(with_keys(pipe)) == [f"line 10: auth.keys.file: {pipe}: is no file"]
+    assert said(with_keys(file / "x")) == [f"line 10: auth.keys.file: {file}/x: Not a directory"]
+    file.write_text("")
+    file.chmod(0o602)
+    assert "everybody on this machine may write to it" in said(with_keys(file))[0]
+
+
+def test_what_check_says_of_keys_the_start_says_too(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("hello\n")
+    with pytest.raises(StartError) as caught:
+        ApiKeys("keys", Auth(type="api-key", file=str(file)))
+    assert said(with_keys(file)) == [f"line 10: auth.keys.file: {caught.value.message}"]
+
+
+def test_keys_others_may_touch_are_unwise(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    make_keys(file, alpha=None)
+    for mode, words in [
+        (0o600, []),
+        (0o640, []),
+        (0o644, ["everybody on this machine may read it; chmod o-r"]),
+        (0o660, ["its group may write to it"]),
+    ]:
+        file.chmod(mode)
+        found = [warning.message for warning in with_keys(file).file_warnings(NOW)]
+        assert len(found) == len(words)
+        assert all(part in whole for part, whole in zip(words, found, strict=True))
+
+
+def test_keys_that_end_soon_or_are_all_gone_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    make_keys(file, alpha=3.5, beta=20, gamma=-1, delta=None)
+    assert [warning.message for warning in with_keys(file).file_warnings(NOW)] == [
+        f"{file}: the key of alpha expires in 3 days; mcpproxy key rotate alpha"
+    ]
+    with keyring.changing(str(file)) as entries:
+        keyring.rotate(entries, "alpha", now=NOW, grace=DAY, expires=NOW + 90 * DAY)
+    assert with_keys(file).file_warnings(NOW) == []
+    with keyring.changing(str(file)) as entries:
+        for name in ("alpha", "beta", "delta"):
+            keyring.revoke(entries, name, now=NOW)
+    (warning,) = with_keys(file).file_warnings(NOW)
+    assert "no key in it is valid: nobody comes in by it" in warning.message
+    file.unlink()
+    assert with_keys(file).file_warnings(NOW) == []
+
+
+def test_authorities_of_clients_are_looked_at(certificate: Certificate, tmp_path: Path) -> None:
+    pair = f'cert = "{certificate.cert}", key = "{certificate.key}"'
+    assert said(read(with_listen(f'tls = {{ {pair}, client_ca = "{certificate.cert}" }}'))) == []
+    broken = tmp_path / "ca.pem"
+    broken.write_text("hello")
+    assert said(read(with_listen(f'tls = {{ {pair}, client_ca = "{broken}" }}'))) == [
+        f"line 3: listen[0].tls.client_ca: {broken}: no certificate in PEM"
+    ]
+
+
 def expiry(made: Certificate) -> float:
     return x509.load_pem_x509_certificate(Path(made.cert).read_bytes()).not_valid_after_utc.timestamp()
+
+
+def test_authorities_and_key_sets_of_issuers_are_looked_at(certificate: Certificate, tmp_path: Path) -> None:
+    def auth(ca: str | Path, keys: str | Path) -> Loaded:
+        text = f'[auth.corp]\ntype = "jwt"\nissuer = "https://login.example"\nca = "{ca}"\njwks = "file:{keys}"\n'
+        return read(with_route('host = "a.test"\nauth = "corp"') + text)
+
+    assert said(auth(certificate.cert, certificate.cert)) == []
+    none = tmp_path / "none"
+    assert said(auth(certificate.cert, none)) == [f"line 13: auth.corp.jwks: {none}: No such file or directory"]
+    assert said(auth(none, certificate.cert)) == [f"line 12: auth.corp.ca: {none}: No such file or directory"]
+    assert "no certificate in PEM" in said(auth(certificate.key, certificate.cert))[0]
+
+
+def test_authorities_of_token_endpoints_are_looked_at(certificate: Certificate, tmp_path: Path) -> None:
+    def credential(ca: str | Path) -> Loaded:
+        text = 'credential = { type = "client-credentials", token_url = "https://a.test", client_id = "u", client_secret = "file:%s", ca = "%s" }'
+        return read(with_upstream(text % (secret, ca)))
+
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    assert said(credential(certificate.cert)) == []
+    assert said(credential(tmp_path / "none")) == [f"line 5: upstream.search.credential.ca: {tmp_path}/none: No such file or directory"]

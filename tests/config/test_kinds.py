@@ -6,6 +6,7 @@ import pytest
 
 from mcpproxy.config import kinds, names
 from mcpproxy.config.mistakes import Wrong
+from mcpproxy.units import Rate
 
 WORDS = kinds.Choice("word", ("stdout", "stderr"))
 LOG = kinds.File("file", ("stdout", "off"))
@@ -26,6 +27,18 @@ LOG = kinds.File("file", ("stdout", "off"))
         (kinds.Text("path", names.path), "/mcp", "/mcp"),
         (kinds.File(), "a.pem", "/etc/m/a.pem"),
         (kinds.File(), "/a.pem", "/a.pem"),
+        (kinds.Secret(), "env:TOKENS_SECRET", "env:TOKENS_SECRET"),
+        (kinds.Secret(), "file:a.secret", "file:/etc/m/a.secret"),
+        (kinds.Secret(), "file:/run/a.secret", "file:/run/a.secret"),
+        (kinds.Frequency(), "30/m", Rate(30, 60.0)),
+        (kinds.Frequency(), "5/s burst 20", Rate(5, 1.0, 20)),
+        (kinds.Number(), -1.5, -1.5),
+        (kinds.Number(), 0, 0),
+        (kinds.Number(), (1 << 63) - 1, (1 << 63) - 1),
+        (kinds.Scalar(), "", ""),
+        (kinds.Scalar(), True, True),
+        (kinds.Scalar(), 1, 1),
+        (kinds.Scalar(), 1.0, 1.0),
         (LOG, "off", "off"),
         (LOG, "./log", "/etc/m/./log"),
     ],
@@ -66,6 +79,20 @@ def test_taken(kind: kinds.Kind, value: object, read: object) -> None:
         (kinds.File(), "~/a.pem", "give the whole path"),
         (LOG, "~/access.log", "give the whole path"),
         (kinds.File(), 1, "name of a file"),
+        (kinds.Frequency(), "30", '"30": a rate is'),
+        (kinds.Frequency(), "30/m burst", "a rate is"),
+        (kinds.Frequency(), "0/m", "a rate is"),
+        (kinds.Frequency(), "30/y", "a rate is"),
+        (kinds.Frequency(), 30, "30: a rate is"),
+        (kinds.Number(), "1", '"1": must be a number'),
+        (kinds.Number(), True, "must be a number"),
+        (kinds.Number(), float("inf"), "must be a number"),
+        (kinds.Number(), float("nan"), "must be a number"),
+        (kinds.Number(), 1 << 63, "must be a number"),
+        (kinds.Scalar(), [1], "must be a text, a number, true or false"),
+        (kinds.Scalar(), {"a": 1}, "a table: must be"),
+        (kinds.Scalar(), float("nan"), "must be a text"),
+        (kinds.Scalar(), -(1 << 63) - 1, "must be a text"),
         (LOG, "sdtout", 'did you mean "stdout"'),
         (LOG, "access.log", 'a path with a "/"'),
     ],
@@ -77,7 +104,18 @@ def test_refused(kind: kinds.Kind, value: object, said: str) -> None:
 
 
 def test_numbers_too_long_to_print_are_refused_too() -> None:
-    for kind in (kinds.Count(), kinds.Duration(), kinds.Size(), kinds.Flag(), WORDS, LOG):
+    for kind in (
+        kinds.Count(),
+        kinds.Duration(),
+        kinds.Size(),
+        kinds.Flag(),
+        kinds.Number(),
+        kinds.Scalar(),
+        kinds.Frequency(),
+        kinds.Secret(),
+        WORDS,
+        LOG,
+    ):
         with pytest.raises(Wrong):
             kind.read(1 << 100_000, "")
 
@@ -94,6 +132,31 @@ def test_a_password_is_not_repeated() -> None:
     assert "secret" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "hunter2",
+        "",
+        "env:",
+        "env:hunter 2",
+        "env:2hunter",
+        "file:",
+        "file:~/hunter2",
+        "file:hunter2\0",
+        "ENV:hunter2",
+        5,
+        True,
+        ["hunter2"],
+    ],
+)
+def test_what_stands_for_a_secret_is_never_repeated(value: object) -> None:
+    with pytest.raises(Wrong) as caught:
+        kinds.Secret().read(value, "/etc/m")
+    assert caught.value.choices == ('"env:NAME"', '"file:path"')
+    assert "hunter" not in caught.value.message
+    assert "not shown" in caught.value.message
+
+
 def test_without_a_directory_relative_names_stay() -> None:
     assert kinds.File().read("a.pem", "") == "a.pem"
 
@@ -107,6 +170,9 @@ def test_without_a_directory_relative_names_stay() -> None:
         (kinds.Count(), 32, "32"),
         (kinds.Flag(), True, "true"),
         (WORDS, "stdout", '"stdout"'),
+        (kinds.Frequency(), Rate(30, 60.0, 10), '"30/m burst 10"'),
+        (kinds.Frequency(), None, "not set"),
+        (kinds.Secret(), None, "not set"),
         (kinds.File(), None, "not set"),
         (kinds.Words("list", WORDS), (), "not set"),
         (kinds.Words("list", WORDS), ("a", "b"), '["a", "b"]'),

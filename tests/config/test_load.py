@@ -26,7 +26,7 @@ def test_the_smallest_file() -> None:
 
 def test_units_lists_and_tables_arrive_as_the_model_has_them() -> None:
     config = load(EXAMPLE)
-    search, files, rest = config.route
+    search, files, _, rest = config.route
     assert (search.max_body, search.sse_keepalive, search.host) == (20 << 20, 15.0, ("mcp.example.com",))
     assert files.host == ("mcp.example.com", "*.files.example.com")
     assert rest.host == ()
@@ -112,10 +112,8 @@ def test_unknown_keys_come_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        (GOOD + '[auth.keys]\ntype = "api-key"\n', "auth"),
-        (with_route('auth = ["keys"]'), "route[0].auth"),
-        (with_route('rate = "30/m burst 10"'), "route[0].rate"),
-        (with_route("[route.tools]\nallow = []"), "route[0].tools"),
+        ("metrics = true\n" + GOOD, "metrics"),
+        ("workers = 4\n" + GOOD, "workers"),
         (with_upstream('health = { path = "/health", every = "5s" }'), "upstream.search.health"),
         (with_upstream('command = ["npx"]'), "upstream.search.command"),
         (with_upstream('members = ["a"]'), "upstream.search.members"),
@@ -287,3 +285,43 @@ def test_any_change_of_the_text_is_loaded_or_refused(other: str, start: int, len
 def test_data_written_by_the_test_rig_is_read() -> None:
     """tests/support/toml writes what this reads."""
     assert load(write_toml(tomllib.loads(GOOD))) == load(GOOD)
+
+
+def test_arguments_of_tools_have_any_name() -> None:
+    rule = 'tools = { allow = [{ args = { "$filter" = { one_of = [1, true, "1"] }, "a b" = {}, _x.max = 1 } }] }'
+    (allow,) = tools.allow if (tools := load(with_route(rule)).route[0].tools) else ()
+    assert list(allow.args) == ["$filter", "a b", "_x"]
+    assert allow.args["$filter"].one_of == (1, True, "1")
+    assert "is there twice" in str(only(with_route(rule.replace("true", "1"))))
+
+
+def test_patterns_for_texts_of_callers_are_those_that_are_never_slow() -> None:
+    rule = 'tools = {{ allow = [{{ args = {{ x = {{ matches = "{}" }} }} }}] }}'
+    assert load(with_route(rule.format("(a+)+b")))
+    for wrong, said in (("(a", "not a regular expression"), ("(?=a)a", "looking ahead"), ("(a)\\\\1", "back references")):
+        assert said in str(only(with_route(rule.format(wrong))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        with_upstream('credential = "hunter2"'),
+        with_upstream('credential = ["hunter2"]'),
+        with_upstream('credential = { type = "header", value = "hunter2" }'),
+        with_upstream('credential = { type = "header", value = ["hunter2"] }'),
+        with_upstream('credential = { type = "header", value = "env:hunter2-" }'),
+        with_upstream('credential = { type = "header", value = "Bearer hunter2", client_secret = "hunter2" }'),
+        with_upstream('credential = { type = "header", valu = "hunter2" }'),
+        with_upstream('credential = { type = "header", value = "hun\nter2" }'),
+        with_upstream('credential = { type = "sigv4", access_key = "hunter2", secret_key = "hunter2", session_token = "hunter2" }'),
+        with_upstream('credential = { type = "client-credentials", token_url = "https://me:hunter2@login.example" }'),
+        with_upstream('credential = { type = "client-credentials", token_url = "me:hunter2@login.example:0" }'),
+        with_route('auth = "a"\n[auth]\na = "hunter2"'),
+        with_route('auth = "a"\n[auth.a]\ntype = "introspection"\nclient_secret = "hunter2"'),
+        with_route('auth = "a"\n[auth.a]\ntype = "jwt"\nissuer = "https://me:hunter2@login.example"'),
+    ],
+)
+def test_a_secret_that_stands_in_the_file_is_not_repeated(text: str) -> None:
+    found = mistakes(text)
+    assert found
+    assert "hunter2" not in "\n".join(map(str, found))

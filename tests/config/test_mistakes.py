@@ -69,3 +69,5 @@ def test_a_finding_about_what_is_already_wrong_is_recognised() -> None:
     assert Finding(("listen", 0), "").touches(wrong)
     assert Finding(("route", 0, "upstream"), "", given=("upstream",)).touches(wrong)
     assert not Finding(("listen", 1), "").touches(wrong)
+    assert Finding(("a",), "", given=("b",)).touches({("b", 1)}), "an item of a list"
+    assert not Finding(("a",), "", given=("b",)).touches({("b", "c")}), "another table of that name"

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from mcpproxy.config.kinds import Words
 from mcpproxy.config.load import keys_of
 from mcpproxy.config.model import LATER, TABLES, CertificateFiles, Config, Listen, Route, Tls, Upstream, default_state_dir
 
@@ -34,7 +35,8 @@ def test_every_default_is_what_its_kind_would_read(table: type, field: msgspec.s
     if field.required or key.default or field.default in (None, msgspec.NODEFAULT):
         return
     shown = key.kind.show(field.default)
-    read = key.kind.read(tomllib.loads(f"x = {shown}")["x"], "")
+    value = tomllib.loads(f"x = {shown}")["x"]
+    read = tuple(key.kind.item.read(each, "") for each in value) if isinstance(key.kind, Words) else key.kind.read(value, "")
     assert (read, type(read)) == (field.default, type(field.default))
 
 

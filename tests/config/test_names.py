@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mcpproxy.config import names
 from mcpproxy.config.mistakes import Wrong
 from mcpproxy.http.target import is_authority
+from mcpproxy.policy.resource import canonical
 
 
 @pytest.mark.parametrize(
@@ -240,6 +241,220 @@ def test_generous_paths(raw: bytes, read: bytes) -> None:
     assert read == names.generous_path(raw)
 
 
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
+        ("192.0.2.1", "192.0.2.1/32"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("2001:DB8:0::/32", "2001:db8::/32"),
+        ("::1", "::1/128"),
+        ("::/0", "::/0"),
+        ("unix", "unix"),
+    ],
+)
+def test_networks(text: str, normal: str) -> None:
+    assert normal == names.network(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "like 10.0.0.0/8"),
+        ("10", "like 10.0.0.0/8"),
+        ("10.0.0.1/8", '"10.0.0.0/8"'),
+        ("2001:db8::1/32", '"2001:db8::/32"'),
+        ("10.0.0.0/33", "like 10.0.0.0/8"),
+        ("10.0.0.0-10.0.0.9", "like 10.0.0.0/8"),
+        ("example.com", "like 10.0.0.0/8"),
+        ("[::1]", '"::1/128"'),
+        ("010.0.0.1", "like 10.0.0.0/8"),
+        ("fe80::1%eth0", "zone"),
+        ("::ffff:10.0.0.1", '"10.0.0.1/32"'),
+        ("::ffff:10.0.0.0/104", '"10.0.0.0/8"'),
+        ("UNIX", "like 10.0.0.0/8"),
+    ],
+)
+def test_networks_refused(text: str, said: str) -> None:
+    refused(names.network, text, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("*", "*"),
+        ("https://app.example.com", "https://app.example.com"),
+        ("HTTPS://App.Example.COM", "https://app.example.com"),
+        ("https://app.example.com:443", "https://app.example.com"),
+        ("http://app.example.com:80", "http://app.example.com"),
+        ("http://app.example.com:443", "http://app.example.com:443"),
+        ("https://app.example.com:08443", "https://app.example.com:8443"),
+        ("https://*.example.com", "https://*.example.com"),
+        ("https://*.example.com:*", "https://*.example.com:*"),
+        ("http://localhost:*", "http://localhost:*"),
+        ("http://[::1]:6274", "http://[::1]:6274"),
+        ("http://[0::1]", "http://[::1]"),
+        ("http://127.0.0.1:6274", "http://127.0.0.1:6274"),
+    ],
+)
+def test_origins(text: str, normal: str) -> None:
+    assert normal == names.origin(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "a scheme and a host"),
+        ("app.example.com", "a scheme and a host"),
+        ("null", "never let in"),
+        ("NULL", "never let in"),
+        ("ftp://a.test", "a scheme and a host"),
+        ("https:/a.test", "a scheme and a host"),
+        ("https://a.test/", 'ends after host and port: "https://a.test"'),
+        ("https://a.test:443/x", 'ends after host and port: "https://a.test:443"'),
+        ("https://", "empty"),
+        ("https://*", '"*" alone'),
+        ("https://*:8443", '"*" alone'),
+        ("https://a.*.test", "one"),
+        ("https://a.test.", "without the final dot"),
+        ("https://a.test:", "is not a port"),
+        ("https://a.test:0", "1 to 65535"),
+        ("https://a.test:x", "is not a port"),
+        ("https://b\u00fccher.example", "xn--bcher-kva.example"),
+        ("https://me@a.test", "not a host name"),
+        ("https://2001:db8::1", "in brackets"),
+    ],
+)
+def test_origins_refused(text: str, said: str) -> None:
+    refused(names.origin, text, said)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://login.example.com",
+        "https://login.example.com/realms/a",
+        "https://login.example/?a=b",
+        "http://127.0.0.1:9000/x",
+        "http://[::1]",
+        "http://localhost:1",
+    ],
+)
+def test_urls_that_are_asked(text: str) -> None:
+    assert text == names.https_url(text)
+    assert text == names.key_set(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the scheme is missing"),
+        ("login.example.com", "the scheme is missing"),
+        ("ftp://login.example.com", "the scheme is missing"),
+        ("https://", "the scheme is missing"),
+        ("https:///path", "the scheme is missing"),
+        ("http://login.example.com", "over plain http"),
+        ("http://10.0.0.1", "over plain http"),
+        ("http://127.0.0.1.evil.test", "over plain http"),
+        ("https://me:secret@login.example.com", "user and password"),
+        ("https://me:secret@login.example.com:x", "user and password"),
+        ("https://login.example.com:0", "1 to 65535"),
+        ("https://login.example.com:", "1 to 65535"),
+        ("https://login.example.com:x", "not a URL"),
+        ("https://login.example.com#f", "fragments"),
+        ("https://login example.com", "no spaces"),
+        ("https://login.example.com/\r\nX: y", "no spaces"),
+        ("https://b\u00fccher.example", "beyond ASCII"),
+        ("https://*.example.com", "no wildcard"),
+        ("https://[::1", "not a URL"),
+    ],
+)
+def test_urls_that_are_asked_refused(text: str, said: str) -> None:
+    refused(names.https_url, text, said)
+
+
+def test_a_key_set_may_be_a_file() -> None:
+    assert names.key_set("file:/etc/mcpproxy/jwks.json") == "file:/etc/mcpproxy/jwks.json"
+    for text in ("file:jwks.json", "file:", "file://etc/jwks.json", "file:/a\0b"):
+        refused(names.key_set, text, "absolute path")
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("https://mcp.example.com/mcp", "https://mcp.example.com/mcp"),
+        ("https://mcp.example.com/", "https://mcp.example.com"),
+        ("HTTPS://MCP.Example.com:443/Mcp/", "https://mcp.example.com/Mcp"),
+        ("https://mcp.example.com:8443/mcp", "https://mcp.example.com:8443/mcp"),
+        ("http://localhost:8000/mcp", "http://localhost:8000/mcp"),
+    ],
+)
+def test_public_urls(text: str, normal: str) -> None:
+    """As clients write them (RFC 8707 and the MCP specification: lower case)."""
+    assert normal == names.public_url(text)
+    assert normal == canonical(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("https://a.test/mcp?x", "no query"), ("http://a.test", "over plain http"), ("a.test/mcp", "scheme")]
+)
+def test_public_urls_refused(text: str, said: str) -> None:
+    refused(names.public_url, text, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"), [("/srv/data", "/srv/data"), ("/srv/data//", "/srv/data"), ("/", "/"), ("/a b/\u00e9", "/a b/\u00e9")]
+)
+def test_folders(text: str, normal: str) -> None:
+    assert normal == names.folder(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "absolute"),
+        ("srv", "absolute"),
+        ("/a\\b", "absolute"),
+        ("/a\0", "absolute"),
+        ("/a//b", "doubled"),
+        ("/a/../b", '".."'),
+        ("/.", '".."'),
+    ],
+)
+def test_folders_refused(text: str, said: str) -> None:
+    refused(names.folder, text, said)
+
+
+def test_patterns_words_and_fields() -> None:
+    assert names.pattern("[0-9]+(?=x)") == "[0-9]+(?=x)"
+    refused(names.pattern, "(a", "not a regular expression")
+    refused(names.pattern, "a**", "not a regular expression")
+    assert names.words("two words") == "two words"
+    for text in ("", "a\nb", "a\0", "a" * 1025):
+        refused(names.words, text, "one line of text")
+    assert names.header("X-API-Key") == "X-API-Key"
+    for text in ("", "a b", "a:", "\u00e9", "a\n", "a" * 65):
+        refused(names.header, text, "not the name of a header field")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("127.0.0.9", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("A.localhost", True),
+        ("10.0.0.1", False),
+        ("localhost.evil.test", False),
+        ("", False),
+    ],
+)
+def test_this_machine(name: str, ours: bool) -> None:
+    assert names.is_loopback(name) is ours
+
+
 READERS: list[Callable[[str], str]] = [
     names.address,
     names.url,
@@ -248,6 +463,11 @@ READERS: list[Callable[[str], str]] = [
     names.path,
     names.socket_path,
     names.upstream_name,
+    names.network,
+    names.origin,
+    names.https_url,
+    names.public_url,
+    names.header,
 ]
 LIKELY = st.text(alphabet="htps:/[]*.%0123456789abcdef?#@ -_é\0\n", max_size=30)
 
