@@ -1,0 +1,1 @@
+"""The messages of the Model Context Protocol, as far as an intermediary must read them. Sans-io."""
