@@ -1,1 +1,1 @@
-"""Descriptors: sockets, TLS, timers, names. Knows no HTTP."""
+"""Descriptors: sockets, TLS, timers, names. Knows no HTTP, but for the small client of `fetch`."""

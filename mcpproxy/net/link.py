@@ -13,6 +13,7 @@ Both sides of the proxy are Links: a Downstream (edge/downstream) towards the cl
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
@@ -26,6 +27,9 @@ from mcpproxy.net.timers import NOT_ARMED, Wheel
 READ = 65536  # bytes per read, and so the most that is ever kept for a peer that does not take them
 RECORD = 16384  # bytes: the most one TLS record carries (RFC 8446 §5.1)
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+NO_SOCKET: Any = type(
+    "NoSocket", (), {"close": staticmethod(lambda: None)}
+)()  # what a link is left with when its socket goes on to another one
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -57,6 +61,13 @@ class Link:
             self.recv, self.send = sock.recv, sock.send
 
     # -- reading ---------------------------------------------------------------------------------------------------------------------
+
+    def asked(self, events: int) -> int:
+        """Ask the kernel, past the loop: which of these events (or an end, or an error) are there now?"""
+        question = select.poll()
+        question.register(self.fd, events)
+        found = question.poll(0)
+        return found[0][1] if found else 0
 
     def resume(self) -> None:
         """Read from this link (again)."""

@@ -2,6 +2,9 @@
 
 TLS 1.2 and 1.3 only; for 1.2 forward-secret AEAD suites; no renegotiation, no compression; session tickets on (OpenSSL's default). The first
 certificate answers a client that names no host or an unknown one: the HTTP layer answers 421 then, which a person can read.
+
+Client certificates are asked for where a listener has authorities for them: of all its contexts alike, for what OpenSSL checks belongs to the one the
+connection began with. One that is not signed by them, not valid now, or not made for clients ends the handshake; no certificate does where it is required.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from cryptography import x509
 
 from mcpproxy.config import files
 from mcpproxy.errors import StartError
+from mcpproxy.net.authorities import name_authorities
 from mcpproxy.net.fairtls import FairSocket
 
 CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"  # TLS 1.2: Mozilla's "intermediate" list without DHE; TLS 1.3 suites are OpenSSL's own three
@@ -29,10 +33,23 @@ class Identity:
     key: str
 
 
-def server_context(identities: Sequence[Identity], minimum: str, protocols: Sequence[str]) -> ssl.SSLContext:
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The file of the authorities that sign the certificates of clients, and whether every client must have one."""
+
+    ca: str
+    required: bool = False
+
+
+def server_context(
+    identities: Sequence[Identity], minimum: str, protocols: Sequence[str], clients: Clients | None = None
+) -> ssl.SSLContext:
     """The context of a listener. Raises StartError naming the file that is missing, unreadable, broken or does not match."""
     contexts = [_one_context(identity, minimum, protocols) for identity in identities]
     first = contexts[0]
+    if clients is not None:
+        for context in contexts:
+            _ask_for_certificates(context, clients)
     if len(contexts) > 1:
         exact: dict[str, ssl.SSLContext] = {}
         for identity, context in zip(identities, contexts, strict=True):
@@ -74,6 +91,17 @@ def certificate_names(cert: str) -> list[str]:
         return []
     found = names.get_values_for_type(x509.DNSName) + [str(a) for a in names.get_values_for_type(x509.IPAddress)]
     return [name.lower() for name in found]
+
+
+def _ask_for_certificates(context: ssl.SSLContext, clients: Clients) -> None:
+    """Only the given authorities count, the system's never; one that is not a root may be given without its root."""
+    try:
+        context.load_verify_locations(clients.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"CA file {clients.ca}: {error}", "give a PEM file with the certificates of the authority") from None
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_mode = ssl.CERT_REQUIRED if clients.required else ssl.CERT_OPTIONAL
+    name_authorities(context, clients.ca)
 
 
 def _one_context(identity: Identity, minimum: str, protocols: Sequence[str]) -> ssl.SSLContext:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpproxy.http.fields import ENDS_IN_REQUEST, ENDS_IN_RESPONSE
-from mcpproxy.http.forward import render_request, render_response
+from mcpproxy.http.forward import Dress, render_request, render_response
 from mcpproxy.http.framing import CHUNKED, LENGTH
 from mcpproxy.http.head import HeadError, HeadLimits, parse_request, parse_response
 
@@ -214,3 +214,28 @@ def test_a_rendered_response_is_read_as_what_was_understood(made: bytes, close: 
         assert again.first(b"content-length") == b"%d" % head.length
     assert len(rendered.split(b"\r\n")) == len(again.fields) + 3
     assert render_response(again, close=close, client_version=version, dechunk=dechunk) == rendered, "rendering is stable"
+
+
+def dressed(dress: Dress, *fields: bytes) -> list[bytes]:
+    """The lines a client gets for these, so dressed."""
+    head = parse_response(b"\r\n".join([b"HTTP/1.1 200 OK", *fields, b"", b""]), b"GET")
+    return render_response(head, close=False, client_version=11, dechunk=False, dress=dress).split(b"\r\n")[1:-2]
+
+
+def test_what_we_say_about_caches_stands_beside_what_the_server_says() -> None:
+    """An answer that also depends on Accept-Encoding still does."""
+    dress = Dress(put=((b"Vary", b"Origin"), (b"X-Ours", b"1")))
+    assert dressed(dress, b"vary: Accept-Encoding", b"x-ours: 2", b"Content-Length: 0") == [
+        *(b"vary: Accept-Encoding", b"Content-Length: 0", b"Vary: Origin", b"X-Ours: 1")
+    ]
+
+
+def test_what_is_hidden_does_not_stand_for_what_is_added() -> None:
+    dress = Dress(add=((b"X-Frame-Options", b"DENY"),), drop=frozenset({b"x-frame-options"}))
+    assert dressed(dress, b"X-Frame-Options: ALLOWALL", b"Content-Length: 0") == [b"Content-Length: 0", b"X-Frame-Options: DENY"]
+
+
+def test_no_dress_hides_where_a_message_ends() -> None:
+    dress = Dress(drop=frozenset({b"content-length", b"transfer-encoding"}))
+    assert dressed(dress, b"Content-Length: 5") == [b"Content-Length: 5"]
+    assert dressed(dress, b"Transfer-Encoding: chunked") == [b"Transfer-Encoding: chunked"]

@@ -6,7 +6,7 @@ import pytest
 
 from mcpproxy.http import replies
 from mcpproxy.http.head import HeadLimits, parse_response
-from mcpproxy.http.replies import CONTINUE, MESSAGES, STATUS_TEXT, dated, health, redirect, reply
+from mcpproxy.http.replies import CONTINUE, MESSAGES, STATUS_TEXT, dated, health, redirect, reply, rpc_error
 from tests.house.tree import MODULES
 
 
@@ -51,6 +51,21 @@ def test_405_tells_what_is_allowed() -> None:
     assert allowed is not None
     assert b"TRACE" not in allowed
     assert b"POST" in allowed
+
+
+def test_405_can_tell_better() -> None:
+    head, _ = split(reply(405, "method-not-allowed", jsonrpc=False, close=False, extra=((b"Allow", b"GET"),)))
+    assert [value for _, name, value in parse_response(head, b"POST").fields if name == b"allow"] == [b"GET"]
+
+
+def test_a_document_of_our_own() -> None:
+    head, body = split(replies.document(b'{"a":1}', ((b"X", b"y"),), close=True))
+    parsed = parse_response(head, b"GET")
+    assert (parsed.status, parsed.length, parsed.keep_alive, parsed.first(b"x"), body) == (200, 7, False, b"y", b'{"a":1}')
+    assert parsed.first(b"content-type") == b"application/json"
+    assert replies.document(b'{"a":1}', ((b"X", b"y"),), close=True, head_only=True) == head
+    empty, nothing = split(replies.document(b"", (), close=False))
+    assert (parse_response(empty, b"OPTIONS").length, nothing) == (0, b"")
 
 
 def test_a_date_is_put_in_when_an_answer_is_sent() -> None:
@@ -120,3 +135,29 @@ def test_our_texts_are_plain() -> None:
         assert text.isascii()
         assert text.isprintable()
     assert replies.ALLOWED.isascii()
+
+
+@pytest.mark.parametrize("given", [b"0", b"-7", b'"x"', b'"\\u00e4 \\" /"', b"18446744073709551616", b"null", b""])
+def test_the_id_of_the_call_comes_back_as_it_came(given: bytes) -> None:
+    head, body = split(rpc_error(403, 403, "no", given, "some-reason", ((b"X", b"y"),), close=True))
+    parsed = parse_response(head, b"POST")
+    assert (parsed.status, parsed.length, parsed.keep_alive, parsed.first(b"x")) == (403, len(body), False, b"y")
+    assert parsed.first(b"content-type") == b"application/json"
+    assert b'"id":%b,' % (given or b"null") in body
+    assert json.loads(body) == {
+        "jsonrpc": "2.0",
+        "id": json.loads(given or b"null"),
+        "error": {"code": 403, "message": "no", "data": {"reason": "some-reason"}},
+    }
+
+
+def test_a_batch_is_answered_by_the_errors_of_its_ids() -> None:
+    told = json.loads(split(rpc_error(403, 403, "", (b"0", b'"a"'), "no-route"))[1])
+    assert [each["id"] for each in told] == [0, "a"]
+    assert {each["error"]["message"] for each in told} == {MESSAGES["no-route"]}
+    assert json.loads(split(rpc_error(400, -32600, "", (), "no-route"))[1])["id"] is None
+
+
+def test_a_json_rpc_error_is_dated_when_it_is_sent() -> None:
+    head, _ = split(rpc_error(429, 429, "", b"1", "some-reason", date=b"Sun, 06 Nov 1994 08:49:37 GMT"))
+    assert parse_response(head, b"POST").first(b"date") == b"Sun, 06 Nov 1994 08:49:37 GMT"

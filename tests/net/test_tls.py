@@ -2,16 +2,19 @@
 
 import socket
 import ssl
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mcpproxy.errors import StartError
-from mcpproxy.net.tls import Identity, certificate_names, client_context, server_context
+from mcpproxy.net.tls import Clients, Identity, certificate_names, client_context, server_context
 from tests.net.stepping import DEADLINE
-from tests.support.certs import Certificate, make_certificate
+from tests.support.certs import Authority, Certificate, make_certificate
 
 
 def identity(certificate):
@@ -110,6 +113,152 @@ def test_the_name_chooses_the_certificate(tmp_path: Path, version):
 
 def test_the_names_of_a_certificate(tmp_path: Path):
     assert ["a.example", "*.b.example", "127.0.0.1"] == certificate_names(str(make_certificate(tmp_path, "a.example", "*.B.example").cert))
+
+
+# -- certificates of clients ------------------------------------------------------------------------------------------------------------------
+
+
+def told_by(context, *command):
+    """What a program says that connects once; `{port}` stands for the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(DEADLINE)
+
+        def serve():
+            sock, _ = listening.accept()
+            sock.settimeout(DEADLINE)
+            try:
+                with context.wrap_socket(sock, server_side=True) as link:
+                    link.recv(1)
+            except OSError:
+                sock.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listening.getsockname()[1]
+        done = subprocess.run([word.format(port=port) for word in command], input=b"", check=False, capture_output=True, timeout=DEADLINE)
+        thread.join(DEADLINE)
+    return (done.stdout + done.stderr).decode()
+
+
+def shown(context, client, name="localhost"):
+    """The certificate (DER) the server sees of a client, None when it shows none; raises the server's error when it does not get in."""
+    ours, theirs = socket.socketpair()
+    seen = []
+
+    def serve():
+        ours.settimeout(DEADLINE)
+        try:
+            with context.wrap_socket(ours, server_side=True) as link:
+                seen.append(link.getpeercert(binary_form=True))
+                link.sendall(b".")
+        except OSError as error:
+            seen.append(error)
+            ours.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    theirs.settimeout(DEADLINE)
+    try:
+        with client.wrap_socket(theirs, server_hostname=name) as link:
+            link.recv(1)  # over TLS 1.3 a refusal comes after the client's handshake
+    except OSError:
+        theirs.close()
+    thread.join(DEADLINE)
+    if isinstance(seen[0], Exception):
+        raise seen[0]
+    return seen[0]
+
+
+@pytest.fixture(params=["TLSv1_2", "TLSv1_3"])
+def with_certificate(request, certificate):
+    """Makes clients that show a certificate, or none."""
+
+    def make(own=None):
+        client = trusting(certificate, minimum_version=ssl.TLSVersion[request.param], maximum_version=ssl.TLSVersion[request.param])
+        if own is not None:
+            client.load_cert_chain(own.cert, own.key)
+        return client
+
+    return make
+
+
+def asking(certificate, authority, *, required=False):
+    return server_context([identity(certificate)], "1.2", ["http/1.1"], Clients(str(authority.files.cert), required))
+
+
+def der(certificate):
+    return ssl.PEM_cert_to_DER_cert(certificate.cert.read_text())
+
+
+def test_nobody_is_asked_for_a_certificate_unless_the_listener_wants_one(certificate: Certificate, with_certificate, tmp_path):
+    own = Authority.make(tmp_path).issue(tmp_path / "own", x509.DNSName("a.example"))
+    assert shown(server_context([identity(certificate)], "1.2", []), with_certificate(own)) is None
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_good_certificate_is_seen(certificate: Certificate, with_certificate, tmp_path, required):
+    authority = Authority.make(tmp_path)
+    for usage in (None, ExtendedKeyUsageOID.CLIENT_AUTH):
+        own = authority.issue(tmp_path / "own", x509.DNSName("a.example"), usage=usage)
+        assert der(own) == shown(asking(certificate, authority, required=required), with_certificate(own))
+
+
+def test_who_has_none_comes_in_unless_it_is_required(certificate: Certificate, with_certificate, tmp_path):
+    authority = Authority.make(tmp_path)
+    assert shown(asking(certificate, authority), with_certificate()) is None
+    with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+        shown(asking(certificate, authority, required=True), with_certificate())
+
+
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("fault", ["of another authority", "its own authority", "expired", "of a server"])
+def test_a_bad_certificate_never_comes_in(certificate: Certificate, with_certificate, tmp_path, fault, required):
+    authority, other = Authority.make(tmp_path), Authority.make(tmp_path / "other")
+    own = {
+        "of another authority": lambda: other.issue(tmp_path / "own", x509.DNSName("a.example")),
+        "its own authority": lambda: make_certificate(tmp_path, "a.example"),
+        "expired": lambda: authority.issue(tmp_path / "own", x509.DNSName("a.example"), days=-1),
+        "of a server": lambda: authority.issue(tmp_path / "own", x509.DNSName("a.example"), usage=ExtendedKeyUsageOID.SERVER_AUTH),
+    }[fault]()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shown(asking(certificate, authority, required=required), with_certificate(own))
+
+
+def test_an_authority_below_a_root_stands_for_itself_alone(certificate: Certificate, with_certificate, tmp_path):
+    root = Authority.make(tmp_path, "root")
+    team, others = Authority.make(tmp_path, "team", root), Authority.make(tmp_path, "others", root)
+    context = asking(certificate, team)
+    own = team.issue(tmp_path / "own", x509.DNSName("a.example"))
+    assert der(own) == shown(context, with_certificate(own))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shown(context, with_certificate(others.issue(tmp_path / "foreign", x509.DNSName("a.example"))))
+
+
+def test_only_the_given_authorities_count(certificate: Certificate, tmp_path):
+    context = asking(certificate, Authority.make(tmp_path))
+    assert 1 == len(context.get_ca_certs())
+
+
+def test_every_certificate_of_a_listener_asks(tmp_path: Path):
+    authority = Authority.make(tmp_path)
+    first, second = make_certificate(tmp_path, "a.example"), make_certificate(tmp_path, "b.example")
+    own = authority.issue(tmp_path / "own", x509.DNSName("agent.example"))
+    context = server_context([identity(first), identity(second)], "1.2", ["http/1.1"], Clients(str(authority.files.cert), required=True))
+    for name in ("a.example", "b.example", "unknown.example"):
+        client = trusting(first, second, check_hostname=False)
+        with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+            shown(context, client, name)
+        client.load_cert_chain(own.cert, own.key)
+        assert der(own) == shown(context, client, name)
+
+
+@pytest.mark.parametrize("content", [None, "junk"])
+def test_authorities_that_cannot_be_read_are_named(certificate: Certificate, tmp_path, content):
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    with pytest.raises(StartError, match=str(file)):
+        server_context([identity(certificate)], "1.2", [], Clients(str(file)))
 
 
 # -- files that are no good -------------------------------------------------------------------------------------------------------------------
