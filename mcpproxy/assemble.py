@@ -6,16 +6,19 @@ import resource
 import secrets
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from mcpproxy.clock import clock, monotonic
-from mcpproxy.config.model import Config, Listen, Upstream
+from mcpproxy.config.model import Config, Listen, Tls, Upstream
+from mcpproxy.edge.admission import Admission, Staff
+from mcpproxy.edge.doorstep import Doorstep
 from mcpproxy.edge.downstream import Downstream, Draining, Front
 from mcpproxy.edge.multiplex import Multiplex
-from mcpproxy.edge.plan import Judge, LiveRoute, Responses
+from mcpproxy.edge.plan import Judge, LiveRoute, Variants
+from mcpproxy.edge.questions import Questions
 from mcpproxy.edge.router import Router
-from mcpproxy.edge.store import Store
+from mcpproxy.edge.shelf import Shelves
 from mcpproxy.http import replies
 from mcpproxy.http.h2 import Connection
 from mcpproxy.http.head import HeadLimits
@@ -24,18 +27,22 @@ from mcpproxy.net.listener import Address, Listener, bind
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.pages import Heap
 from mcpproxy.net.timers import TICK, Ticker, Wheel
-from mcpproxy.net.tls import Identity, client_context, server_context
+from mcpproxy.net.tls import Clients, Identity, client_context, server_context
 from mcpproxy.observe.accesslog import AccessLog
+from mcpproxy.observe.audit import AuditLog
 from mcpproxy.observe.messages import Messages
 from mcpproxy.observe.sinks import Sink
 from mcpproxy.pki import devca
+from mcpproxy.policy.headers import dress
+from mcpproxy.policy.network import Networks
+from mcpproxy.policy.present import ours
+from mcpproxy.staffing import Offices
 from mcpproxy.upstream.dial import Dial
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Pool, PoolLimits
 
 PROTOCOLS = ("h2", "http/1.1")
 RESERVED_DESCRIPTORS = 64  # log files, listeners, the loop itself, a resolver or two
-COMMON = ((False, 11, False), (False, 20, False))  # no HEAD, by HTTP/1.1 or HTTP/2: nearly all; answers to others get little of the memory
 DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
 
 
@@ -52,7 +59,10 @@ class Runtime:
     messages: Messages
     sink: Sink | None
     draining: Draining
-    links: set[Downstream | Multiplex]
+    links: set[Downstream | Multiplex | Doorstep]
+    questions: Questions
+    offices: Offices
+    staffs: list[Staff] = field(default_factory=list)
     began: float = field(default_factory=monotonic)
     fronts: list[Front] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
@@ -66,8 +76,15 @@ def assemble(config: Config, loop: EdgeLoop) -> Runtime:
     log = AccessLog(sink)
     messages = Messages(config.log.level)
     pools = {name: _pool(name, upstream, loop, wheel, messages) for name, upstream in config.upstream.items()}
-    chores: list[Callable[[float], None]] = [Heap().tick, log.tick, *(pool.tick for pool in pools.values())]
-    runtime = Runtime(loop, config, wheel, Ticker(loop, wheel, chores), pools, log, messages, sink, Draining(), set())
+    questions = Questions(loop)
+    audit = AuditLog(config.audit, config.state_dir, messages.say) if config.audit is not None else None
+    offices = Offices(config, questions, messages, audit)
+    offices.open()
+    chores: list[Callable[[float], None]] = [Heap().tick, log.tick, *(pool.tick for pool in pools.values()), offices.tick]
+    ticker = Ticker(loop, wheel, chores)
+    runtime = Runtime(loop, config, wheel, ticker, pools, log, messages, sink, Draining(), set(), questions, offices)
+    runtime.staffs = offices.staff()
+    offices.forget = partial(_forget, runtime)
     try:
         for listen in config.listen:
             _listener(listen, runtime)
@@ -101,7 +118,8 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
     config, loop = runtime.config, runtime.loop
     context = tls_context(listen, config)
     secure = context is not None
-    routes = tuple(LiveRoute(route, runtime.pools[route.upstream], config.upstream[route.upstream].host) for route in config.route)
+    networks = Networks([(route.allow_from, route.deny_from) for route in config.route], listen.trusted_proxies)
+    routes = tuple(_route(index, networks, secure, runtime) for index in range(len(config.route)))
     limits = config.limits
     heads = max((len(live.pool.authorities) for live in routes), default=1)  # that a plan holds: one for each address of its upstream
     judge = Judge(
@@ -109,10 +127,8 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         routes=routes,
         limits=HeadLimits(head=limits.head, target=limits.target, fields=limits.fields),
         scheme=b"https" if secure else b"http",
-        variants={
-            key: Responses(b"HEAD" if key[0] else b"GET", key[1], key[2], limits.plans, limits.plan_bytes // (6 if key in COMMON else 64))
-            for key in product((False, True), (10, 11, 20), (False, True))
-        },
+        variants=Variants(limits.plans, limits.plan_bytes),
+        documents=runtime.offices.identity,
         health=config.health.encode() if config.health else None,
         redirect=listen.redirect == "https",
         redirect_port=_https_port(config),
@@ -121,13 +137,16 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         loop=loop,
         wheel=runtime.wheel,
         judge=judge,
-        plans=Store(limits.plans, limits.plan_bytes, heads),
-        templates=Store(limits.plans, limits.plan_bytes, heads),
-        plans_h2=Store(limits.plans, limits.plan_bytes, heads),
-        templates_h2=Store(limits.plans, limits.plan_bytes, heads),
+        shelves=Shelves(judge, limits.plans, limits.plan_bytes, heads),
         log=runtime.log,
         limits=limits,
         draining=runtime.draining,
+        questions=runtime.questions,
+        networks=networks,
+        context=context,
+        counts=any(staff.gate is not None for staff in runtime.staffs),
+        proxy_line=listen.proxy_protocol,
+        asks_certificates=isinstance(listen.tls, Tls) and listen.tls.client_ca is not None,
         links=runtime.links,
         id_prefix=secrets.token_hex(4).encode() + b"-",
         patience=_patience(config),
@@ -140,13 +159,29 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
     listener = Listener(
         loop,
         bind(Address.parse(listen.address)),
-        front.greet_tls(context) if context is not None else front.greet,
+        front.greet,
         lambda: len(links) < room,
         full,
     )
     runtime.fronts.append(front)
     runtime.listeners.append(listener)
     runtime.urls.append(str(listener.address) if listener.address.path else f"{'https' if secure else 'http'}://{listener.address}")
+
+
+def _route(index: int, networks: Networks, secure: bool, runtime: Runtime) -> LiveRoute:
+    config = runtime.config
+    route = config.route[index]
+    upstream = config.upstream[route.upstream]
+    staff = replace(runtime.staffs[index], dress=dress(route, secure), scheme="https" if secure else "http")
+    live = LiveRoute(route, runtime.pools[route.upstream], upstream.host, dress=staff.dress, auths=staff.auths)
+    if staff.idle and networks.idle and not (route.allow_hosts or route.allow_origins or ours(upstream)):
+        return live
+    return replace(live, admission=Admission(index, route, upstream, networks, staff))
+
+
+def _forget(runtime: Runtime) -> None:
+    for front in runtime.fronts:
+        front.shelves.clear()
 
 
 def tls_context(listen: Listen, config: Config) -> ssl.SSLContext | None:
@@ -159,7 +194,11 @@ def tls_context(listen: Listen, config: Config) -> ssl.SSLContext | None:
         pairs = [Identity(str(made[0]), str(made[1]))]
     else:
         pairs = [Identity(pair.cert, pair.key) for pair in tls.files]
-    return server_context(pairs, "1.2" if isinstance(tls, str) else tls.min_version, PROTOCOLS if listen.h2 else PROTOCOLS[1:])
+    protocols = PROTOCOLS if listen.h2 else PROTOCOLS[1:]
+    if isinstance(tls, str):
+        return server_context(pairs, "1.2", protocols)
+    clients = None if tls.client_ca is None else Clients(tls.client_ca, tls.client_cert == "required")
+    return server_context(pairs, tls.min_version, protocols, clients)
 
 
 def connection_room(configured: int, idle: int) -> int:

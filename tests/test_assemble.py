@@ -3,15 +3,18 @@
 import os
 import resource
 import socket
+import ssl
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from mcpproxy import assemble as module
-from mcpproxy.assemble import DESCRIPTORS_PER_EXCHANGE, RESERVED_DESCRIPTORS, assemble, connection_room
+from mcpproxy.assemble import DESCRIPTORS_PER_EXCHANGE, RESERVED_DESCRIPTORS, assemble, connection_room, tls_context
 from mcpproxy.config import load as config_load
 from mcpproxy.config.model import Config
 from mcpproxy.errors import StartError
+from mcpproxy.http.forward import Dress
 from mcpproxy.net.timers import TICK
 from tests.net.stepping import Steps
 from tests.support.certs import Certificate
@@ -72,6 +75,19 @@ def test_every_listener_is_bound_and_named_and_nothing_is_accepted_yet(steps, tm
         stop(runtime)
 
 
+def test_a_listener_asks_for_certificates_as_its_tls_says(certificate: Certificate):
+    pair = f'cert = "{certificate.cert}", key = "{certificate.key}"'
+    for more, mode in [
+        ("", ssl.CERT_NONE),
+        (f', client_ca = "{certificate.cert}"', ssl.CERT_OPTIONAL),
+        (f', client_ca = "{certificate.cert}", client_cert = "required"', ssl.CERT_REQUIRED),
+    ]:
+        read = config(listener("127.0.0.1:0", f"tls = {{ {pair}{more} }}"))
+        context = tls_context(read.listen[0], read)
+        assert context is not None
+        assert context.verify_mode == mode
+
+
 def test_a_listener_that_cannot_be_had_gives_back_the_others(steps, tmp_path: Path):
     path = tmp_path / "a.sock"
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -88,9 +104,8 @@ def test_listeners_share_pools_and_the_count_of_links_but_no_plans(steps):
     try:
         one, two = runtime.fronts
         assert one.links is two.links
-        assert one.plans is not two.plans
-        assert one.templates is not two.templates
-        assert not {id(each) for each in one.judge.variants.values()} & {id(each) for each in two.judge.variants.values()}
+        assert one.shelves.anybody.plans is not two.shelves.anybody.plans
+        assert one.judge.variants is not two.judge.variants
         assert one.judge.routes[0].pool is two.judge.routes[0].pool is runtime.pools["u"]
         assert one.id_prefix != two.id_prefix
     finally:
@@ -104,11 +119,12 @@ def test_what_a_plan_costs_grows_with_the_addresses_of_its_upstream(steps):
     runtime = assemble(config(listener("127.0.0.1:0"), tail), steps.loop)
     try:
         front = runtime.fronts[0]
+        shelf = front.shelves.anybody
         for number in range(1000):
             head = b"GET / HTTP/1.1\r\nHost: a\r\nX: %04d%s\r\n\r\n" % (number, b"x" * 7900)
-            for store in (front.plans, front.templates):
+            for store in (shelf.plans, shelf.templates):
                 store.put(head, front.judge.request(head))
-        assert 5 < len(front.plans) == len(front.templates) <= 10
+        assert 5 < len(shelf.plans) == len(shelf.templates) <= 10
     finally:
         stop(runtime)
 
@@ -117,8 +133,12 @@ def test_response_heads_get_no_more_memory_than_request_heads(steps):
     """There are stores for every kind of request, and a server may fill them all."""
     runtime = assemble(config(listener("127.0.0.1:0")), steps.loop)
     try:
-        stores = [store for each in runtime.fronts[0].judge.variants.values() for store in (each.store, each.templates)]
-        assert len(stores) == 24
+        variants = runtime.fronts[0].judge.variants
+        for number in range(1000):
+            for kind in product((False, True), (10, 11, 20), (False, True), (None, Dress(add=((b"X", b"%d" % number),)))):
+                assert variants[kind] is variants[kind]
+        stores = [store for each in variants.values() for store in (each.store, each.templates)]
+        assert len(stores) > 24
         assert sum(2 * store._room for store in stores) <= runtime.config.limits.plan_bytes
     finally:
         stop(runtime)

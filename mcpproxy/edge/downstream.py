@@ -24,36 +24,38 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.config.model import Limits
 from mcpproxy.edge import local, tunnel
-from mcpproxy.edge.cut import REQUEST_CUTS, cut
 from mcpproxy.edge.debts import TOO_MUCH_S, Debt, Debts
+from mcpproxy.edge.doorstep import Doorstep
 from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, LINGER_SILENT_S, NO_UPSTREAM, Exchange, lingers_until
+from mcpproxy.edge.facts import Caller
 from mcpproxy.edge.multiplex import Multiplex
-from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan, RequestTemplate
-from mcpproxy.edge.store import Store
+from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan
+from mcpproxy.edge.questions import Questions
+from mcpproxy.edge.shelf import Shelves
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http import replies
 from mcpproxy.http.framing import REQUEST, ChunkedScanner, LengthScanner
 from mcpproxy.http.h2 import Connection
 from mcpproxy.http.head import bad_start
-from mcpproxy.net.link import READ, RECORD, Link
+from mcpproxy.net.link import NO_SOCKET, READ, RECORD, Link
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import Wheel
 from mcpproxy.observe.accesslog import AccessLog
+from mcpproxy.policy.limits import network
+from mcpproxy.policy.network import Networks
+from mcpproxy.policy.verdict import Credential
 
 EMPTY_LINES = 4  # bytes of CRLF before a request line that are forgiven (RFC 9112 §2.2)
 DRAIN_GRACE_S = 0.1  # seconds an idle connection may still put a request in that was on its way when the drain began
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # how a client begins that knows we speak HTTP/2 (RFC 9113 §3.4), up to its empty line
 GLANCE = 256  # bytes of an unfinished head that come before it is looked at again: one-byte packets must not cost a scan each
-
-
-NO_SOCKET: Any = type("NoSocket", (), {"close": staticmethod(lambda: None)})()  # what is left when the socket went on to a Multiplex
 
 
 @dataclass(slots=True)
@@ -64,66 +66,66 @@ class Draining:
 
 
 @dataclass(slots=True)
+class Gathering:
+    """Bodies that are not whole yet and wait to be judged: what they hold together (edge/exchange.gather)."""
+
+    size: int = 0  # bytes
+
+
+@dataclass(slots=True)
 class Front:
     """What all connections of one listener share."""
 
     loop: EdgeLoop
     wheel: Wheel
     judge: Judge
-    plans: Store[Plan]
-    templates: Store[RequestTemplate]
-    plans_h2: Store[Plan]  # by heads as http/h2 writes them down: a client that sends such bytes over HTTP/1.1 must not find them
-    templates_h2: Store[RequestTemplate]
+    shelves: Shelves
     log: AccessLog
     limits: Limits
     draining: Draining
-    links: set[Downstream | Multiplex]
+    questions: Questions
+    networks: Networks
+    context: ssl.SSLContext | None  # of a TLS listener
+    counts: bool  # some route has limits
+    proxy_line: bool  # connections begin with a PROXY header
+    asks_certificates: bool
+    links: set[Downstream | Multiplex | Doorstep]
     id_prefix: bytes  # random per process, so request ids are unique across restarts
     patience: float  # seconds: a connection is looked at least this often
     h2: type[Connection] | None  # who reads HTTP/2; None: nobody
     mcp: bool  # every route speaks MCP: refusals have the shape of a JSON-RPC error
     departures: list[Any] = field(default_factory=list)  # see edge/exchange.response_events
     debts: Debts = field(default_factory=Debts)
+    gathering: Gathering = field(default_factory=Gathering)
     served: int = field(default=0)  # requests of connections that are gone; those of living ones are in `links`
     greeted: int = field(default=0)
     handshakes_failed: int = field(default=0)
 
-    def plan_for(self, head: bytes, plans: Store[Plan], templates: Store[RequestTemplate]) -> Plan:
-        """The slow way to a plan: seen a while ago, a template, or compiled. Raises what compiling raises."""
-        plan = plans.older(head)
-        if plan is not None:
-            return plan
-        found = cut(REQUEST_CUTS, head)
-        if found is not None:
-            like = templates.find(found.key)
-            if like is not None:
-                plan = like.plan_for(found, len(head), self.judge.limits)
-                if like.worth_storing and plans.earned(head):
-                    plans.put(head, plan)
-                return plan
-        plan = self.judge.request(head, h2=plans is self.plans_h2)
-        if plans.earned(head):
-            plans.put(head, plan)
-        if found is not None and plan.answer is None and templates.earned(found.key):
-            like = RequestTemplate.of(plan, found)
-            if like is not None:
-                templates.put(found.key, like)
-        return plan
+    def caller(self, host: str) -> Caller:
+        """What the address of a connection changes."""
+        if self.networks.trusts(host):
+            return Caller(proxy=host)
+        return Caller(barred=self.networks.barred(host))
 
     def greet(self, sock: socket.socket, peer: Any) -> None:
-        """A plain connection was accepted."""
-        link = Downstream(self, sock, peer)
-        self.admit(link, link.begin)
+        """A connection was accepted."""
+        host = peer[0] if isinstance(peer, tuple) else "unix"
+        if not self.proxy_line:
+            self.welcome(sock, host)
+        elif self.networks.trusts(host):
+            Doorstep(self, sock, host).begin()
+        else:
+            sock.close()
 
-    def greet_tls(self, context: ssl.SSLContext) -> Any:
-        """The greeting for a TLS listener."""
-
-        def greet(sock: socket.socket, peer: Any) -> None:
-            wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
-            link = Downstream(self, wrapped, peer)
+    def welcome(self, sock: socket.socket, host: str) -> None:
+        """Whose connection it is, is known."""
+        if self.context is None:
+            link = Downstream(self, sock, host)
+            self.admit(link, link.begin)
+        else:
+            wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+            link = Downstream(self, wrapped, host)
             self.admit(link, link.begin_handshake)
-
-        return greet
 
     def admit(self, link: Downstream, begin: Callable[[], None]) -> None:
         """Now; later, if its address is in debt."""
@@ -161,22 +163,26 @@ class Downstream(Link):
         "lingers",
         "log",
         "looked",
+        "network",
         "next_head",
         "number",
         "peer",
         "scanner",
         "served",
         "since",
+        "unwanted",
         "id_prefix",
+        "shelf",
     )
 
-    def __init__(self, front: Front, sock: socket.socket, peer: Any) -> None:
+    def __init__(self, front: Front, sock: socket.socket, host: str) -> None:
         super().__init__(front.loop, front.wheel, sock)
         self.front = front
         self.log = front.log
         self.draining = front.draining
-        self.get_plan = front.plans.fresh.get
-        self.departures = front.departures
+        self.shelf = front.shelves.anybody if front.networks.idle else front.shelves.of(front.caller(host))
+        self.get_plan = self.shelf.plans.fresh.get
+        self.departures: list[Any] = front.departures
         front.greeted += 1
         self.id_prefix = b"%b%x-" % (front.id_prefix, front.greeted)
         self.exchange = Exchange(self)
@@ -189,17 +195,19 @@ class Downstream(Link):
         self.looked = 0  # bytes of `held` that bad_start has seen
         self.since = monotonic()  # when the present state (idle, body, flush, linger) began or last moved
         self.served = 0
+        self.unwanted = 0  # bytes of the body of a request that is answered here, still to come
         self.lingers = 0.0  # when our last word was said to a client that may still be sending
         self.awaits = 0  # bytes of the request, while none of its body came and the client waits for 100
         self.keep = True
         self.flushing = False
         self.input_ended = False
         self.scanner: LengthScanner | ChunkedScanner | None = None
-        host = peer[0] if isinstance(peer, tuple) else "unix"
-        self.debt = front.debts.of(host) if isinstance(peer, tuple) else Debt()  # behind a local socket there is another proxy
+        shared = self.shelf.caller.proxy is not None or host == "unix"  # there is another proxy: many clients, one address
+        self.debt = Debt() if shared else front.debts.of(host)
         address = host.encode()
         self.peer = address
-        self.about = b'"client":"%b"' % address
+        self.network = network(host) if front.counts else b""  # what limits count it as
+        self.about = (b'"client":"%b"' if self.shelf.caller.proxy is None else b'"proxy":"%b"') % address
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Request-Id: " % (address, address)
         front.links.add(self)
 
@@ -242,6 +250,8 @@ class Downstream(Link):
         self.loop.remove_writer(self.fd)
         cipher = self.tls.cipher()
         self.about += b',"tls":"%b","cipher":"%b"' % (self.tls.version().encode(), cipher[0].encode())
+        if self.front.asks_certificates:
+            self._see_certificate()
         if self.tls.selected_alpn_protocol() == "h2":
             self.become_h2(b"")
             return
@@ -250,12 +260,20 @@ class Downstream(Link):
         self.wheel.arm(self, self.since + min(self.front.limits.head_timeout, self.front.patience))
         self.loop.add_reader(self.fd, self.readable)
 
+    def _see_certificate(self) -> None:
+        """The client's certificate is a fact of the connection: what it changes in judgements is kept apart from everybody else's."""
+        shown = self.tls.getpeercert(True)
+        if shown is not None:
+            caller = replace(self.shelf.caller, certificate=Credential("certificate", shown))
+            self.shelf = self.front.shelves.of(caller)
+            self.get_plan = self.shelf.plans.fresh.get
+
     def become_h2(self, data: bytes) -> None:
         """This client speaks HTTP/2: by ALPN, or by its first words (prior knowledge, RFC 9113 §3.3). The socket goes to a Multiplex."""
         sock, self.sock = self.sock, NO_SOCKET
         self.front.links.discard(self)
         self._release()
-        Multiplex(self.front, sock, self.about, self.forwarded, self.id_prefix, self.debt).begin(data)
+        Multiplex(self.front, sock, self).begin(data)
 
     def answer_in_plain(self) -> None:
         """Somebody forgot the s of https (OpenSSL knows a GET, HEAD, POST or PUT when it sees one): tell them in words they understand."""
@@ -306,20 +324,19 @@ class Downstream(Link):
 
     def judge(self, head: bytes) -> Plan | None:
         """The slow way to a plan. None when the head was refused (and answered)."""
-        front = self.front
         try:
-            return front.plan_for(head, front.plans, front.templates)
+            return self.shelf.plan_for(head)
         except ProxyError as error:
             self.refuse(error, head, monotonic())
             return None
 
     def refuse(self, error: ProxyError, head: bytes, began: float) -> None:
         """A head that is not to be served: one answer, one line, and the connection ends (what follows cannot be told apart)."""
-        answer = replies.reply(error.status, error.kind, jsonrpc=self.front.mcp, close=True, date=http_date())
+        answer = local.refusal(error, mcp=self.front.mcp, close=True, date=http_date())
         self.held = b""
         self.log.add(
             (
-                local.describe_refused(head),
+                local.describe_refused(head, kind=error.kind),
                 self.about,
                 self.next_id(),
                 began,
@@ -371,6 +388,14 @@ class Downstream(Link):
         if not scanner.done:
             self.wheel.at_most(self, self.since + self.front.limits.body_stall)
         x.start()
+
+    def swallow(self, missing: int, end: int) -> None:
+        """So many bytes of the body behind this head (of `end` bytes) are still to come, and nobody wants them: the answer waits for their end."""
+        self.head_size = end
+        self.unwanted = missing
+        self.input = unwanted_bytes
+        self.since = monotonic()
+        self.wheel.at_most(self, self.since + self.front.limits.body_stall)
 
     def too_large(self, x: Exchange) -> bool:
         """A chunked body is measured as it comes."""
@@ -494,7 +519,7 @@ class Downstream(Link):
         state = self.input
         if self.flushing:
             pass  # the exchange is logged already
-        elif state is ahead_bytes or state is body_bytes or state is tunnel.from_client:
+        elif state in IN_EXCHANGE:
             if not (state is ahead_bytes and self.between_requests()):
                 self.exchange.client_left(b"done" if self.exchange.server_done else b"client-gone")
         elif state is next_head and self.held:
@@ -534,6 +559,10 @@ class Downstream(Link):
             self.front.handshakes_failed += 1
             self.abort()
             return None
+        elif state is unwanted_bytes:
+            deadline = self.since + limits.body_stall
+            if deadline <= now:
+                local.reply(self, self.exchange.plan, self.head_size, keep=False)
         elif state is linger_bytes:
             deadline = lingers_until(self.lingers, self.since, self.draining.is_set)
             if deadline <= now:
@@ -563,16 +592,9 @@ class Downstream(Link):
         may_wait = self.tls is None and (self.input is tunnel.from_client or not self.exchange.plan.keep)
         return bool(events) and (not may_wait or bool(events & (select.POLLHUP | select.POLLERR)))
 
-    def asked(self, events: int) -> int:
-        """Ask the kernel, past the loop: which of these events (or an end, or an error) are there now?"""
-        question = select.poll()
-        question.register(self.fd, events)
-        found = question.poll(0)
-        return found[0][1] if found else 0
-
     def end_now(self) -> None:
         """The process ends: what runs is cut, and says so in the log."""
-        if self.input in (ahead_bytes, body_bytes, tunnel.from_client) and not self.flushing and not self.between_requests():
+        if self.input in IN_EXCHANGE and not self.flushing and not (self.input is ahead_bytes and self.between_requests()):
             self.exchange.client_left(b"stopped")
             self.abort()
             return
@@ -587,7 +609,8 @@ class Downstream(Link):
 
     def between_requests(self) -> bool:
         """The next pipelined request is about to begin: there is no exchange to speak of."""
-        return self.exchange.link is None and self.exchange.waiting is None
+        x = self.exchange
+        return x.link is None and x.waiting is None and x.gathered is None
 
     def drain(self) -> None:
         """The process is ending. An idle connection closes; others finish what they are in."""
@@ -662,6 +685,16 @@ def body_bytes(self: Downstream, data: bytes) -> None:
     x.upload(data)
 
 
+def unwanted_bytes(self: Downstream, data: bytes) -> None:
+    """The body of a request that is answered here."""
+    self.unwanted -= len(data)
+    self.since = clock.now
+    if self.unwanted <= 0:
+        plan = self.exchange.plan
+        self.ahead = data[len(data) + self.unwanted :]
+        local.reply(self, plan, self.head_size + plan.body, keep=True)
+
+
 def ahead_bytes(self: Downstream, data: bytes) -> None:
     """The client talks on while its request is served: that is the next request's business."""
     self.ahead += data
@@ -680,3 +713,6 @@ def without_empty_lines(data: bytes) -> bytes:
     while start < EMPTY_LINES and data[start : start + 2] == b"\r\n":
         start += 2
     return data[start:]
+
+
+IN_EXCHANGE = (ahead_bytes, body_bytes, unwanted_bytes, tunnel.from_client)  # states in which an exchange is to be told of an end

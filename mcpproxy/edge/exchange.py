@@ -5,8 +5,8 @@ The Downstream (edge/downstream) reads the client and starts an exchange; from t
     client ──▶ Downstream ──▶ upload()            ──▶ link ──▶ server
     client ◀── Downstream ◀── receive(exchange, data) ◀── link ◀── server
 
-`receive` is the present state, a plain function called with the exchange: response head → body (plain, watched for silence, or without its chunk
-framing for HTTP/1.0) → nothing. States change by storing another function, so the common path makes no call that decides anything twice.
+`receive` is the present state, a plain function called with the exchange: response head → body (plain; or read, by whoever must see the payload) →
+nothing. States change by storing another function, so the common path makes no call that decides anything twice.
 
  1. Bytes are forwarded in the turn of the loop in which they were read, or kept by the one write that could not take them (≤ 64 KiB), and then the
     side they came from is paused.
@@ -19,6 +19,7 @@ It is one file because the states below and the ends above are read against each
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -31,12 +32,14 @@ from mcpproxy.http import replies, sse
 from mcpproxy.http.framing import CRLF, RESPONSE, ChunkedScanner, LengthScanner, UntilClose, sizes
 from mcpproxy.http.head import bad_start
 from mcpproxy.net.link import READ, WOULD_BLOCK
+from mcpproxy.policy.verdict import Question
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import SLICE, Cancellable, UpstreamLink
 from mcpproxy.upstream.retry import may_retry
 
 if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream
+    from mcpproxy.edge.ledger import Ledger
     from mcpproxy.edge.stream import Stream
 
 Departure = tuple["Exchange", Any, bytes]  # an event that leaves at the end of this turn, and the `recv` it came by
@@ -49,6 +52,16 @@ LINGER_S = 30.0  # seconds that a client may go on sending behind its answer: re
 LINGER_SILENT_S = 5.0  # seconds of silence meanwhile after which it is not waited for any longer; also all it has while the process ends
 HALF_CLOSED_S = 60.0  # seconds a tunnel may be silent once one side has ended its direction
 NO_UPSTREAM = b"null"
+DOCUMENT = 64 * 1024  # bytes of a server's metadata that is rewritten; real ones have a few hundred
+DOCUMENT_FIELDS = ((b"Cache-Control", b"no-cache"), (b"Access-Control-Allow-Origin", b"*"))
+LENGTH_LINE = re.compile(rb"\r\ncontent-length: [0-9]+", re.IGNORECASE)
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+TOO_LARGE_TO_JUDGE = ProxyError("body-too-large-to-judge", Side.DOWNSTREAM, 413)
+ASIDE = 64 * 1024  # bytes of a body that is refused unseen, that are read all the same to say in the answer which call it is for
+GATHERED = (
+    256 * 1024 * 1024
+)  # bytes of unfinished bodies that wait to be judged, of one listener; beyond it those that still come are answered 503
+TOO_MUCH_TO_JUDGE = ProxyError("too-much-to-judge", Side.INTERNAL, 503)
 CLIENT_LEFT = 499  # logged when the client left before a status went out (nginx's number, which log tools know)
 
 
@@ -63,15 +76,20 @@ class Exchange(EventWords):
 
     __slots__ = (
         "accepted",
+        "asked",
         "attempts",
         "began",
         "boundary",
         "bytes_in",
         "commented",
         "continued",
+        "counted",
+        "ending",
         "first",
+        "gathered",
         "held",
         "interims",
+        "ledger",
         "link",
         "looked",
         "plan",
@@ -105,23 +123,88 @@ class Exchange(EventWords):
         self.inside = False  # while events stream: the last read ended inside a chunk
         self.send: Callable[[bytes], int] = client.send  # while a response streams: the client's own `send`, one hop nearer
         self.began = self.first = self.touched = self.commented = 0.0
-        self.bytes_in = self.bytes_out = self.attempts = self.reused = self.interims = 0
+        self.bytes_in = self.bytes_out = self.attempts = self.reused = self.interims = self.asked = 0
         self.held = b""  # a response head that has not all arrived, or bytes that wait for the client to take an interim response
         self.looked = 0  # bytes of an unfinished response head that bad_start has seen
         self.rest: bytes | None = None  # the request's body as far as it came with the head, kept for a second attempt
         self.request_id = b""
+        self.counted = 0  # bytes of `gathered` that Front.gathering knows of
+        self.gathered: bytearray | None = None  # the request's body so far, while a policy waits for all of it
+        self.ending = HEAD_END  # of the head for the server: with a credential of ours, where it takes one
+        self.ledger: Ledger | None = None  # what must be told when this is over
         self.upstream = NO_UPSTREAM  # the endpoint, as the log line shows it
         self.request_ended = self.accepted = self.spoiled = self.server_done = self.continued = False
 
     # -- step 4: lease -----------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """`plan`, `began`, `request_id`, `rest`, `request_ended` and `bytes_in` are set: lease a link and forward."""
+        """`plan`, `began`, `request_id`, `rest`, `request_ended` and `bytes_in` are set: go on, or ask the plan's guard first."""
+        if self.plan.guard is not None:
+            self.plan.guard.begin(self)
+            return
         link = self.plan.pool.take(self.began)
         if link is not None:
             self.leased(link)
         else:
             self.wait()
+
+    def lease(self, now: float) -> None:
+        """The guard lets it pass."""
+        link = self.plan.pool.take(now)
+        if link is not None:
+            self.leased(link)
+        else:
+            self.wait()
+
+    def gather(self, most: int) -> None:
+        """The guard must see the whole body, of at most `most` bytes, before it lets it pass (`Guard.gathered`). A client that waits for 100 gets ours."""
+        body = self.gathered
+        if body is None:
+            body = self.gathered = bytearray(self.rest or b"")
+            if self.plan.length > most:
+                self.fail(TOO_LARGE_TO_JUDGE)
+                return
+            if self.plan.expects and not body:
+                self.interims = 1
+                try:
+                    self.client.inform(CONTINUE)
+                except OSError as error:
+                    self.client.lost(error)
+                    return
+            if self.waiting is not None:  # for an answer, so far: what the client sent meanwhile comes now, to `upload`
+                self.waiting = None
+                self.client.resume_upload()
+            if self.gathered is not body:
+                return  # that was all of it
+        gathering, size = self.client.front.gathering, len(body)
+        gathering.size += size - self.counted
+        self.counted = size
+        if size > most:
+            self.fail(TOO_LARGE_TO_JUDGE)
+        elif self.request_ended:
+            self.interims = 0  # what we said ourselves is no word of the server's
+            self.ungather()
+            self.rest = bytes(body)
+            assert self.plan.guard is not None
+            self.plan.guard.gathered(self)
+        elif size < gathering.size > GATHERED:
+            self.fail(TOO_MUCH_TO_JUDGE)
+
+    def ungather(self) -> None:
+        """The body came whole, or the exchange is over."""
+        self.gathered = None
+        if self.counted:
+            self.client.front.gathering.size -= self.counted
+            self.counted = 0
+
+    def ask(self, question: Question, go_on: Callable[[Exchange], None]) -> None:
+        """The world must be asked first (`waiting`, as for a link). The client is not read meanwhile, unless its request is complete."""
+        if not self.request_ended:
+            self.client.pause()
+        try:
+            self.waiting = self.client.front.questions.ask(question, partial(go_on, self))
+        except ProxyError as error:
+            self.fail(error)
 
     def wait(self) -> None:
         """No warm link: dial or queue. The client is not read meanwhile unless its request is complete (then a hang-up must be noticed)."""
@@ -150,7 +233,9 @@ class Exchange(EventWords):
         self.reused = link.uses
         self.upstream = link.endpoint.quoted
         self.receive = self.head_state
-        message = b"".join((plan.heads[link.endpoint.index], client.forwarded, self.request_id, HEAD_END, self.rest or b""))
+        message = b"".join(
+            (plan.heads[link.endpoint.index], plan.forwarded or client.forwarded, self.request_id, self.ending, self.rest or b"")
+        )
         try:
             sent = link.send(message)
         except WOULD_BLOCK:
@@ -161,6 +246,8 @@ class Exchange(EventWords):
             return
         if sent == len(message):
             self.accepted = True
+            if sent > READ:
+                self.rest = None  # nothing is sent twice that a server has, and it may take its time
             if self.waiting is not None:
                 self.waiting = None
                 client.resume_upload()
@@ -172,6 +259,10 @@ class Exchange(EventWords):
 
     def upload(self, data: bytes) -> None:
         """More of the request's body (judged by the client's scanner)."""
+        if self.gathered is not None:
+            self.gathered += data
+            self.gather(self.plan.guard.peek or ASIDE if self.plan.guard is not None else 0)
+            return
         self.rest = None  # part of the body is gone: no second attempt
         link = self.link
         if self.spoiled or link is None:
@@ -227,6 +318,9 @@ class Exchange(EventWords):
             else:
                 self._interim(plan, data, end)
             return
+        rewriting = self.plan.rewriting
+        if plan.challenge and rewriting is not None:
+            plan = plan.rewritten(rewriting.challenge)
         client = self.client
         self.first = monotonic()
         self.rplan = plan
@@ -243,15 +337,18 @@ class Exchange(EventWords):
         if plan.events and route is not None and route.sse_keepalive and plan.length < 0:
             self.boundary = sse.EventBoundary()
             client.wheel.at_most(client, self.first + route.sse_keepalive)
-        if plan.dechunk:
-            self.receive = response_body_dechunked
-        elif self.boundary is not None:
-            self.receive = response_body_watched
+        if (self.ledger is not None and self.ledger.listens(plan)) or plan.dechunk or self.boundary is not None:
+            self.receive = response_body_read
         else:
             self.receive = response_events if plan.events else response_body
         self.commented = self.touched = clock.now
         self.rest = None
         self.send = client.send
+        if self.plan.document and plan.status == 200 and rewriting is not None:
+            self.gathered = bytearray()
+            self.receive = response_document
+            response_document(self, data[end:])
+            return
         if plan.events and self.link is not None:
             self.recv = self.link.recv
         self._first_bytes(head, data[end:])
@@ -259,7 +356,7 @@ class Exchange(EventWords):
 
     def _first_bytes(self, head: bytes, data: bytes) -> None:
         """The first bytes of a body leave together with the head. A body that breaks its framing already here is a plain 502."""
-        pieces: list[bytes] | None = [] if self.receive in (response_body_dechunked, response_body_watched) else None
+        pieces: list[bytes] | None = [] if self.receive is response_body_read else None
         try:
             used = self.scanner.feed(data, pieces) if data else 0
         except ProxyError as error:
@@ -270,10 +367,7 @@ class Exchange(EventWords):
             self.spoiled = True
             data = data[:used]
         if pieces is not None:
-            if self.boundary is not None:
-                watch(self, pieces)
-            if self.receive is response_body_dechunked:
-                data = b"".join(pieces)
+            data = heard(self, pieces, data)
         self.begin_response(head, data)
 
     def shorten(self) -> None:
@@ -430,9 +524,14 @@ class Exchange(EventWords):
             tunnel.server_ended(self, error)
             return
         if self.rplan is not None:
-            if error is None and self.rplan.length == UNTIL_CLOSE_LENGTH and not self.spoiled:  # a failed write may have eaten the reset
+            if error is None and self.rplan.length == UNTIL_CLOSE_LENGTH and self.receive is response_document:
+                document_ended(self)
+            elif error is None and self.rplan.length == UNTIL_CLOSE_LENGTH and not self.spoiled:  # a failed write may have eaten the reset
                 self._settle(keep=False)
                 self._over(b"done")
+            elif self.receive is response_document:
+                self.rplan = None
+                self.fail(ProxyError("upstream-cut-document", Side.UPSTREAM, 502))
             else:
                 self.cut(b"upstream-gone")
             return
@@ -463,23 +562,31 @@ class Exchange(EventWords):
         if self.rplan is not None:
             self.cut(end or (b"upstream-error" if error.side is Side.UPSTREAM else b"refused"))
             return
-        self._settle(keep=False)
         route = self.plan.route
-        keep = self.goes_on() and self.request_ended and self.plan.version != 10
-        answer = replies.reply(
-            error.status,
-            error.kind,
-            jsonrpc=route is None or route.mcp,
-            close=not keep,
-            date=http_date(),
-            retry_after=1 if error.status == 503 else None,
-            head_only=self.plan.method == b"HEAD",
-        )
-        self.bytes_out += len(answer)
+
+        def answer(close: bool) -> bytes:
+            return replies.reply(
+                error.status,
+                error.kind,
+                jsonrpc=route is None or route.mcp,
+                close=close,
+                retry_after=1 if error.status == 503 else None,
+                extra=self.plan.responses.fields,
+                head_only=self.plan.method == b"HEAD",
+            )
+
         ends = end or {Side.UPSTREAM: b"upstream-error", Side.DOWNSTREAM: b"refused"}.get(error.side, b"failed")
         if error.status == 504:
             ends = b"timeout"
-        self._record(ends, error.status, b',"reason":"%b"' % error.kind.encode())
+        self.refuse(error.status, error.kind, answer, ends)
+
+    def refuse(self, status: int, kind: str, make: Callable[[bool], bytes], end: bytes = b"refused") -> None:
+        """Answer the client ourselves, and nobody else; `make(close)` renders it. Nothing of a response went out before."""
+        self._settle(keep=False)
+        keep = self.goes_on() and self.request_ended and self.plan.version != 10
+        answer = replies.dated(make(not keep), http_date())
+        self.bytes_out += len(answer)
+        self._record(end, status, b',"reason":"%b"' % kind.encode())
         self.client.exchange_over(keep, answer)
 
     def cut(self, end: bytes) -> None:
@@ -590,6 +697,8 @@ class Exchange(EventWords):
                 extra,
             )
         )
+        if self.ledger is not None:
+            self.ledger.over(status, self.bytes_out)
         self.forget()
 
     def forget(self) -> None:
@@ -597,14 +706,20 @@ class Exchange(EventWords):
         self.rplan = None
         self.boundary = None
         self.rest = None
+        if self.gathered is not None:
+            self.ungather()
+        self.ledger = None
+        self.ending = HEAD_END
         self.held = b""
         self.first = 0.0
-        self.bytes_out = self.attempts = self.interims = self.reused = self.looked = 0
+        self.bytes_out = self.attempts = self.interims = self.reused = self.looked = self.asked = 0
         self.upstream = NO_UPSTREAM
         self.spoiled = self.server_done = self.continued = False
 
     def let_go(self) -> None:
         """The client's connection is gone. The two know each other; without this both would wait for the garbage collector."""
+        if self.counted:
+            self.ungather()
         self.client = None
         self.send = self.client_gone
 
@@ -636,7 +751,7 @@ def response_head(x: Exchange, data: bytes) -> None:
         plan = x.judge_response(data, end)
         if plan is None:
             return
-    if plan.length != len(data) - end or not x.request_ended or x.spoiled:
+    if plan.length != len(data) - end or not x.request_ended or x.spoiled or plan.challenge or x.plan.document:
         x.respond(plan, data, end)
         return
     client = x.client
@@ -656,6 +771,8 @@ def response_head(x: Exchange, data: bytes) -> None:
     except OSError:
         sent = size  # it left with its answer on the way: the exchange is done, the next read finds the hang-up
     now = monotonic()
+    if x.ledger is not None:
+        x.ledger.answered(plan, data[end:], size, now)
     link = cast(UpstreamLink, x.link)
     client.log.add(
         (
@@ -681,8 +798,10 @@ def response_head(x: Exchange, data: bytes) -> None:
         link.pool.keep(link, now)
     else:
         link.pool.discard(link)
-    if x.attempts or x.interims:
+    if x.attempts or x.interims or x.asked or x.ending is not HEAD_END:
         x.forget()
+    else:
+        x.ledger = None
     if sent != size:
         client.hold(memoryview(out)[sent:])
         client.exchange_over(keep)
@@ -763,42 +882,79 @@ def depart(late: list[Departure]) -> None:
     late.clear()
 
 
-def response_body_watched(x: Exchange, data: bytes) -> None:
-    """As response_body, for an event stream whose silence is filled with comments: somebody must know where an event ends."""
+def response_body_read(x: Exchange, data: bytes) -> None:
+    """As response_body, where somebody must see the payload without its framing: it is relayed (HTTP/2, HTTP/1.0), comments are put between events, or
+    the ledger wants to know how a call ended."""
     pieces: list[bytes] = []
     try:
         used = x.scanner.feed(data, pieces)
     except ProxyError as error:
         x.fail(error)
         return
-    watch(x, pieces)
     if used != len(data):
         x.spoiled = True
         data = data[:used]
-    pass_on(x, data)
+    pass_on(x, heard(x, pieces, data))
 
 
-def watch(x: Exchange, pieces: list[bytes]) -> None:
-    """Payload of an event stream passes."""
-    boundary = x.boundary
-    assert boundary is not None
-    for piece in pieces:
-        boundary.feed(piece)
-
-
-def response_body_dechunked(x: Exchange, data: bytes) -> None:
-    """Relay: the payload without its chunk framing, for HTTP/2 and HTTP/1.0 (RFC 9112 §7.1)."""
+def response_document(x: Exchange, data: bytes) -> None:
+    """A server's own metadata (RFC 9728), where it is the resource and does not know its public URL: seen whole, and told with the right one."""
     pieces: list[bytes] = []
+    gathered, rewriting = x.gathered, x.plan.rewriting
+    assert gathered is not None and rewriting is not None
     try:
-        used = x.scanner.feed(data, pieces)
+        used = x.scanner.feed(data, pieces) if data else 0
+        for piece in pieces:
+            gathered += piece
+        if len(gathered) > DOCUMENT:
+            raise ProxyError("document-too-large", Side.UPSTREAM, 502)
     except ProxyError as error:
+        x.rplan = None
         x.fail(error)
         return
-    if used != len(data):
-        x.spoiled = True
+    x.spoiled |= used != len(data)
+    if x.scanner.done:
+        document_ended(x)
+
+
+def document_ended(x: Exchange) -> None:
+    """All of it is here. What is no such document goes on as it came, but for its chunks; and HEAD is not told the length it had before."""
+    rewriting, plan, whole = x.plan.rewriting, x.rplan, bytes(x.gathered or b"")
+    assert rewriting is not None and plan is not None
+    x.gathered = None
+    told = rewriting.document(whole)
+    if told is None:
+        head = plan.head if x.client.keep else plan.head_close
+        if x.plan.method == b"HEAD":
+            head = LENGTH_LINE.sub(b"", head)
+        elif plan.length == CHUNKED_LENGTH and not plan.dechunk:
+            whole = b"%x\r\n%b\r\n0\r\n\r\n" % (len(whole), whole) if whole else b"0\r\n\r\n"
+        x.receive = response_body
+        x.begin_response(head, whole)
+        if plan.length == UNTIL_CLOSE_LENGTH and x.rplan is plan:
+            x._settle(keep=False)
+            x._over(b"done")
+        return
+    fields = x.plan.responses.fields
+    said = {name.lower() for name, _ in fields}
+    fields += tuple(field for field in DOCUMENT_FIELDS if field[0].lower() not in said)
+    keep = x.goes_on() and x.request_ended and x.plan.version != 10
+    answer = replies.dated(replies.document(told, fields, close=not keep), http_date())
+    x._settle(keep=x._may_keep())
+    x.bytes_out += len(answer)
+    x._record(b"done", 200, b"")
+    x.client.exchange_over(keep, answer)
+
+
+def heard(x: Exchange, pieces: list[bytes], data: bytes) -> bytes:
+    """Payload passes, in `pieces`; `data` is the same with its framing. What the client gets of it."""
     if x.boundary is not None:
-        watch(x, pieces)
-    pass_on(x, b"".join(pieces))
+        for piece in pieces:
+            x.boundary.feed(piece)
+    if x.ledger is not None:
+        for piece in pieces:
+            x.ledger.hear(piece)
+    return b"".join(pieces) if x.rplan is not None and x.rplan.dechunk else data
 
 
 def pass_on(x: Exchange, out: bytes) -> None:

@@ -24,13 +24,11 @@ from mcpproxy.edge.debts import ABANDONED, UNASKED
 from mcpproxy.edge.exchange import CLIENT_LEFT, NO_UPSTREAM
 from mcpproxy.edge.stream import Stream
 from mcpproxy.errors import ProxyError, Side
-from mcpproxy.http import replies
 from mcpproxy.http.h2 import Connection, H2Limits
 from mcpproxy.net.link import READ, Link
 
 if TYPE_CHECKING:
-    from mcpproxy.edge.debts import Debt
-    from mcpproxy.edge.downstream import Front
+    from mcpproxy.edge.downstream import Downstream, Front
     from mcpproxy.edge.plan import Plan
 
 PING_AFTER_S = 60.0  # seconds of silence after which a client with open streams is asked whether it is still there
@@ -59,6 +57,8 @@ class Multiplex(Link):
         "heard",
         "id_prefix",
         "log",
+        "network",
+        "peer",
         "pinged",
         "resting",
         "served",
@@ -66,18 +66,19 @@ class Multiplex(Link):
         "spare",
         "starting",
         "streams",
+        "shelf",
         "waiting",
     )
 
-    def __init__(self, front: Front, sock: socket.socket, about: bytes, forwarded: bytes, id_prefix: bytes, debt: Debt) -> None:
+    def __init__(self, front: Front, sock: socket.socket, like: Downstream) -> None:
         super().__init__(front.loop, front.wheel, sock)
         self.front = front
         self.log = front.log
         self.draining = front.draining
-        self.about, self.forwarded, self.id_prefix = about, forwarded, id_prefix
-        self.debt = debt
+        self.about, self.forwarded, self.id_prefix = like.about, like.forwarded, like.id_prefix
+        self.peer, self.network, self.shelf, self.debt = like.peer, like.network, like.shelf, like.debt
         self.resting = False  # not read for a while: its address is in debt
-        self.get_plan = front.plans_h2.fresh.get
+        self.get_plan = self.shelf.plans_h2.fresh.get
         limits = front.limits
         assert front.h2 is not None
         self.h2: Connection = front.h2(self, H2Limits(streams=limits.streams, head=limits.head), clock.now)
@@ -242,13 +243,13 @@ class Multiplex(Link):
         """The slow way to a plan. None when the head was refused (and answered)."""
         front = self.front
         try:
-            return front.plan_for(head, front.plans_h2, front.templates_h2)
+            return self.shelf.plan_for(head, h2=True)
         except ProxyError as error:
-            answer = replies.reply(error.status, error.kind, jsonrpc=front.mcp, close=False)
+            answer = local.refusal(error, mcp=front.mcp, close=False)
             self.served += 1
             end = b"refused" if error.side is Side.DOWNSTREAM else b"failed"
             row = (
-                local.describe_refused(head, "HTTP/2"),
+                local.describe_refused(head, "HTTP/2", error.kind),
                 self.about,
                 b"%b%x" % (self.id_prefix, self.served),
                 monotonic(),

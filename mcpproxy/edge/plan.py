@@ -1,30 +1,39 @@
 """A head is judged once.
 
 `Judge.request(head)` and `judge_response(head)` are the careful, slow half: h11 parses, we refuse, the router picks, the next hop's head is rendered.
-The result is an immutable Plan; the fast half is one dictionary look-up (edge/store). Pure and sans-io: a plan depends on the head's bytes, the
-listener and the configuration, never on a body, a clock or a connection.
+The result is an immutable Plan; the fast half is one dictionary look-up (edge/store). Sans-io: a plan depends on the head's bytes, the facts of the
+connection that are part of the key (edge/shelf), the listener and the configuration, never on a body. What may change with time (a token's end, a
+limit) is not in the plan but asked of its guard (edge/guard) every time. It is one file because request and response plans are one idea.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
+from mcpproxy.clock import unix
 from mcpproxy.config.model import Route
+from mcpproxy.config.policies import Auth
 from mcpproxy.edge.cut import RESPONSE_CUTS, Cut, Template, cut, template
+from mcpproxy.edge.facts import ANYBODY, DIRECT, Caller, short_hash
 from mcpproxy.edge.router import Router
 from mcpproxy.edge.store import Store
 from mcpproxy.http import replies
-from mcpproxy.http.forward import render_request, render_response
+from mcpproxy.http.forward import Dress, render_request, render_response
 from mcpproxy.http.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE
 from mcpproxy.http.head import HeadError, HeadLimits, RequestHead, parse_request, parse_response
+from mcpproxy.policy.resource import WELL_KNOWN, Endpoint, Rewriting, asks_for_issuer, endpoint_path, public_url
+from mcpproxy.policy.resource import answer as metadata
 from mcpproxy.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from mcpproxy.edge.admission import Admission
+    from mcpproxy.edge.guard import Guard
 
 CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = (
     -1,
@@ -32,9 +41,19 @@ CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = (
     -3,
     -4,
 )  # Plan.length when it is no number: never equal to a count of bytes
+CHALLENGE = re.compile(rb"(\r\nwww-authenticate: )([^\r]*)", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # a client's own id is taken only when it cannot break a log line or a header
 
+CODINGS = frozenset({b"accept-encoding", b"range"})
+ORIGINS = 64  # a route's public names that are remembered
 NOWHERE = cast(Pool, None)  # the pool of a plan that is answered here: nobody asks it for a link
+
+
+class Documents(Protocol):
+    """What is answered at `/.well-known/`, whoever asks."""
+
+    def find(self, head: RequestHead) -> Callable[[bool], bytes] | None:
+        """Renders the answer to this head, if it asks for one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +63,10 @@ class LiveRoute:
     config: Route
     pool: Pool
     host_policy: str  # upstream.host: "upstream", "keep" or a name
+    admission: Admission | None = None  # None: everybody may do everything
+    dress: Dress | None = None  # what is changed in the heads of its responses
+    auths: tuple[Auth, ...] = ()
+    rewritings: dict[str, Rewriting] = field(default_factory=dict)  # by the origin that clients use
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +89,14 @@ class Plan:
     answer: bytes | None = None  # answered here, nothing goes upstream
     answer_close: bytes = b""
     status: int = 0
-    has_body: bool = False  # of a request that is answered here: its connection ends
+    body: int = 0  # bytes of body of a request that is answered here; -1: nobody knows, its connection ends
+    reason: bytes = b""  # slug of a refusal that is answered here
+    lasts: bool = True  # may be remembered
+    guard: Guard | None = None  # what is asked every time
+    address: bytes = b""  # of the client, when the head says it (a trusted proxy's X-Forwarded-For)
+    rewriting: Rewriting | None = None  # the upstream is an OAuth resource that does not know its public URL
+    document: bool = False  # and this asks for its metadata
+    forwarded: bytes = b""  # then: what replaces the connection's own fields for the upstream, up to the request id
 
 
 @dataclass(slots=True, eq=False)
@@ -86,13 +116,23 @@ class ResponsePlan:
     events: bool  # text/event-stream, as plain text: a comment may be put between its events
     upgrade: bytes | None
     extra: bytes  # log members: the session a server just opened
+    challenge: bool = False  # it names the metadata of an OAuth resource
+
+    def rewritten(self, challenge: Callable[[bytes], bytes]) -> ResponsePlan:
+        """With every WWW-Authenticate in other words, and the length that was hidden."""
+        plan = copy(self)
+        plan.head, plan.head_close = (
+            CHALLENGE.sub(lambda found: found[1] + challenge(found[2]), head) for head in (self.head, self.head_close)
+        )
+        return plan
 
 
 class Responses:
     """Response plans for one kind of request (HEAD or not, HTTP/1.0 or 1.1): a bounded store with templates."""
 
-    def __init__(self, method: bytes, version: int, keep_alive_1_0: bool, entries: int, total: int) -> None:
-        self.method, self.version, self.keep_alive_1_0 = method, version, keep_alive_1_0
+    def __init__(self, method: bytes, version: int, keep_alive_1_0: bool, entries: int, total: int, dress: Dress | None = None) -> None:
+        self.method, self.version, self.keep_alive_1_0, self.dress = method, version, keep_alive_1_0, dress
+        self.fields = dress.fields() if dress is not None else ()  # for answers of our own
         self.store: Store[ResponsePlan] = Store(entries, total)
         self.templates: Store[tuple[ResponsePlan, Template, Template, int]] = Store(entries, total)
         self.get = self.store.fresh.get  # HOT: bytes → ResponsePlan | None
@@ -130,11 +170,12 @@ class Responses:
             CHUNKED: CHUNKED_LENGTH,
             UNTIL_CLOSE: UNTIL_CLOSE_LENGTH,
         }[parsed.framing]
-        go_on = render_response(parsed, close=False, client_version=self.version, dechunk=dechunk)
+        dress = self.dress
+        go_on = render_response(parsed, close=False, client_version=self.version, dechunk=dechunk, dress=dress)
         session = parsed.first(b"mcp-session-id")
         return ResponsePlan(
             head=go_on,
-            head_close=render_response(parsed, close=True, client_version=self.version, dechunk=dechunk),
+            head_close=render_response(parsed, close=True, client_version=self.version, dechunk=dechunk, dress=dress),
             verbatim=go_on == head,
             length=INTERIM_LENGTH if interim else length,
             sized=parsed.framing == LENGTH,
@@ -147,6 +188,7 @@ class Responses:
             and (parsed.first(b"content-encoding") or b"identity").lower() == b"identity",
             upgrade=parsed.upgrade,
             extra=b',"new_session":"%b"' % short_hash(session) if session and not interim else b"",
+            challenge=any(lower == b"www-authenticate" and b"resource_metadata" in value.lower() for _, lower, value in parsed.fields),
         )
 
     def _remember(self, found: Cut, plan: ResponsePlan) -> None:
@@ -172,6 +214,28 @@ class Responses:
         return plan
 
 
+KindOfRequest = tuple[bool, int, bool, Dress | None]  # HEAD?, version, HTTP/1.0 with keep-alive?, what is changed
+COMMON = ((False, 11, False), (False, 20, False))  # nearly all; answers to others get little of the memory
+KINDS = 64  # remembered at once; a pattern of allowed origins could make any number
+COMMON_SHARE, SHARE = 8, 256  # parts of the memory for response heads: two common kinds and all others together take the whole
+
+
+class Variants(dict[KindOfRequest, Responses]):
+    """Response plans, for each kind of request apart."""
+
+    def __init__(self, entries: int, total: int) -> None:
+        self._entries, self._total = entries, total
+
+    def __missing__(self, kind: KindOfRequest) -> Responses:
+        head, version, keep_alive_1_0, dress = kind
+        if len(self) >= KINDS:
+            self.clear()
+        share = COMMON_SHARE if (head, version, keep_alive_1_0) in COMMON and dress is None else SHARE
+        made = Responses(b"HEAD" if head else b"GET", version, keep_alive_1_0, self._entries, self._total // share, dress)
+        self[kind] = made
+        return made
+
+
 @dataclass(slots=True)
 class Judge:
     """Compiles request plans for one listener."""
@@ -180,14 +244,15 @@ class Judge:
     routes: tuple[LiveRoute, ...]
     limits: HeadLimits
     scheme: bytes  # b"https" or b"http": X-Forwarded-Proto
-    variants: dict[tuple[bool, int, bool], Responses]
+    variants: Variants
+    documents: Documents | None = None  # what is answered here by path, whoever asks (RFC 9728 metadata, our own keys)
     health: bytes | None = None
     redirect: bool = False
     redirect_port: int = 443
     draining: bool = False
     compiled: int = field(default=0)
 
-    def request(self, head: bytes, *, h2: bool = False) -> Plan:
+    def request(self, head: bytes, caller: Caller = ANYBODY, *, h2: bool = False) -> Plan:
         """The slow half for requests. Raises HeadError for what must be refused (400, 405, 414, 431, …), ProxyError 413, 404, 421."""
         self.compiled += 1
         parsed = parse_request(head, self.limits, h2=h2)
@@ -197,22 +262,60 @@ class Judge:
         if self.redirect:
             location = self._location(parsed)
             return self._local(parsed, about, 308, lambda close: replies.redirect(location, close=close))
-        index = self.router.find(parsed.host, parsed.path)
+        if self.documents is not None and parsed.path.startswith(b"/.well-known/"):
+            make = self.documents.find(parsed)
+            if make is not None:
+                return self._local(parsed, about, 200, make)
+        asks = endpoint_path(parsed.path)  # for the metadata of an endpoint: its route has them
+        index = self.router.find(parsed.host, asks) if asks is not None else None
+        if index is None:
+            asks, index = None, self.router.find(parsed.host, parsed.path)
         if index is None:
             kind, status = ("no-route", 404) if self.router.knows_host(parsed.host) else ("unknown-host", 421)
-            return self._local(parsed, about, status, lambda close: replies.reply(status, kind, jsonrpc=False, close=close))
+            return self._local(parsed, about, status, lambda close: replies.reply(status, kind, jsonrpc=False, close=close), kind)
         live = self.routes[index]
         route = live.config
+        if route.auth and asks is None and asks_for_issuer(parsed.path):
+            return self._local(parsed, about, 404, lambda close: metadata(None, parsed.method, close=close), "no-route")
+        if asks is not None and route.auth:
+            public = public_url(route, self.scheme.decode(), parsed.authority.decode("latin-1"))
+            endpoint = Endpoint(route, public, live.auths)
+            return self._local(parsed, about, 200, lambda close: metadata(endpoint, parsed.method, close=close))
+        guard: Guard | None = None
+        told = DIRECT
+        dress = live.dress
+        if live.admission is not None:
+            found = live.admission.judge(parsed, head, caller, unix())
+            told, dress = found.told, found.dress
+            if found.answer is not None:
+                plan = self._local(parsed, about + found.about, found.status, found.answer, found.kind)
+                plan.lasts = False
+                return plan
+            about += found.about
+            guard = found.guard
         if parsed.framing == LENGTH and parsed.length > route.max_body:
             raise HeadError(413, "body-too-large")
-        upgrade = parsed.upgrade if route.upgrade else None
+        upgrade = parsed.upgrade if route.upgrade and route.tools is None else None  # no rule sees what passes in a tunnel
         if parsed.version == 20 and parsed.upgrade is not upgrade:
             raise HeadError(501, "upgrade-off")  # over HTTP/2 any 2xx would mean that a tunnel is open (RFC 8441 §5)
         target = strip(parsed.target, route.path.encode()) if route.strip_prefix else parsed.target
+        if asks is not None and route.strip_prefix:
+            target = WELL_KNOWN.encode() + strip(asks, route.path.encode()).rstrip(b"/")
+        rewriting = self._rewriting(live, parsed) if not route.auth and route.mcp else None
+        drop = told.drop | CODINGS if asks is not None and rewriting is not None else told.drop  # what we must be able to read
         own = parsed.first(b"x-request-id")
         return Plan(
             heads=tuple(
-                render_request(parsed, target=target, host=host, proto=self.scheme, upgrade=upgrade is not None)
+                render_request(
+                    parsed,
+                    target=target,
+                    host=host,
+                    proto=told.proto or self.scheme,
+                    upgrade=upgrade is not None,
+                    drop=drop,
+                    lines=told.lines,
+                    told_host=told.host,
+                )
                 for host in self._hosts(live, parsed)
             ),
             length=CHUNKED_LENGTH if parsed.framing == CHUNKED else parsed.length if parsed.framing == LENGTH else 0,
@@ -221,12 +324,18 @@ class Judge:
             keep=parsed.keep_alive and not self.draining,
             pool=live.pool,
             route=route,
-            responses=self._responses(parsed),
+            responses=self._responses(parsed, dress),
             about=about,
             request_id=own if own is not None and REQUEST_ID.fullmatch(own) else None,
             upgrade=upgrade,
             expects=parsed.expect_continue,
             opens=parsed.first(b"mcp-session-id") is None,
+            lasts=guard is None or guard.question is None,
+            guard=guard,
+            rewriting=rewriting,
+            document=asks is not None,
+            address=told.address,
+            forwarded=told.forwarded,
         )
 
     def _hosts(self, live: LiveRoute, head: RequestHead) -> list[bytes]:
@@ -236,15 +345,25 @@ class Judge:
             return authorities
         return [head.authority if live.host_policy == "keep" else live.host_policy.encode()] * len(authorities)
 
-    def _responses(self, head: RequestHead) -> Responses:
-        return self.variants[head.method == b"HEAD", head.version, head.keep_alive and head.version == 10]
+    def _rewriting(self, live: LiveRoute, head: RequestHead) -> Rewriting:
+        public = live.config.public_url or f"{self.scheme.decode()}://{head.authority.decode('latin-1')}"
+        origin = "/".join(public.split("/", 3)[:3])
+        known = live.rewritings.get(origin)
+        if known is None:
+            if len(live.rewritings) >= ORIGINS:
+                live.rewritings.clear()
+            names = {f"{scheme}://{host.decode('latin-1')}" for scheme in ("http", "https") for host in self._hosts(live, head)}
+            known = live.rewritings[origin] = Rewriting(names, origin, live.config.path if live.config.strip_prefix else "")
+        return known
+
+    def _responses(self, head: RequestHead, dress: Dress | None = None) -> Responses:
+        return self.variants[head.method == b"HEAD", head.version, head.keep_alive and head.version == 10, dress]
 
     def _location(self, head: RequestHead) -> bytes:
         port = b"" if self.redirect_port == 443 else b":%d" % self.redirect_port
         return b"https://%b%b%b" % (head.host, port, b"" if head.target == b"*" else head.target)
 
-    def _local(self, head: RequestHead, about: bytes, status: int, make: Callable[[bool], bytes]) -> Plan:
-        no_body = head.framing == NO_BODY or (head.framing == LENGTH and head.length == 0)
+    def _local(self, head: RequestHead, about: bytes, status: int, make: Callable[[bool], bytes], kind: str = "") -> Plan:
         answer, answer_close = make(False), make(True)
         if head.method == b"HEAD":
             answer, answer_close = only_head(answer), only_head(answer_close)
@@ -253,7 +372,7 @@ class Judge:
             length=LOCAL_LENGTH,
             method=head.method,
             version=head.version,
-            keep=head.keep_alive and head.version != 10 and no_body and not self.draining,
+            keep=head.keep_alive and head.version != 10 and not self.draining,
             pool=NOWHERE,
             route=None,
             responses=self._responses(head),
@@ -261,7 +380,8 @@ class Judge:
             answer=answer,
             answer_close=answer_close,
             status=status,
-            has_body=not no_body,
+            body=0 if head.framing == NO_BODY else head.length if head.framing == LENGTH else -1,
+            reason=kind.encode(),
         )
 
 
@@ -307,11 +427,6 @@ class RequestTemplate:
             plan.request_id = values[self.id_at]
         plan.heads = tuple(head.fill(values) for head in self.heads)
         return plan
-
-
-def short_hash(secret: bytes) -> bytes:
-    """Enough of a session id to follow it through the log, too little to use it."""
-    return hashlib.sha256(secret).hexdigest()[:12].encode()
 
 
 def strip(target: bytes, prefix: bytes) -> bytes:

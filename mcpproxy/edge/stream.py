@@ -27,7 +27,7 @@ from mcpproxy.edge.exchange import (
     lingers_until,
     pass_on,
     response_body,
-    response_body_dechunked,
+    response_body_read,
     response_events,
 )
 from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
@@ -38,8 +38,9 @@ from mcpproxy.http.upgrade import answers_our_key
 from mcpproxy.net.link import WOULD_BLOCK
 
 if TYPE_CHECKING:
-    from mcpproxy.edge.downstream import Downstream
+    from mcpproxy.edge.downstream import Downstream, Front
     from mcpproxy.edge.multiplex import Multiplex
+    from mcpproxy.edge.shelf import Shelf
 
 NO_ERROR, INTERNAL_ERROR = 0, 2  # RFC 9113 §7
 WEBSOCKET_HEAD = re.compile(
@@ -100,7 +101,7 @@ class Stream:
         self.since = clock.now  # when something of the body last moved
         self.used = True  # more passed than a whole call and a whole answer: `tidy` must follow
         self.tidy()
-        self.departures = connection.front.departures
+        self.departures: list[Any] = connection.front.departures
         self.exchange = StreamExchange(self)
 
     def tidy(self) -> None:
@@ -129,11 +130,12 @@ class Stream:
         if plan.length == self.size and self.done and x.rest is not None:  # the common call: whole, and of the length it promised
             x.request_ended = True
             self.since = clock.now
-            link = plan.pool.take(x.began)
-            if link is None:
+            if plan.guard is not None:
+                plan.guard.begin(x)
+            elif (link := plan.pool.take(x.began)) is not None:
+                x.leased(link)
+            else:
                 x.wait()
-                return
-            x.leased(link)
             if x.link is not None and not self.blocked:
                 owed, self.owed = self.owed, 0
                 self.connection.h2.delivered(self.id, owed)  # what that says leaves when all that was read has been dealt with
@@ -152,7 +154,7 @@ class Stream:
         if plan.length == CHUNKED_LENGTH and self.too_large():
             return
         x.start()
-        if self.owed and not self.blocked and x.link is not None:
+        if self.owed and not self.blocked and (x.link is not None or x.gathered is not None):
             self.credit()
 
     def answer_here(self) -> None:
@@ -162,7 +164,8 @@ class Stream:
         assert plan.answer is not None
         reply = dated(plan.answer, http_date())
         row = (plan.about, self.about, x.request_id, x.began, 0.0, monotonic(), plan.status, x.bytes_in, len(reply))
-        self.log.add((*row, NO_UPSTREAM, 0, b"local", b""))
+        extra = b',"reason":"%b"' % plan.reason if plan.reason else b""
+        self.log.add((*row, NO_UPSTREAM, 0, b"refused" if plan.reason else b"local", extra))
         self.exchange_over(True, reply)
 
     def body(self, data: bytes, ended: bool) -> None:
@@ -177,7 +180,7 @@ class Stream:
             self._into_tunnel(data)
         elif self.ending:
             self._forget(size)
-        elif not self.started or self.blocked or x.link is None or x.plan.upgrade is not None:
+        elif not self.started or self.blocked or (x.link is None and x.gathered is None) or x.plan.upgrade is not None:
             if size:
                 self.backlog.append(data)  # bounded by the stream's window, which stays as it is
         else:
@@ -223,6 +226,21 @@ class Stream:
         """Not held up by the server."""
         return not self.blocked
 
+    @property
+    def front(self) -> Front:
+        """What the connections of this listener share."""
+        return self.connection.front
+
+    @property
+    def network(self) -> bytes:
+        """What limits count the client's address as."""
+        return self.connection.network
+
+    @property
+    def shelf(self) -> Shelf:
+        """The plans of this connection."""
+        return self.connection.shelf
+
     def _all(self) -> bytes:
         backlog = self.backlog
         data = backlog[0] if len(backlog) == 1 else b"".join(backlog)
@@ -243,7 +261,7 @@ class Stream:
             return
         x.request_ended = ended
         framed = self._framed(data, ended)
-        if framed:
+        if framed or x.gathered is not None:
             x.upload(framed)
         if not self.blocked and self.id:
             self.credit()
@@ -398,6 +416,7 @@ class Stream:
             head, _, body = answer.partition(HEAD_END)
             self.respond(head + HEAD_END, not body)
             if body and not self.write_last(body):
+                self.since = clock.now
                 return
         elif self.pending is not None:
             self.since = clock.now
@@ -482,7 +501,8 @@ class Stream:
             if self.ending and now - self.since >= self.connection.front.limits.body_stall and self.pending is not None:
                 self.drop()
             return None
-        if not x.request_ended and x.rplan is None and not self.blocked and x.link is not None and not (x.plan.expects and not x.interims):
+        takes = (x.link is not None and not self.blocked) or x.gathered is not None  # it is the client's turn
+        if takes and not x.request_ended and x.rplan is None and not (x.plan.expects and not x.interims):
             deadline = self.since + self.connection.front.limits.body_stall
             if deadline <= now:
                 x.fail(ProxyError("body-timeout", Side.DOWNSTREAM, 408))
@@ -532,12 +552,13 @@ class StreamExchange(Exchange):
             tunnel.from_server(self, data)
 
     def begin_response(self, head: bytes, data: bytes) -> None:
+        plan = cast(ResponsePlan, self.rplan)
         if self.plan.upgrade is not None and self._status() < 300:  # over HTTP/2 a 2xx would say that the tunnel is open
             self.rplan = None
             self.fail(ProxyError("not-switched", Side.UPSTREAM, 502))
             return
         self.client.respond(head, False)
-        if self.receive is response_body_dechunked and self.boundary is None:
+        if self.receive is response_body_read and plan.dechunk and self.boundary is None and self.ledger is None:
             self.receive = relay
             if self.recv is not None:
                 self.send = self.client.send_event
@@ -572,6 +593,8 @@ def response_head(x: StreamExchange, data: bytes) -> None:
     if (
         plan.length != size
         or not x.request_ended
+        or plan.challenge
+        or x.plan.document
         or x.spoiled
         or connection.pending is not None
         or not connection.h2.answer(client.id, plan.head, data[end:])
@@ -581,6 +604,8 @@ def response_head(x: StreamExchange, data: bytes) -> None:
     if not connection.flushing:
         connection.stir()
     now = monotonic()
+    if x.ledger is not None:
+        x.ledger.answered(plan, data[end:], size, now)
     link: Any = x.link
     asked = x.plan
     client.log.add(
@@ -607,19 +632,21 @@ def response_head(x: StreamExchange, data: bytes) -> None:
         link.pool.keep(link, now)
     else:
         link.pool.discard(link)
-    if x.attempts or x.interims:
+    if x.attempts or x.interims or x.asked or x.ending is not HEAD_END:
         x.forget()
+    else:
+        x.ledger = None
     connection.stream_over(client)
 
 
 def relay(x: StreamExchange, data: bytes) -> None:
-    """As response_body_dechunked, and short for the common slice: one event in one chunk."""
+    """As response_body_read, and short for the common slice: one event in one chunk."""
     if len(data) >= BULK:
         relay_bulk(x, data)
         return
     payload = x.scanner.whole_chunk(data)  # type: ignore[union-attr]  # begin_response made sure
     if payload is None:
-        response_body_dechunked(x, data)
+        response_body_read(x, data)
         return
     x.touched = clock.now
     size = len(payload)

@@ -17,6 +17,7 @@ def counts(runtime: Runtime) -> dict[str, Any]:
     """docs/operations.md says what each number means."""
     fronts = runtime.fronts
     responses = [variant for front in fronts for variant in front.judge.variants.values()]
+    shelves = [shelf for front in fronts for shelf in front.shelves.alive]
     return {
         "uptime_s": round(monotonic() - runtime.began),
         "connections": {
@@ -26,8 +27,14 @@ def counts(runtime: Runtime) -> dict[str, Any]:
             "handshakes_failed": sum(front.handshakes_failed for front in fronts),
         },
         "requests": sum(front.served for front in fronts) + sum(link.served for link in runtime.links),
-        "new_request_heads": _new((front.plans for front in fronts), (front.templates for front in fronts)),
+        "new_request_heads": _new(
+            (store for shelf in shelves for store in (shelf.plans, shelf.plans_h2)),
+            (store for shelf in shelves for store in (shelf.templates, shelf.templates_h2)),
+        ),
         "new_response_heads": _new((variant.store for variant in responses), (variant.templates for variant in responses)),
+        "audit": None
+        if runtime.offices.audit is None
+        else {"lost": runtime.offices.audit.lost, "warnings": runtime.offices.audit.warnings, "blocked": runtime.offices.audit.blocked},
         "upstreams": {
             name: {
                 "in_use": pool.in_use,

@@ -86,6 +86,8 @@ class Life:
         self._runtime.log.tick()
         if self._runtime.sink is not None:
             self._runtime.sink.reopen()
+        if self._runtime.offices.audit is not None:
+            self._runtime.offices.audit.reopen()
         self.say_counts()
 
     def told_to_stop(self) -> None:
@@ -99,8 +101,7 @@ class Life:
             listener.stop()
         for front in runtime.fronts:
             front.judge.draining = True
-            front.plans.clear()
-            front.templates.clear()
+            front.shelves.clear()
         self._loop.call_later(DRAIN_GRACE_S, self._close_idle)
         self._loop.call_later(self._drain_s, self._loop.stop)
 
@@ -133,6 +134,9 @@ class Life:
         runtime.log.tick()
         if runtime.sink is not None and not runtime.sink.close(LOG_PATIENCE):
             print("mcpproxy: the last log lines could not be written in time", file=sys.stderr)
+        audit = runtime.offices.audit
+        if audit is not None and not audit.close(LOG_PATIENCE):
+            print("mcpproxy: the last audit lines could not be written in time", file=sys.stderr)
 
     def say_counts(self) -> None:
         """What was counted so far."""

@@ -195,10 +195,12 @@ def steps() -> Iterator[Steps]:
 
 @pytest.fixture
 def proxy(steps: Steps, certificate: Certificate) -> Iterator[Proxy]:
-    """Make an Edge. `upstream`, `route`, `limits`, `top` are lines of TOML; `tls` puts the certificate on the listener."""
+    """Make an Edge. `upstream`, `route`, `limits`, `listen`, `top` are lines of TOML; `tls` puts the certificate on the listener."""
     made: list[Edge] = []
 
-    def make(upstream: str = "", *, route: str = "", limits: str = "", top: str = "", tls: bool = False, url: str = "") -> Edge:
+    def make(
+        upstream: str = "", *, route: str = "", limits: str = "", top: str = "", listen: str = "", tls: bool = False, url: str = ""
+    ) -> Edge:
         server = socket.create_server(("127.0.0.1", 0))
         server.setblocking(False)
         steps.owned(server)
@@ -210,6 +212,7 @@ def proxy(steps: Steps, certificate: Certificate) -> Iterator[Proxy]:
                 "[[listen]]",
                 'address = "127.0.0.1:0"',
                 secure,
+                listen,
                 "[upstream.u]",
                 f'urls = ["{url}"]',
                 upstream,

@@ -10,6 +10,7 @@ from tests.edge.conftest import HEAD_END
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GET = b"GET /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POSTED = b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"
 
 
 def body(answer):
@@ -50,17 +51,49 @@ def test_pipelined_requests_behind_one_answered_here_are_served(proxy):
     assert [len(HEALTH)] * 2 == [line["bytes_in"] for line in edge.lines(2)]
 
 
-@pytest.mark.parametrize("framing", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"])
 @pytest.mark.parametrize("rest", [b"", HEALTH])
-def test_a_body_for_nobody_is_never_read_as_a_request(proxy, framing, rest):
+def test_a_body_for_nobody_is_never_read_as_a_request(proxy, rest):
+    """Of unknown length, it ends the connection."""
     edge = proxy(top='health = "/healthz"')
     client = edge.client()
-    client.sendall(b"POST /healthz HTTP/1.1\r\nHost: localhost\r\n" + framing + rest)
+    client.sendall(b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + rest)
     answer, how = edge.end(client)
     assert 1 == answer.count(b"HTTP/1.1 ")
     assert b"\r\nConnection: close\r\n" in answer
     assert "fin" == how
     assert 1 == len(edge.lines(1))
+
+
+@pytest.mark.parametrize(
+    "pieces", [(POSTED + HEALTH,), (POSTED[:-5], POSTED[-5:] + HEALTH), (POSTED[:-3], POSTED[-3:], HEALTH), (POSTED, HEALTH)]
+)
+def test_a_small_body_for_nobody_is_skipped_and_the_connection_goes_on(proxy, pieces):
+    """Clients that send head and body apart would lose the connection with every 401."""
+    edge = proxy(top='health = "/healthz"')
+    client = edge.client()
+    for piece in pieces:
+        client.sendall(piece)
+        edge.steps.turn()
+    assert 2 == edge.read(client, 200).count(b'{"status":"ok"}')
+    assert [len(POSTED), len(HEALTH)] == [line["bytes_in"] for line in edge.lines(2)]
+
+
+def test_a_client_that_leaves_inside_such_a_body_is_in_the_log(proxy):
+    edge = proxy(top='health = "/healthz"')
+    client = edge.client()
+    client.sendall(POSTED[:-3])
+    edge.steps.turn()
+    client.close()
+    assert [(499, "client-gone")] == [(line["status"], line["end"]) for line in edge.lines(1)]
+
+
+def test_a_large_body_for_nobody_ends_the_connection(proxy):
+    edge = proxy(top='health = "/healthz"')
+    client = edge.client()
+    client.sendall(b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70000\r\n\r\nhello")
+    answer, how = edge.end(client)
+    assert b"\r\nConnection: close\r\n" in answer
+    assert "fin" == how
 
 
 def test_an_http_1_0_client_is_answered_and_closed(proxy):

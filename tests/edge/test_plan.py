@@ -19,6 +19,7 @@ from mcpproxy.edge.plan import (
     Plan,
     RequestTemplate,
     Responses,
+    Variants,
     describe,
     short_hash,
     strip,
@@ -39,12 +40,7 @@ def judge(route="", upstream='urls = ["http://127.0.0.1:8000"]', limits=LIMITS, 
     bounds = PoolLimits(4, 4.0, 4, 4, 5.0, 5.0, 5.0, 5.0)
     u = config.upstream["u"]
     pool = Pool(None, None, tuple(Endpoint(url, None) for url in u.urls), bounds, None)
-    variants = {
-        (head, version, keep): Responses(b"HEAD" if head else b"GET", version, keep, 64, 1 << 20)
-        for head in (False, True)
-        for version in (10, 11)
-        for keep in (False, True)
-    }
+    variants = Variants(64, 1 << 20)
     routes = tuple(LiveRoute(each, pool, u.host) for each in config.route)
     return Judge(Router(config.route), routes, limits, b"https", variants, **more)
 
@@ -150,8 +146,7 @@ def test_a_redirect_keeps_path_and_query_and_drops_the_port(port, shown):
     plan = judge(redirect=True, redirect_port=port).request(post(b"Content-Length: 2", target=b"/a?b=c", host=b"A.example:80"))
     assert b"\r\nLocation: https://a.example" + shown + b"/a?b=c\r\n" in plan.answer
     assert 308 == plan.status
-    assert plan.has_body
-    assert not plan.keep
+    assert plan.body == 2
 
 
 @pytest.mark.parametrize(("asked", "route", "gives"), [(True, "", b"websocket"), (True, "upgrade = false", None), (False, "", None)])

@@ -497,3 +497,20 @@ def test_a_client_that_is_gone_when_the_last_event_comes_breaks_nothing(proxy):
     edge.reset(client.sock)
     assert len(edge.lines(1)) == 1
     edge.until(lambda: not edge.runtime.links)
+
+
+def test_an_answer_of_ours_waits_for_room_as_long_as_any_other(proxy):
+    """However long the request took before it failed."""
+    edge = proxy()
+    client = H2Client(edge, window=0)
+    stream, server, _ = asked(edge, client)
+    asking = next(iter(edge.runtime.links)).streams[stream]
+    asking.since -= 100.0  # it took its time
+    server.close()
+    client.until(lambda: stream in client.heads)
+    edge.later(40)
+    client.h2.increment_flow_control_window(1000, stream)
+    client.flush()
+    client.until(lambda: stream in client.ends or stream in client.resets)
+    assert client.resets == {}
+    assert client.status(stream) == 502

@@ -31,7 +31,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", ["tour.md", "request.md", "security.md"])
 def test_files_named_in_the_documents_exist(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
-    named = re.findall(r"`(?:mcpproxy/)?((?:edge|net|http|upstream|observe|ops|config|pki|cli)/\w+)(?:\.py)?`", text)
+    named = re.findall(r"`(?:mcpproxy/)?((?:edge|net|http|mcp|upstream|policy|observe|ops|config|pki|cli)/\w+)(?:\.py)?`", text)
     assert named
     for name in named:
         assert (PACKAGE / f"{name}.py").is_file(), name
@@ -79,7 +79,7 @@ def test_the_reasons_are_documented() -> None:
 def logged_fields() -> set[str]:
     """Every member a log line can have, read from the bytes and dictionaries that make it."""
     found: set[str] = set()
-    for name in ("observe/accesslog", "edge/downstream", "edge/exchange", "edge/plan", "edge/local"):
+    for name in ("observe/accesslog", "edge/downstream", "edge/exchange", "edge/plan", "edge/local", "edge/facts"):
         tree = next(module.tree for module in MODULES if module.name == name)
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, bytes):

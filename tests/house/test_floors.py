@@ -12,6 +12,7 @@ FLOORS = (
     {"upstream", "policy", "pki", "observe"},
     {"edge"},
     {"gateway"},
+    {"staffing"},
     {"assemble"},
     {"ops", "demo"},
     {"cli"},

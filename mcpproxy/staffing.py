@@ -1,0 +1,135 @@
+"""Config → Staffs: who knows callers, what is limited, what is written down. The policies' half of `assemble`, made once per process.
+
+What can change while the daemon runs (key files, key sets) is asked about once a tick by `Offices.tick`; when a key was added or revoked, every judgement
+that was made before is forgotten (`forget`), so that it counts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mcpproxy.clock import unix
+from mcpproxy.config.model import Config, Route
+from mcpproxy.config.policies import Auth
+from mcpproxy.config.secrets import secret
+from mcpproxy.edge.admission import Staff
+from mcpproxy.edge.questions import Questions
+from mcpproxy.errors import ProxyError
+from mcpproxy.observe.audit import AuditLog
+from mcpproxy.observe.messages import Messages
+from mcpproxy.pki.store import Store
+from mcpproxy.policy.apikey import ApiKeys
+from mcpproxy.policy.buckets import Buckets
+from mcpproxy.policy.certificate import Certificates
+from mcpproxy.policy.hints import Hints
+from mcpproxy.policy.identity import IdentityKey
+from mcpproxy.policy.limits import compile_gates
+from mcpproxy.policy.oauth import Tokens
+from mcpproxy.policy.outbound import Outbound
+from mcpproxy.policy.present import Look
+from mcpproxy.policy.resource import public_urls
+from mcpproxy.policy.tools import Rules
+from mcpproxy.policy.verdict import Authenticator
+
+LOOK_S = 2.0  # seconds between two looks at what should be asked for ahead
+
+
+@dataclass(slots=True)
+class Offices:
+    """What routes share."""
+
+    config: Config
+    questions: Questions
+    messages: Messages
+    audit: AuditLog | None = None
+    forget: Callable[[], None] = lambda: None  # every judgement made so far
+    keys: dict[str, ApiKeys] = field(default_factory=dict)
+    certificates: dict[str, Certificates] = field(default_factory=dict)
+    tokens: Tokens | None = None
+    identity: IdentityKey | None = None
+    hints: dict[str, Hints] = field(default_factory=dict)
+    outbounds: dict[str, Outbound] = field(default_factory=dict)
+    looked: float = 0.0
+
+    def open(self) -> None:
+        """Everything that reads files or the environment. Raises StartError."""
+        for name, auth in self.config.auth.items():
+            if auth.type == "api-key":
+                self.keys[name] = ApiKeys(name, auth)
+            elif auth.type == "mtls":
+                self.certificates[name] = Certificates(name, auth)
+        self.tokens = Tokens(self.config.auth, secret, self.messages.say)
+        upstreams = self.config.upstream
+        if any(upstream.identity is not None for upstream in upstreams.values()):
+            self.identity = IdentityKey.kept(Store(Path(self.config.state_dir)))
+        for name, upstream in upstreams.items():
+            self.hints[name] = Hints()
+            if upstream.credential is not None or upstream.identity is not None:
+                self.outbounds[name] = Outbound(name, upstream, secret, self.messages.say, self.identity)
+
+    def authenticator(self, name: str, auth: Auth, route: Route) -> Authenticator:
+        """One way to know callers, for tokens that are meant for this route."""
+        if auth.type == "api-key":
+            return self.keys[name]
+        if auth.type == "mtls":
+            return self.certificates[name]
+        assert self.tokens is not None, "open comes first"
+        found = self.tokens.authenticator(name, public_urls(route, self.config.listen))
+        assert found is not None, "the rest knows tokens"
+        return found
+
+    def staff(self) -> list[Staff]:
+        """For each route, in their order."""
+        config = self.config
+        gates = compile_gates(config, Buckets())
+        staffs = []
+        for number, route in enumerate(config.route):
+            auths = {name: config.auth[name] for name in route.auth}
+            hints = self.hints[route.upstream]
+            staffs.append(
+                Staff(
+                    authenticators=tuple(self.authenticator(name, auth, route) for name, auth in auths.items()),
+                    auths=tuple(auths.values()),
+                    look=Look(auths.values()) if auths else None,
+                    gate=gates[number],
+                    rules=Rules(route.tools, f"route[{number}]", hints) if route.tools is not None else None,
+                    hints=hints if route.tools is not None and route.tools.read_only else None,
+                    outbound=self.outbounds.get(route.upstream),
+                    audit=self.audit if route.audit and route.mcp else None,
+                )
+            )
+        return staffs
+
+    def ask_ahead(self) -> None:
+        """What will be needed soon is asked for before somebody waits for it."""
+        due = list(self.tokens.due(unix())) if self.tokens is not None else []
+        for question in (*due, *(outbound.due(unix()) for outbound in self.outbounds.values())):
+            if question is not None:
+                with suppress(ProxyError):  # too much is being asked already: at the next look
+                    self.questions.ask(question, _nothing)
+
+    def tick(self, now: float) -> None:
+        """Once a tick: has a file changed, is a key set getting old?"""
+        changed = False
+        for name, keys in self.keys.items():
+            if keys.changed():
+                said = keys.reload()
+                if said:
+                    self.messages.say("error", f"auth.{name}: {said}; the keys read before go on")
+                else:
+                    changed = True
+                    self.messages.say("info", f"auth.{name}: the keys were read again")
+        if changed:
+            self.forget()
+        if now - self.looked >= LOOK_S:
+            self.looked = now
+            self.ask_ahead()
+        if self.audit is not None:
+            self.audit.tick(now)
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""

@@ -1,0 +1,320 @@
+"""What is asked every time: in which order, what is gathered for it, and what is left behind when a request is over or waits."""
+
+import asyncio
+import json
+
+import pytest
+
+from mcpproxy.edge import exchange
+from mcpproxy.edge.downstream import Downstream
+from mcpproxy.edge.exchange import ASIDE
+from mcpproxy.edge.guard import ASKED
+from mcpproxy.policy.exempt import Exemption
+from mcpproxy.policy.verdict import Accepted, Ask, Principal, Question, Refused
+from tests.edge.conftest import HEAD_END
+from tests.support.speakers import MODERN, call
+from tests.support.toml import write_toml
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+RULES = 'tools = { allow = [{ tools = ["add"] }] }'
+KEY = "Authorization: Bearer some-token\r\n"
+
+
+def post(body, extra="", length=None):
+    return f"POST /mcp HTTP/1.1\r\nHost: a\r\n{extra}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body
+
+
+def read_answer(edge, client):
+    """As `answered`, for one that comes in one read."""
+    got = edge.read(client, b"\n")
+    head, _, body = got.partition(HEAD_END)
+    return int(head.split(b" ")[1]), json.loads(body)
+
+
+def guard_of(edge, request):
+    """The guard behind this head."""
+    head = request[: request.index(HEAD_END) + 4]
+    return edge.runtime.fronts[0].shelves.anybody.plan_for(head).guard
+
+
+class Oracle:
+    """Knows callers after it was asked about them, and then as often as it is told."""
+
+    name = "oracle"
+
+    def __init__(self, *, knows=1, verdict=None):
+        self.knows, self.left, self.asked = knows, 0, 0
+        self.verdict = verdict or Accepted(Principal("anna", "oracle"))
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def judge(self, credential, now):
+        if self.left:
+            self.left -= 1
+            return self.verdict
+        return Ask(Question("who", self.ask))
+
+    async def ask(self):
+        self.asked += 1
+        await self.open.wait()
+        self.left = self.knows
+
+
+@pytest.fixture
+def asked(proxy, tmp_path):
+    """`asked(oracle)`: a proxy whose callers only the oracle knows."""
+
+    def make(oracle, **more):
+        (tmp_path / "keys.jsonl").write_bytes(b"")
+        (tmp_path / "keys.jsonl").chmod(0o600)
+        top = write_toml({"auth": {"k": {"type": "api-key", "file": str(tmp_path / "keys.jsonl")}}})
+        edge = proxy(top=top, route='auth = "k"\n' + more.pop("route", ""), **more)
+        edge.runtime.fronts[0].judge.routes[0].admission.authenticators = (oracle,)
+        return edge
+
+    return make
+
+
+# -- what is looked at ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("route", "looks"),
+    [
+        (RULES, True),
+        ('tools = { allow = [{ methods = "*" }] }', False),
+        ('tools = { allow = [{ tools = ["add"] }], trust_headers = true }', True),
+        ("tools = { allow = [{}], read_only = true }", True),
+        ('rate = "1/s"', False),
+    ],
+)
+def test_a_body_is_gathered_only_where_something_depends_on_it(proxy, route, looks):
+    assert bool(guard_of(proxy(route=route), post(b"{}")).peek) is looks
+
+
+def test_a_head_that_is_believed_spares_the_look(proxy):
+    edge = proxy(route='tools = { allow = [{ tools = ["add"] }], trust_headers = true }')
+    modern = f"MCP-Protocol-Version: {MODERN}\r\nMcp-Method: tools/call\r\nMcp-Name: add\r\n"
+    assert guard_of(edge, post(b"{}", modern)).peek == 0
+    assert guard_of(edge, post(b"{}", modern.replace("Mcp-Name: add\r\n", ""))).peek
+    assert guard_of(edge, post(b"{}", modern.replace(MODERN, "2025-11-25"))).peek
+
+
+def test_what_has_no_body_is_not_waited_for(proxy):
+    edge = proxy(route=RULES)
+    assert guard_of(edge, b"GET /mcp HTTP/1.1\r\nHost: a\r\n\r\n").peek == 0
+    assert guard_of(edge, b"POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").peek  # a template serves other lengths, too
+
+
+def test_rules_that_only_watch_refuse_no_body(proxy):
+    shadow = 'tools = { allow = [{ tools = ["add"] }], shadow = true }'
+    assert guard_of(proxy(route=RULES), post(b"{}")).names_calls
+    assert not guard_of(proxy(route=shadow), post(b"{}")).names_calls
+
+
+def test_a_claim_is_looked_at_only_where_something_is_counted(proxy):
+    claim = f"MCP-Protocol-Version: {MODERN}\r\nMcp-Method: server/discover\r\n"
+    guard = guard_of(proxy(route='rate = "1/s"'), post(b"{}", claim))
+    assert (guard.exemption, bool(guard.peek), guard.names_calls) == (Exemption.IF_BODY_SAYS, True, True)
+
+
+# -- while the body comes ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_called_before_the_body_is_whole(proxy):
+    edge = proxy(route=RULES)
+    client, body = edge.client(), call("add")
+    client.sendall(post(body)[:-5])
+    assert edge.no_more_connections()
+    client.sendall(body[-5:])
+    server = edge.accept()
+    assert edge.read(server, body).endswith(body)
+    server.sendall(OK)
+    edge.read(client, b"ok")
+    assert [(200, "done")] == [(line["status"], line["end"]) for line in edge.lines(1)]
+
+
+def test_a_body_whose_length_is_too_much_is_not_waited_for(proxy):
+    edge = proxy(route='tools = { allow = [{ tools = ["add"] }], peek = "1KiB" }')
+    client = edge.client()
+    client.sendall(post(b"", length=1025))
+    status, told = read_answer(edge, client)
+    assert (status, told["error"]["data"]["reason"]) == (413, "body-too-large-to-judge")
+
+
+def test_a_stop_while_a_body_comes_has_its_line(proxy):
+    edge = proxy(route=RULES)
+    client = edge.client()
+    client.sendall(post(b"{", length=100))
+    edge.until(lambda: any(link.exchange.gathered for link in edge.runtime.links))
+    for link in tuple(edge.runtime.links):
+        link.end_now()
+    assert [("stopped", 499)] == [(line["end"], line["status"]) for line in edge.lines(1)]
+
+
+def test_our_100_to_a_client_that_is_gone_is_its_end(proxy, monkeypatch):
+    edge = proxy(route=RULES)
+    client = edge.client()
+
+    def gone(self, head):
+        raise ConnectionResetError
+
+    monkeypatch.setattr(Downstream, "inform", gone)
+    client.sendall(post(b"", "Expect: 100-continue\r\n", length=100))
+    assert [("client-gone", 499)] == [(line["end"], line["status"]) for line in edge.lines(1)]
+    assert not edge.runtime.links
+
+
+def test_a_call_that_is_too_much_is_read_as_far_as_its_id(proxy):
+    edge = proxy(route='rate = "1/h"')
+    client = edge.client()
+    client.sendall(post(call("add", 1)))
+    server = edge.accept()
+    edge.read(server, call("add", 1))
+    server.sendall(OK)
+    edge.read(client, b"ok")
+    body = call("add", "late")
+    client.sendall(post(b"", length=len(body)))
+    edge.until(lambda: any(link.exchange.gathered is not None for link in edge.runtime.links))
+    client.sendall(body)
+    status, told = read_answer(edge, client)
+    assert (status, told["id"]) == (429, "late")
+    client.sendall(post(b"", length=ASIDE + 1))  # nobody reads so much to say no
+    status, told = read_answer(edge, client)
+    assert (status, told["id"]) == (429, None)
+
+
+def test_a_refusal_names_no_server_of_an_earlier_request(proxy):
+    edge = proxy(route=RULES)
+    client = edge.client()
+    client.sendall(post(call("add")))
+    server = edge.accept()
+    edge.read(server, call("add"))
+    server.sendall(OK)
+    edge.read(client, b"ok")
+    client.sendall(post(call("rm")))
+    assert read_answer(edge, client)[0] == 403
+    served, refused = edge.lines(2)
+    assert (served["upstream"] is None, refused["upstream"], refused["reused"]) == (False, None, False)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_unfinished_bodies_hold_no_more_than_so_much_together(proxy, monkeypatch, certificate, tls):
+    monkeypatch.setattr(exchange, "GATHERED", 5000)
+    edge = proxy(route=RULES, tls=tls)
+    gathering = edge.runtime.fronts[0].gathering
+
+    def client():
+        return edge.tls_client(certificate.client()) if tls else edge.client()
+
+    held = [client() for _ in range(4)]
+    for one in held:
+        one.sendall(post(b"x" * 1000, length=1100))
+    edge.until(lambda: gathering.size == 4000)
+    late = client()
+    late.sendall(post(b"x" * 2000, length=2100))
+    status, told = read_answer(edge, late)
+    assert (status, told["error"]["data"]["reason"]) == (503, "too-much-to-judge")
+    assert gathering.size == 4000
+    whole = client()
+    whole.sendall(post(call("rm")))  # nothing to wait for
+    assert read_answer(edge, whole)[0] == 403
+    held[0].sendall(b"x" * 100)
+    assert read_answer(edge, held[0])[0] == 400
+    edge.reset(held[1])
+    edge.until(lambda: gathering.size == 2000)
+    large = client()
+    large.sendall(post(call("rm", 1, {"x": "y" * 2500})))
+    assert read_answer(edge, large)[0] == 403
+    edge.later(100)
+    edge.until(lambda: gathering.size == 0)
+
+
+def test_a_large_body_that_the_server_has_is_not_kept(proxy):
+    edge = proxy(route=RULES)
+    client, body = edge.client(), call("add", 1, {"x": "y" * 100_000})
+    sent = 0
+    wire = post(body)
+    while sent < len(wire):
+        sent += client.send(wire[sent : sent + 30_000])
+        edge.steps.for_a_while(0.005)
+    server = edge.accept()
+    assert edge.read(server, body).endswith(body)
+    exchanges = [link.exchange for link in edge.runtime.links]
+    assert [(each.rest, each.gathered) for each in exchanges] == [(None, None)]
+    server.sendall(OK)
+    edge.read(client, b"ok")
+
+
+# -- questions --------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_may_ask_again_and_again(asked):
+    """The bound is for one request."""
+    oracle = Oracle()
+    edge = asked(oracle)
+    client, server = edge.client(), None
+    for _ in range(ASKED * 3):
+        edge.runtime.offices.forget()
+        client.sendall(post(b"{}", KEY))
+        server = server or edge.accept()
+        edge.read(server, b"{}")
+        server.sendall(OK)
+        edge.read(client, b"ok")
+    assert oracle.asked == ASKED * 3
+
+
+def test_an_issuer_that_never_gets_to_the_point_is_asked_so_often_and_no_more(asked):
+    oracle = Oracle(knows=0)
+    edge = asked(oracle)
+    client = edge.client()
+    client.sendall(post(b"{}", KEY))
+    status, told = read_answer(edge, client)
+    assert (status, told["error"]["data"]["reason"], oracle.asked) == (503, "no-answer-to-a-question", ASKED)
+
+
+def test_a_client_that_leaves_as_the_answer_comes_is_not_served(asked):
+    oracle = Oracle(knows=5)
+    oracle.open.clear()
+    edge = asked(oracle, route=RULES)
+    client = edge.client()
+    client.sendall(post(call("add"), KEY))
+    edge.until(lambda: oracle.asked)
+    oracle.open.set()
+    for link in tuple(edge.runtime.links):
+        edge.steps.loop.call_soon(link.lost, ConnectionResetError())
+    assert edge.no_more_connections()
+    assert [("client-gone", 499)] == [(line["end"], line["status"]) for line in edge.lines(1)]
+    assert edge.pool.in_use == 0
+
+
+def test_the_body_that_came_meanwhile_is_judged(asked):
+    oracle = Oracle()
+    oracle.open.clear()
+    edge = asked(oracle, route=RULES)
+    client, body = edge.client(), call("rm", "m")
+    client.sendall(post(body)[:-30].replace(b"Host: a\r\n", b"Host: a\r\n" + KEY.encode()))
+    edge.until(lambda: oracle.asked)
+    client.sendall(body[-30:])
+    edge.steps.for_a_while(0.01)
+    oracle.open.set()
+    status, told = read_answer(edge, client)
+    assert (status, told["id"], told["error"]["data"]["reason"]) == (403, "m", "call-not-allowed")
+
+
+def test_who_is_refused_after_all_is_told_so(asked):
+    edge = asked(Oracle(knows=5, verdict=Refused("token-inactive")))
+    client = edge.client()
+    client.sendall(post(call("add"), KEY))
+    status, told = read_answer(edge, client)
+    assert (status, told["error"]["data"]["reason"]) == (401, "token-inactive")
+
+
+def test_who_is_known_for_no_time_is_known_for_this_request(asked):
+    oracle = Oracle(knows=2, verdict=Accepted(Principal("anna", "oracle"), 0.0))
+    edge = asked(oracle)
+    client = edge.client()
+    client.sendall(post(b"{}", KEY))
+    server = edge.accept()
+    edge.read(server, b"{}")
+    assert oracle.asked == 1
