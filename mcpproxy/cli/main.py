@@ -21,7 +21,11 @@ COMMANDS = {
     "serve": "Put HTTPS in front of one MCP server, without a file.",
     "demo": "An embedded MCP server behind HTTPS, with lines to try.",
     "check": "Read a configuration and name every mistake in it.",
+    "explain": "May this caller make this call, and which rule says so?",
+    "policy": "Policies: test what the rules say.",
     "cert": "Certificates: make the development ones.",
+    "key": "API keys: add, list, revoke, rotate.",
+    "audit": "The audit log: verify it, print its key.",
     "systemd": "Print a hardened systemd unit.",
 }
 

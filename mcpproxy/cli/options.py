@@ -54,15 +54,21 @@ def EXAMPLE(*lines: str) -> str:  # noqa: N802 - reads as a heading where it is 
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def configured(file: Path, state_dir: str | None = None) -> Loaded:
-    """The configuration in `file`, with the files it names looked at too. Raises StartError with every mistake at once."""
-    from mcpproxy.config.load import ConfigErrors, read
+def unchecked(file: Path, hint: str) -> Loaded:
+    """The configuration in `file`; the files it names are not looked at. `hint` says what to do when it is not there."""
+    from mcpproxy.config.load import read
 
     try:
-        loaded = read(file)
+        return read(file)
     except OSError as error:
-        hint = "-c FILE names another one; mcpproxy serve URL needs none"
         raise StartError(f"{file}: {error.strerror or error}", hint) from None
+
+
+def configured(file: Path, state_dir: str | None = None) -> Loaded:
+    """The configuration in `file`, with the files it names looked at too. Raises StartError with every mistake at once."""
+    from mcpproxy.config.load import ConfigErrors
+
+    loaded = unchecked(file, "-c FILE names another one; mcpproxy serve URL needs none")
     if mistakes := loaded.check_files():
         raise ConfigErrors(mistakes, str(file))
     return replace(loaded, config=with_state_dir(loaded.config, state_dir))

@@ -1,0 +1,174 @@
+"""mcpproxy explain: what the rules of a route say about one call, by the very code that judges it when it comes.
+
+The call is written down as a client would send it, so what is refused before any rule is asked (another Unicode form of a name, a key that is there
+twice) is refused here too. The command `policy` asks the same about a table of calls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from mcpproxy.cli.options import EXAMPLE, config_option, unchecked
+from mcpproxy.errors import StartError
+
+if TYPE_CHECKING:
+    from mcpproxy.config.load import Loaded
+    from mcpproxy.policy.tools import Rules, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call and its caller, in an operator's words."""
+
+    who: str | None
+    roles: Sequence[str]
+    scopes: Sequence[str]
+    method: str
+    tool: str | None
+    args: str | None  # JSON
+    read_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.who or 'nobody'}: {self.method}" + (f" {self.tool}" if self.tool is not None else "")
+
+    def body(self) -> bytes:
+        """The request, as it would be sent."""
+        from mcpproxy.mcp.call import NAMED_BY
+
+        params = []
+        if self.tool is not None and self.method == "completion/complete":
+            kind, key = ("resource", "uri") if ":" in self.tool else ("prompt", "name")
+            params.append(f'"ref":{{"type":"ref/{kind}",{json.dumps(key)}:{json.dumps(self.tool)}}}')
+        elif self.tool is not None:
+            params.append(f'"{NAMED_BY.get(self.method, "name")}":{json.dumps(self.tool)}')
+        if self.args is not None:
+            params.append(f'"arguments":{self.args}')
+        told = f'{{"jsonrpc":"2.0","id":1,"method":{json.dumps(self.method)},"params":{{{",".join(params)}}}}}'
+        return told.encode("utf-8", "surrogatepass")
+
+
+def judged(loaded: Loaded, route: int, asked: Asked) -> Verdict:
+    """What becomes of the call on this route."""
+    from mcpproxy.mcp.call import calls_of
+    from mcpproxy.mcp.jsonrpc import CallError
+    from mcpproxy.policy.tools import Verdict
+    from mcpproxy.policy.verdict import Principal
+
+    rules = _rules(loaded, route, asked)
+    if rules is None:
+        return Verdict(True, f"route[{route}]")
+    principal = None if asked.who is None else Principal(asked.who, "explain", frozenset(asked.roles), frozenset(asked.scopes))
+    try:
+        return rules.seen_by(principal).judge_all(calls_of(asked.body()))
+    except CallError as error:
+        return Verdict(False, f"route[{route}].tools", error.kind)
+
+
+def _rules(loaded: Loaded, route: int, asked: Asked) -> Rules | None:
+    from mcpproxy.policy.hints import Hints
+    from mcpproxy.policy.tools import Rules
+
+    tools = loaded.config.route[route].tools
+    hints = Hints()
+    if asked.read_only:
+        hints.learn(json.dumps({"tools": [{"name": asked.tool, "annotations": {"readOnlyHint": True}}]}).encode())
+    return None if tools is None else Rules(tools, f"route[{route}]", hints)
+
+
+def route_of(loaded: Loaded, given: str | None) -> int:
+    """The route that is meant: a number, a URL or path, or the only one with rules. Raises StartError."""
+    from mcpproxy.edge.router import Router
+
+    routes = loaded.config.route
+    if given is None:
+        choices = [number for number, route in enumerate(routes) if route.tools is not None] or list(range(len(routes)))
+        if len(choices) == 1:
+            return choices[0]
+        listed = [f"{number}  {routes[number].path}  {' '.join(routes[number].host)}".rstrip() for number in choices]
+        raise StartError("which route?" if listed else "there is no route", "\n".join(listed))
+    if given.isascii() and given.isdigit():
+        if int(given) < len(routes):
+            return int(given)
+        raise StartError(f"there is no route {given}", f"the last one is {len(routes) - 1}")
+    url = urlsplit(given)
+    try:
+        host, path = (url.hostname or "").encode("idna"), url.path.encode("ascii")
+    except UnicodeError:
+        raise StartError(f"{given}: not a URL", "write what is not ASCII as %XX") from None
+    found = Router(routes).find(host, path or b"/")
+    if found is None:
+        raise StartError(f"no route serves {given}", "a path alone (/mcp) stands for any host")
+    return found
+
+
+def told(loaded: Loaded, verdict: Verdict) -> str:
+    """A verdict in one line: by which rule, where it stands, and why."""
+    from mcpproxy.http.replies import MESSAGES
+
+    line = _line(loaded, verdict.rule)
+    place = f"{verdict.rule} (line {line})" if line else verdict.rule
+    return f"{place}: {MESSAGES[verdict.reason]} [{verdict.reason}]" if verdict.reason else place
+
+
+def _line(loaded: Loaded, rule: str) -> int | None:
+    """The line of the rule in the file, or of the nearest table around it that stands there."""
+    from mcpproxy.config.mistakes import show_path
+
+    lines = {show_path(place): line for place, line in loaded.lines.items()}
+    while rule and rule not in lines:
+        rule = rule.rpartition(".")[0]
+    return lines.get(rule)
+
+
+@click.command(
+    epilog=EXAMPLE(
+        "mcpproxy explain -c mcpproxy.toml --as agent-alpha --tool search_docs",
+        """mcpproxy explain --route /files --as agent-alpha --role ops --tool read --args '{"path": "/srv/a"}'""",
+        "mcpproxy explain --route 1 --method resources/read --tool file:///srv/a",
+    )
+)
+@config_option
+@click.option(
+    "--route", metavar="N|URL", help="The route: its number (the first is 0), a URL or a path. [default: the only one with rules]"
+)
+@click.option("--as", "who", metavar="NAME", help="The caller's name. Without it nobody is named.")
+@click.option("--role", "roles", multiple=True, metavar="ROLE", help="A role of the caller; may be repeated.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="A scope of the caller; may be repeated.")
+@click.option("--method", default="tools/call", show_default=True, help="The JSON-RPC method.")
+@click.option("--tool", metavar="NAME", help="The tool (or prompt, URI of a resource, id of a task).")
+@click.option("--args", metavar="JSON", help="The arguments of the call.")
+@click.option("--read-only", is_flag=True, help="Suppose the tool says of itself that it changes nothing.")
+def command(
+    config: Path,
+    route: str | None,
+    who: str | None,
+    roles: tuple[str, ...],
+    scopes: tuple[str, ...],
+    method: str,
+    tool: str | None,
+    args: str | None,
+    read_only: bool,
+) -> int:
+    """May this caller make this call, and which rule says so?
+
+    Exit status 0: allowed. 1: denied, or it cannot be said.
+    """
+    if who is None and (roles or scopes):
+        raise click.UsageError("--role and --scope belong to a caller: give --as NAME too")
+    loaded = unchecked(config, "-c FILE names another one")
+    number = route_of(loaded, route)
+    verdict = judged(loaded, number, asked := Asked(who, roles, scopes, method, tool, args, read_only))
+    click.echo(f"{'allowed' if verdict.allowed else 'denied'}  {asked}\n  {told(loaded, verdict)}")
+    tools = loaded.config.route[number].tools
+    if tools is None:
+        click.echo("  This route has no [route.tools]: everybody may call everything.")
+    elif tools.shadow and not verdict.allowed:
+        click.echo("  shadow = true: it would be let through, and written into the audit log.")
+    return 0 if verdict.allowed else 1

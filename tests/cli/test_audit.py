@@ -1,0 +1,107 @@
+"""mcpproxy audit: says where a log was changed, and prints the key that shows it."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from mcpproxy.cli.main import status_of
+from mcpproxy.config.policies import Audit
+from mcpproxy.observe.audit import AuditLog
+from tests.cli.test_options import GOOD, written
+from tests.observe.samples import entry
+from tests.support.waiting import DEADLINE
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """A configuration, and the log that a daemon with it has written: two files, five calls."""
+    log, state = tmp_path / "audit.log", tmp_path / "state"
+    for calls in 2, 3:
+        if log.exists():
+            log.rename(tmp_path / "audit.log.1")
+        daemon = AuditLog(Audit(file=str(log)), str(state), lambda level, text: None)
+        for _ in range(calls):
+            daemon.add(entry())
+        assert daemon.close(DEADLINE)
+    return str(written(tmp_path, f'state_dir = "{state}"\n{GOOD}[audit]\nfile = "{log}"\n'))
+
+
+def run(said: Said, *arguments: str, status: int = 0) -> tuple[str, str]:
+    """What `mcpproxy audit …` prints to stdout and stderr."""
+    assert status_of(["audit", *arguments]) == status, said.readouterr()
+    return said.readouterr()
+
+
+def changed(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b'"status":200', b'"status":403', 1))
+
+
+def test_the_configured_log_is_found_with_what_rotation_made_of_it(config: str, capsys: Said, tmp_path: Path) -> None:
+    (tmp_path / "audit.log.1.gz").write_bytes(gzip.compress((tmp_path / "audit.log.1").read_bytes()))
+    (tmp_path / "audit.log.1").unlink()
+    out, err = run(capsys, "verify", "-c", config)
+    assert out.startswith("unchanged: 5 calls in 9 lines (1 to 9); signed up to line 9; newest hash ") and err == ""
+
+
+def test_a_changed_line_is_named(config: str, capsys: Said, tmp_path: Path) -> None:
+    changed(tmp_path / "audit.log")
+    out, _ = run(capsys, "verify", "-c", config, status=1)
+    lines = out.splitlines()
+    assert lines[0] == f"{tmp_path}/audit.log:2: line 6 was changed: its hash does not fit to it and the line before"
+    assert lines[1] == "changed: 5 calls in 9 lines (1 to 9); 1 problems"
+
+
+def test_a_missing_file_is_named(config: str, capsys: Said, tmp_path: Path) -> None:
+    (tmp_path / "audit.log.1").rename(tmp_path / "elsewhere")
+    assert "the beginning is missing: this is line 5" in run(capsys, "verify", "-c", config, status=1)[0]
+    assert "unchanged: 3 calls" in run(capsys, "verify", "-c", config, "--part")[0]
+    (tmp_path / "elsewhere").rename(tmp_path / "audit.log")
+    assert "the end is missing: the newest line written was 9, the last one here is 4" in run(capsys, "verify", "-c", config, status=1)[0]
+
+
+def test_with_a_key_no_configuration_is_needed(config: str, capsys: Said, tmp_path: Path) -> None:
+    public = tmp_path / "public.pem"
+    public.write_text(run(capsys, "key", "-c", config)[0])
+    assert public.read_text().startswith("-----BEGIN PUBLIC KEY-----\n")
+    files = [str(tmp_path / "audit.log"), str(tmp_path / "audit.log.1")]
+    arguments = ["verify", "--key", str(public), "-c", "/none", *files]
+    assert "signed up to line 9" in run(capsys, *arguments)[0]
+    changed(tmp_path / "audit.log.1")
+    assert "audit.log.1:2: line 2 was changed" in run(capsys, *arguments, status=1)[0]
+
+
+def test_a_crash_is_a_note(config: str, capsys: Said, tmp_path: Path) -> None:
+    with (tmp_path / "audit.log").open("ab") as file:
+        file.write(b'{"seq":10,"ti')
+    assert "not a whole line" in run(capsys, "verify", "-c", config, status=1)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("verify", "-c", "/none"), "No such file or directory"),
+        (("verify", "-c", "{config}", "/none"), "/none: No such file or directory"),
+        (("verify", "-c", "{config}", "--key", "/none"), "/none: No such file or directory"),
+        (("verify", "-c", "{config}", "--key", "{config}"), "not the public key of an audit log"),
+        (("verify", "-c", "{config}", "--state-dir", "/none"), "no audit log was ever written"),
+        (("verify", "-c", "{config}", "{broken}"), "audit log"),
+        (("key", "-c", "{config}", "--state-dir", "/none"), "there is no key yet"),
+        (("key", "-c", "/none"), "No such file or directory"),
+    ],
+)
+def test_what_cannot_be_done_is_told(config: str, capsys: Said, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    broken = tmp_path / "broken.gz"
+    broken.write_bytes(gzip.compress(b"x" * 100)[:-10])
+    given = [argument.format(config=config, broken=broken) for argument in arguments]
+    assert said in run(capsys, *given, status=1)[1]
+
+
+def test_a_configuration_without_an_audit_log_needs_files(capsys: Said, tmp_path: Path, config: str) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    bare = str(written(other, f'state_dir = "{tmp_path}/state"\n{GOOD}'))
+    assert "there is no [audit]" in run(capsys, "verify", "-c", bare, status=2)[1]
+    assert "unchanged" in run(capsys, "verify", "-c", bare, str(tmp_path / "audit.log"), str(tmp_path / "audit.log.1"))[0]
