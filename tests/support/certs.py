@@ -1,4 +1,4 @@
-"""Certificates for tests: made once per run, P-256, self-signed, with the names asked for.
+"""Certificates for tests: P-256, self-signed with the names asked for, or signed by an `Authority` for clients.
 
 `Certificate` holds the file paths and gives client contexts that trust just it.
 """
@@ -32,6 +32,67 @@ class Certificate:
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         context.load_cert_chain(self.cert, self.key)
         return context
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Signs certificates for clients."""
+
+    files: Certificate
+    name: x509.Name
+
+    @classmethod
+    def make(cls, directory: Path, name: str = "clients", above: "Authority | None" = None) -> "Authority":
+        """A root, or one that the authority `above` vouches for."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(subject, subject if above is None else above.name, key.public_key(), days=30)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        return cls(_written(directory / name, builder, key, key if above is None else above.key()), subject)
+
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        key = serialization.load_pem_private_key(self.files.key.read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
+
+    def issue(
+        self,
+        file: Path,
+        *names: x509.GeneralName,
+        subject: x509.Name | None = None,
+        days: float = 30,
+        usage: x509.ObjectIdentifier | None = None,
+    ) -> Certificate:
+        """For a client with these alternative names. It ends in `days`, and is good for `usage` only where that is given."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(subject or x509.Name([]), self.name, key.public_key(), days=days)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        return _written(file, builder, key, self.key())
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, days: float) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    end = now + datetime.timedelta(days=days)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    return (
+        builder.serial_number(x509.random_serial_number())
+        .not_valid_before(min(now, end) - datetime.timedelta(hours=1))
+        .not_valid_after(end)
+    )
+
+
+def _written(
+    file: Path, builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey
+) -> Certificate:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made = Certificate(file.with_name(f"{file.name}.pem"), file.with_name(f"{file.name}.key"))
+    made.cert.write_bytes(builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    made.key.touch(mode=0o600)
+    made.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    return made
 
 
 def make_certificate(directory: Path, name: str = "localhost", *more: str) -> Certificate:

@@ -328,16 +328,16 @@ class H2Client:
         self.next += 2
         return call
 
-    def open(self, fields: Pairs, *, ended: bool = True, block: bytes | None = None) -> Call:
-        """A new stream with any fields (or any `block`)."""
+    def open(self, fields: Pairs, *, ended: bool = True, block: bytes | None = None, more: bytes = b"") -> Call:
+        """A new stream with any fields (or any `block`). `more` are frames that go in the same write."""
         listed = _encodable(fields)
         call = self.stream(dict(listed).get(b":method", b""))
         call.said_all = ended
-        self.send_block(call.number, self.encoder.encode(listed) if block is None else block, END_STREAM if ended else 0)
+        self.send_block(call.number, self.encoder.encode(listed) if block is None else block, END_STREAM if ended else 0, more)
         return call
 
-    def send_block(self, stream: int, block: bytes, flags: int) -> None:
-        """HEADERS, with CONTINUATIONs where one frame does not hold it; all in one piece."""
+    def send_block(self, stream: int, block: bytes, flags: int, more: bytes = b"") -> None:
+        """HEADERS, with CONTINUATIONs where one frame does not hold it, and `more`; all in one piece."""
         pieces = [block[at : at + FRAME] for at in range(0, len(block), FRAME)] or [b""]
         last = len(pieces) - 1
         self.send(
@@ -345,6 +345,7 @@ class H2Client:
                 frame(CONTINUATION if i else HEADERS, (0 if i else flags) | (END_HEADERS if i == last else 0), stream, piece)
                 for i, piece in enumerate(pieces)
             )
+            + more
         )
 
     def call(

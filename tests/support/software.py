@@ -140,6 +140,11 @@ def fast_server() -> Server:
     return Server(python("fastmcp"), REAL / "servers" / "fast.py", "{port}")
 
 
+def guarded_server(issuer: str) -> Server:
+    """An OAuth resource: it takes tokens of this issuer."""
+    return Server(python("fastmcp"), REAL / "servers" / "guarded.py", "{port}", issuer)
+
+
 def everything_server(mode: str = "streamableHttp") -> Server:
     """`mode`: streamableHttp (/mcp) or sse (/sse and /message)."""
     return Server(node(), npm_package("server-everything") / "dist" / "index.js", mode)
@@ -176,6 +181,11 @@ def trusting(ca: Path) -> dict[str, str]:
 def client_program(kind: str, ca: Path) -> Driver:
     argv, cwd = TOURS[kind]
     return Driver(*argv, cwd=cwd, env=trusting(ca))
+
+
+def visitor(kit: str, ca: Path) -> Driver:
+    """A person who logs in with a TypeScript SDK: sdk1 or sdk2."""
+    return Driver(node(), REAL / "clients" / "oauth.mjs", kit, cwd=HOME / "npm", env=trusting(ca))
 
 
 def conformance_cli(url: str, revision: str, results: Path, ca: Path) -> Program:

@@ -12,13 +12,13 @@ async def answer_question(_message, response_type, _params, _context):
     return response_type(name="Ada")
 
 
-async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object]:
+async def tour(url: str, era: str, transport: str, big: int, key: str = "") -> dict[str, object]:
     progress: list[float] = []
 
     async def on_progress(step, _total, _text):
         progress.append(step)
 
-    async with Client(url, elicitation_handler=answer_question) as client:
+    async with Client(url, elicitation_handler=answer_question, auth=key or None) as client:
         tools = {tool.name for tool in await client.list_tools()}
         echo = await client.call_tool("echo", {"message": "grüße, 世界"})
         large = await client.call_tool("echo", {"message": "x" * big})

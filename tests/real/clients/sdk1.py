@@ -15,7 +15,7 @@ async def answer_question(_context, _params):
     return ElicitResult(action="accept", content={"name": "Ada"})
 
 
-async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object]:
+async def tour(url: str, era: str, transport: str, big: int, key: str = "") -> dict[str, object]:
     notices: asyncio.Queue[str] = asyncio.Queue()
     progress: list[float] = []
 
@@ -26,7 +26,8 @@ async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object
     async def on_progress(step, _total, _text):
         progress.append(step)
 
-    connect = sse_client(url) if transport == "sse" else streamablehttp_client(url)
+    shown = {"Authorization": f"Bearer {key}"} if key else None
+    connect = sse_client(url, shown) if transport == "sse" else streamablehttp_client(url, shown)
     kit = {"elicitation_callback": answer_question, "message_handler": on_message}
     async with connect as (read, write, *_), ClientSession(read, write, **kit) as session:
         start = await session.initialize()

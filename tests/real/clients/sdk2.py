@@ -20,7 +20,7 @@ async def answer_question(_context, _params):
     return ElicitResult(action="accept", content={"name": "Ada"})
 
 
-async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object]:
+async def tour(url: str, era: str, transport: str, big: int, key: str = "") -> dict[str, object]:
     notices: asyncio.Queue[str] = asyncio.Queue()
     progress: list[float] = []
 
@@ -38,8 +38,9 @@ async def tour(url: str, era: str, transport: str, big: int) -> dict[str, object
 
     async with contextlib.AsyncExitStack() as stack:
         where = sse_client(url) if transport == "sse" else url
-        if transport == "http2":
-            http = httpx2.AsyncClient(http2=True, timeout=30, event_hooks={"response": [on_response]})
+        if transport == "http2" or key:
+            shown = {"Authorization": f"Bearer {key}"} if key else {}
+            http = httpx2.AsyncClient(http2=transport == "http2", headers=shown, timeout=30, event_hooks={"response": [on_response]})
             where = streamable_http_client(url, http_client=await stack.enter_async_context(http))
         options = {"mode": era, "elicitation_callback": answer_question, "message_handler": on_message, "cache": None}
         client = await stack.enter_async_context(Client(where, **options))

@@ -29,7 +29,7 @@ async function overHttp2() {
 
 const kit = process.argv[2] === "sdk1" ? await sdk1() : await sdk2();
 
-async function tour({ url, era, transport, big }) {
+async function tour({ url, era, transport, big, key }) {
   const options = { capabilities: { elicitation: {} } };
   if (era === "auto") options.versionNegotiation = { mode: "auto" };
   const client = new kit.Client({ name: "tour", version: "1" }, options);
@@ -38,7 +38,8 @@ async function tour({ url, era, transport, big }) {
   client.setNotificationHandler(kit.changed, async () => notice?.(true));
   const Transport = transport === "sse" ? kit.SSEClientTransport : kit.StreamableHTTPClientTransport;
   const { agent, more } = transport === "http2" ? await overHttp2() : {};
-  await client.connect(new Transport(new URL(url), more));
+  const shown = key ? { requestInit: { headers: { Authorization: `Bearer ${key}` } } } : {};
+  await client.connect(new Transport(new URL(url), { ...shown, ...more }));
   const call = (name, args, more) => (process.argv[2] === "sdk1"
     ? client.callTool({ name, arguments: args }, undefined, more) : client.callTool({ name, arguments: args }, more));
   const progress = [];

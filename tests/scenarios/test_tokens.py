@@ -1,0 +1,425 @@
+"""OAuth in front of a server that knows nothing of it, with a real authorization server: who waits for it, who is let in, and what others are told."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.conftest import Run
+from tests.support.authorization import MACHINE, RESOURCE_SECRET, RESOURCE_SERVER, Answer, Authority
+from tests.support.certs import Certificate
+from tests.support.client import post
+from tests.support.daemon import Daemon
+from tests.support.h2 import H2Client, request_fields
+from tests.support.talk import WAYS, Talk, listen
+from tests.support.upstream import ScriptedUpstream, answer
+from tests.support.waiting import until
+
+PUBLIC = "https://mcp.example/mcp"
+PLACE = "/.well-known/oauth-protected-resource/mcp"
+BODY = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}'
+
+
+@pytest.fixture
+def authority() -> Iterator[Authority]:
+    with Authority(None, audience=PUBLIC) as made:
+        yield made
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream(answer()) as made:
+        yield made
+
+
+class Gate:
+    """An answer of the authority that waits until it is opened."""
+
+    def __init__(self, authority: Authority, path: str) -> None:
+        self.opened, self.authority, self.path = threading.Event(), authority, path
+        self.asked = 0
+        authority.replaced[path] = self._answer
+
+    def _answer(self) -> Answer:
+        self.asked += 1
+        assert self.opened.wait(20)
+        return 200, json.dumps({"keys": [key.as_dict(private=False) for key in self.authority.keys]}).encode(), []
+
+    def open(self) -> None:
+        self.opened.set()
+
+
+Serve = Callable[..., Daemon]
+
+
+@pytest.fixture
+def serve(run: Run, upstream: ScriptedUpstream, authority: Authority, certificate: Certificate, tmp_path: Path) -> Serve:
+    """`serve(way, auth={…}, route={…})`: JWT, or introspection where the authority is `opaque`."""
+
+    def start(way: str = "plain", auth: dict[str, Any] | None = None, route: dict[str, Any] | None = None, **more: Any) -> Daemon:
+        table: dict[str, Any] = {"type": "jwt", "issuer": authority.issuer, "private": True}
+        if authority.opaque:
+            secret = tmp_path / "secret"
+            secret.write_text(RESOURCE_SECRET)
+            secret.chmod(0o600)
+            table |= {"type": "introspection", "client_id": RESOURCE_SERVER, "client_secret": f"file:{secret}"}
+        changes = {"auth": "corp", "path": "/mcp", "public_url": PUBLIC} | (route or {})
+        return run(upstream.url, listen=listen(way, certificate), auth={"corp": table | (auth or {})}, route=changes, **more)
+
+    return start
+
+
+def shown(token: str) -> tuple[str, str]:
+    return "Authorization", f"Bearer {token}"
+
+
+def reason(body: bytes) -> str:
+    return str(json.loads(body)["error"]["data"]["reason"])
+
+
+# -- the first request waits --------------------------------------------------------------------------------------------------------------------
+
+
+def line(token: str) -> str:
+    return f"Authorization: Bearer {token}\r\n"
+
+
+def test_requests_wait_for_the_keys_however_they_come(serve: Serve, authority: Authority, upstream: ScriptedUpstream) -> None:
+    gate = Gate(authority, "/keys")
+    daemon = serve()
+    token = authority.token()
+    whole, pieces, chunked, expects, bare = (daemon.client() for _ in range(5))
+    request = post(BODY, extra=line(token))
+    whole.send(request)
+    pieces.send(request[:-20])
+    head = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n" % token.encode()
+    chunked.send(head + b"Transfer-Encoding: chunked\r\n\r\n5\r\n%b\r\n" % BODY[:5])
+    expects.send(head + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+    bare.send(b"GET" + head[4:] + b"\r\n")
+    until(lambda: gate.asked, "the question")
+    pieces.send(request[-20:])
+    chunked.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY) - 5, BODY[5:]))
+    assert not upstream.links
+    gate.open()
+    for client in (whole, pieces, chunked):
+        got = client.response(b"POST")
+        assert (got.status, got.body) == (200, BODY)
+    assert bare.response().status == 200
+    expects.send(BODY)
+    got = expects.response(b"POST")
+    assert (got.status, got.body) == (200, BODY)
+    assert gate.asked == 1, "one question for all who wait"
+    assert sorted(request.body for request in upstream.requests()) == [b""] + [BODY] * 4
+    assert not any(request.all("authorization") for request in upstream.requests())
+    assert len(daemon.wait_records(5, principal=MACHINE, status=200)) == 5
+    for client in (whole, pieces, chunked, expects, bare):
+        client.close()
+
+
+def test_an_expecting_client_is_told_to_go_on_by_the_server(serve: Serve, authority: Authority, upstream: ScriptedUpstream) -> None:
+    """Not by us, and not before it is known who it is."""
+    gate = Gate(authority, "/keys")
+
+    def script(link: Any) -> None:
+        link.read_head()
+        link.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert link.read_exact(len(BODY)) == BODY
+        link.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    upstream.scripts = (script,)
+    daemon = serve()
+    token = authority.token()
+    with daemon.client() as client:
+        client.send(
+            b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+            % (token.encode(), len(BODY))
+        )
+        until(lambda: gate.asked, "the question")
+        assert not client.buffer
+        gate.open()
+        client.read_until(b"HTTP/1.1 100 Continue\r\n\r\n")
+        client.send(BODY)
+        assert client.response(b"POST").body == b"ok"
+
+
+def test_streams_wait_side_by_side(serve: Serve, authority: Authority, upstream: ScriptedUpstream, certificate: Certificate) -> None:
+    gate = Gate(authority, "/keys")
+    daemon = serve("h2")
+    fields = [("authorization", f"Bearer {authority.token()}")]
+    with H2Client(daemon.client(tls=certificate.client(alpn=("h2",)))) as client:
+        whole = client.call("POST", "/mcp", BODY, fields=fields)
+        parts = client.call("POST", "/mcp", BODY[:5], fields=fields, ended=False)
+        known = client.open(request_fields(fields=fields, length=len(BODY)), ended=False).send(BODY[:7])
+        gone = client.call("POST", "/mcp", BODY, fields=fields)
+        bare = client.call("GET", "/mcp", fields=fields)
+        until(lambda: gate.asked, "the question")
+        client.ping()
+        parts.send(BODY[5:], ended=True)
+        known.send(BODY[7:], ended=True)
+        client.send(b"\0\0\4\3\0" + gone.number.to_bytes(4) + (8).to_bytes(4))  # CANCEL
+        gone.left = True
+        client.ping()
+        assert not upstream.links
+        gate.open()
+        for call in (whole, parts, known):
+            assert (call.wait().status, call.body) == (200, BODY)
+        assert bare.wait().status == 200
+    assert gate.asked == 1
+    assert daemon.record(status=499)["end"] == "client-gone"
+    assert len(upstream.requests()) == 4
+
+
+def test_who_leaves_while_the_question_is_open_is_forgotten(serve: Serve, authority: Authority, upstream: ScriptedUpstream) -> None:
+    gate = Gate(authority, "/keys")
+    daemon = serve()
+    token = authority.token()
+    closed, reset, half = (daemon.client() for _ in range(3))
+    closed.send(post(BODY, extra=line(token)))
+    reset.send(post(BODY, extra=line(token)))
+    half.send(post(BODY, extra=line(token))[:-5])
+    until(lambda: gate.asked, "the question")
+    closed.close()
+    reset.reset()
+    assert len(daemon.wait_records(2, status=499, end="client-gone")) == 2
+    gate.open()
+    half.send(BODY[-5:])
+    assert half.response(b"POST").body == BODY
+    half.reset()
+    assert len(upstream.requests()) == 1
+    with daemon.client() as client:
+        assert client.exchange(post(BODY, extra=line(token))).status == 200
+
+
+def test_a_client_that_leaves_with_half_a_request_is_noticed(serve: Serve, authority: Authority, upstream: ScriptedUpstream) -> None:
+    gate = Gate(authority, "/keys")
+    daemon = serve()
+    client = daemon.client()
+    client.send(post(BODY, extra=line(authority.token()))[:-5])
+    until(lambda: gate.asked, "the question")
+    client.reset()
+    gate.open()
+    assert daemon.record(status=499)["end"] == "client-gone"
+    assert not upstream.requests()
+
+
+# -- an issuer that is asked about each token ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_many_unknown_tokens_on_one_connection(way: str, serve: Serve, authority: Authority, certificate: Certificate) -> None:
+    """Each is asked about once, and none is counted against the next."""
+    authority.opaque = True
+    daemon = serve(way)
+    tokens = [authority.token() for _ in range(6)]
+    with Talk(daemon, way, certificate) as talk:
+        for token in tokens * 2:
+            assert talk.ask([shown(token)], body=BODY).status == 200
+        assert authority.asked["/introspect"] == 6
+        said = talk.ask([shown("not-one-of-them")])
+        assert (said.status, reason(said.body)) == (401, "token-inactive")
+        assert b'error="invalid_token"' in (said.first("www-authenticate") or b"")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_issuer_that_is_down_is_a_503_and_no_outage_for_ever(
+    way: str, serve: Serve, authority: Authority, certificate: Certificate
+) -> None:
+    authority.opaque = True
+    authority.replaced["/introspect"] = lambda: (500, b"", [])
+    daemon = serve(way)
+    token = authority.token()
+    with Talk(daemon, way, certificate) as talk:
+        for _ in range(3):
+            said = talk.ask([shown(token)])
+            assert (said.status, reason(said.body)) == (503, "issuer-unreachable")
+            assert int(said.first("retry-after") or 0) > 0
+            assert said.first("www-authenticate") is None, "nothing is wrong with the token: clients must not log in again"
+        del authority.replaced["/introspect"]
+        until(lambda: talk.ask([shown(token)]).status == 200, "the issuer to be asked again")
+    assert any("tokens cannot be introspected" in line for line in daemon.messages)
+    assert any("can be introspected again" in line for line in daemon.messages)
+
+
+def test_keys_that_cannot_be_had_are_a_503_and_no_outage_for_ever(serve: Serve, authority: Authority, certificate: Certificate) -> None:
+    authority.replaced["/keys"] = lambda: (500, b"", [])
+    daemon = serve()
+    token = authority.token()
+    with Talk(daemon, "plain", certificate) as talk:
+        said = talk.ask([shown(token)])
+        assert (said.status, reason(said.body)) == (503, "issuer-unreachable")
+        assert int(said.first("retry-after") or 0) > 0
+        del authority.replaced["/keys"]
+        until(lambda: talk.ask([shown(token)]).status == 200, "the keys to be asked for again", deadline_s=20)
+
+
+def test_a_revoked_token_works_no_longer_than_its_answer_is_believed(serve: Serve, authority: Authority, certificate: Certificate) -> None:
+    authority.opaque = True
+    daemon = serve(auth={"cache": "1s"})
+    token = authority.token()
+    with Talk(daemon, "plain", certificate) as talk:
+        for _ in range(3):
+            assert talk.ask([shown(token)]).status == 200
+        authority.revoke(token)
+        until(lambda: talk.ask([shown(token)]).status == 401, "the end of the answer")
+        assert reason(talk.ask([shown(token)]).body) == "token-inactive"
+
+
+# -- tokens that end, keys that change ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_token_that_ends_while_it_is_remembered(way: str, serve: Serve, authority: Authority, certificate: Certificate) -> None:
+    daemon = serve(way, auth={"skew": "0s"})
+    end = int(time.time()) + 4
+    claims = {"iss": authority.issuer, "sub": "alice", "aud": PUBLIC, "iat": end - 60, "exp": end}
+    token = authority.sign(claims)
+    with Talk(daemon, way, certificate) as talk:
+        asked = [talk.ask([shown(token)], body=b"x" * number).status for number in (1, 1, 1, 2, 3)]
+        assert asked == [200] * 5 or time.time() > end
+        until(lambda: talk.ask([shown(token)], body=b"x").status == 401, "its end")
+        assert time.time() >= end
+        said = talk.ask([shown(token)], body=b"x")
+        assert (said.status, reason(said.body)) == (401, "token-expired")
+        challenge = said.first("www-authenticate") or b""
+        assert b'error="invalid_token"' in challenge
+        assert b'resource_metadata="https://mcp.example/.well-known/oauth-protected-resource/mcp"' in challenge
+        fresh = authority.sign({**claims, "exp": end + 600})
+        assert talk.ask([shown(fresh)]).status == 200
+
+
+def test_keys_that_change(serve: Serve, authority: Authority, certificate: Certificate, tmp_path: Path) -> None:
+    """A new key counts soon, and one that is not published any more ends what was signed with it, also where it is remembered."""
+    file = tmp_path / "jwks.json"
+
+    def publish() -> None:
+        file.write_text(json.dumps({"keys": [key.as_dict(private=False) for key in authority.keys]}))
+
+    publish()
+    daemon = serve(auth={"jwks": f"file:{file}"})
+    claims = {"iss": authority.issuer, "sub": "alice", "aud": PUBLIC, "exp": int(time.time()) + 600}
+    old = authority.sign(claims)
+    authority.rotate("ES256")
+    new = authority.sign(claims)
+    with Talk(daemon, "plain", certificate) as talk:
+        for _ in range(3):
+            assert talk.ask([shown(old)]).status == 200
+        said = talk.ask([shown(new)])
+        assert (said.status, reason(said.body)) == (401, "token-key-unknown")
+        authority.withdraw()
+        publish()
+        until(lambda: talk.ask([shown(new)]).status == 200, "the new key", deadline_s=25)
+        until(lambda: talk.ask([shown(old)]).status == 401, "the end of the old key", deadline_s=45)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"aud": "https://other.example/mcp"}, "token-audience"),
+        ({"iss": "https://login.example"}, "token-issuer"),
+        ({"exp": 1}, "token-expired"),
+        ({"nbf": 1 << 33}, "token-not-yet-valid"),
+    ],
+)
+def test_a_token_for_somebody_else(change: dict[str, Any], why: str, serve: Serve, authority: Authority, certificate: Certificate) -> None:
+    daemon = serve()
+    claims = {"iss": authority.issuer, "sub": "alice", "aud": PUBLIC, "exp": int(time.time()) + 600}
+    with Talk(daemon, "plain", certificate) as talk:
+        assert talk.ask([shown(authority.sign(claims))]).status == 200
+        said = talk.ask([shown(authority.sign({**claims, **change}))])
+        assert (said.status, reason(said.body)) == (401, why)
+
+
+def test_a_scope_that_is_missing_is_named(serve: Serve, authority: Authority, upstream: ScriptedUpstream, certificate: Certificate) -> None:
+    daemon = serve(route={"scopes": ["files:read", "files:write"]})
+    with Talk(daemon, "plain", certificate) as talk:
+        said = talk.ask([shown(authority.token(scope="files:read"))])
+        challenge = said.first("www-authenticate") or b""
+        assert (said.status, reason(said.body)) == (403, "insufficient-scope")
+        assert b'error="insufficient_scope"' in challenge and b'scope="files:read files:write"' in challenge
+        assert b"resource_metadata=" in challenge
+        missing = talk.ask()
+        assert missing.status == 401 and b'scope="files:read files:write"' in (missing.first("www-authenticate") or b"")
+        assert not upstream.requests()
+        assert talk.ask([shown(authority.token(scope="files:write files:read more"))]).status == 200
+
+
+# -- how clients find out ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_document_is_there_for_everybody(
+    way: str, serve: Serve, authority: Authority, upstream: ScriptedUpstream, certificate: Certificate
+) -> None:
+    daemon = serve(way, route={"scopes": ["files:read"]})
+    with Talk(daemon, way, certificate) as talk:
+        for fields in ([], [shown("nonsense")], [("Origin", "https://evil.example")]):
+            said = talk.ask(fields, method="GET", path=PLACE)
+            assert (said.status, said.first("access-control-allow-origin"), said.first("content-type")) == (200, b"*", b"application/json")
+            document = json.loads(said.body)
+            assert document["resource"] == PUBLIC
+            assert document["authorization_servers"] == [authority.issuer]
+            assert document["scopes_supported"] == ["files:read"]
+        head = talk.ask(method="HEAD", path=PLACE)
+        assert (head.status, head.body, head.first("content-length")) == (200, b"", b"%d" % len(said.body))
+        options = talk.ask([("Origin", "https://a.example"), ("Access-Control-Request-Method", "GET")], method="OPTIONS", path=PLACE)
+        assert (options.status, options.first("access-control-allow-origin")) == (200, b"*")
+        assert b"GET" in (options.first("access-control-allow-methods") or b"")
+        assert talk.ask(method="POST", path=PLACE).status == 405
+        for nowhere in ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/other"):
+            assert talk.ask(method="GET", path=nowhere).status == 404
+        for issuer in ("/.well-known/oauth-authorization-server/mcp", "/.well-known/openid-configuration"):
+            assert talk.ask(method="GET", path=issuer).status == 404
+    assert not upstream.requests()
+
+
+def test_the_document_of_a_route_without_a_public_url_names_the_url_that_was_used(
+    run: Run, authority: Authority, upstream: ScriptedUpstream
+) -> None:
+    corp = {"type": "jwt", "issuer": authority.issuer, "private": True, "audience": "urn:files"}
+    daemon = run(upstream.url, auth={"corp": corp}, route={"auth": "corp", "path": "/files"})
+    with daemon.client() as client:
+        for host in ("box.lan:8000", "other.lan"):
+            got = client.exchange(f"GET /.well-known/oauth-protected-resource/files HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert json.loads(got.body)["resource"] == f"http://{host}/files"
+            refused = client.exchange(post(path="/files", host=host))
+            place = f'resource_metadata="http://{host}/.well-known/oauth-protected-resource/files"'
+            assert place.encode() in (refused.first("www-authenticate") or b"")
+
+
+def test_where_only_keys_open_there_is_no_document(run: Run, upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    from tests.support.keys import Keys
+
+    keys = Keys(tmp_path)
+    keys.add("agent-alpha")
+    daemon = run(upstream.url, auth={"keys": keys.auth()}, route={"auth": "keys", "path": "/mcp"})
+    with daemon.client() as client:
+        for method in ("GET", "HEAD", "OPTIONS"):
+            got = client.exchange(f"{method} {PLACE} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert got.status == 404 and got.first("www-authenticate") is None
+    assert not upstream.requests()
+
+
+def test_keys_and_tokens_on_one_route(
+    run: Run, upstream: ScriptedUpstream, authority: Authority, tmp_path: Path, certificate: Certificate
+) -> None:
+    from tests.support.keys import Keys
+
+    keys = Keys(tmp_path)
+    key = keys.add("agent-alpha")
+    corp = {"type": "jwt", "issuer": authority.issuer, "private": True}
+    daemon = run(
+        upstream.url,
+        auth={"keys": keys.auth(), "corp": corp},
+        route={"auth": ["keys", "corp"], "path": "/mcp", "public_url": PUBLIC, "scopes": ["a"]},
+    )
+    with Talk(daemon, "plain", certificate) as talk:
+        assert talk.ask([shown(key)]).status == 200
+        assert talk.ask([shown(authority.token(scope="a"))]).status == 200
+        assert talk.ask([shown(authority.token(scope="b"))]).status == 403
+        assert talk.ask([shown("mcpp_0123456789_" + "a" * 38)]).status == 401
+    assert {record["auth"] for record in daemon.wait_records(2, status=200)} == {"keys", "corp"}
+    assert authority.asked["/introspect"] == 0
