@@ -8,10 +8,11 @@ import sys
 import time
 
 from benchmarks import machine, profile, publish, report, verify
-from benchmarks.lab import CONTENDERS, HERE, Lab, open_lab
+from benchmarks.lab import CONTENDERS, HERE, OURS, Lab, open_lab
 from benchmarks.load import BadRun
 from benchmarks.works import ALL
 from benchmarks.works.base import Figures, Scale, Work
+from benchmarks.works.guard import Costs, Guarded
 
 DISTURBED = 0.08  # share of the proxy's core used by others: above it the caches are theirs, and a request costs up to a fifth more
 TRIES = 2
@@ -84,6 +85,7 @@ def main() -> int:
 
 def measure(lab: Lab, work: Work, contenders: list[str], scale: Scale) -> dict[str, list[Figures]]:
     """Contenders in turn, round after round; who goes first changes with the round."""
+    contenders = [name for name in contenders if name == OURS or not isinstance(work, Costs)]
     work.prepare(lab, contenders, scale)
     rounds: dict[str, list[Figures]] = {name: [] for name in contenders}
     for number in range(scale.rounds):
@@ -122,7 +124,7 @@ def attempt(work: Work, lab: Lab, name: str, scale: Scale, number: int) -> tuple
     core = machine.cores()[0]
     figures: Figures = {}
     refusal = None
-    with lab.contender(name) as proxy:
+    with lab.contender(name, guards=isinstance(work, Guarded)) as proxy:
         if spoken := verify.prove(lab, proxy):
             print(f"{name}: same answers, same fields, same log ({spoken})", file=sys.stderr)
         busy, own, began = machine.core_busy_ns(core), proxy.cpu_ns(), time.monotonic()

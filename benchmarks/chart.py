@@ -14,6 +14,8 @@ COLOURS = {"mcpproxy": "#2f81f7", "nginx": "#3fa45b", "haproxy": "#b08030"}
 HTTP1 = (  # work, figure, title, unit; no latency: on a machine that others use, its p99 is the scheduler's
     ("post_tls", "cpu_us", "tools/call over TLS: CPU per request", "µs"),
     ("post_plain", "cpu_us", "tools/call without TLS: CPU per request", "µs"),
+    ("guard_tls", "cpu_us", "the same over TLS with API key, rate limit, security headers", "µs"),
+    ("guard_tools", "cpu_us", "and with tool rules and audit log (peers: as above)", "µs"),
     ("sse_idle", "rss_kib", "an idle TLS event stream: memory", "KiB"),
     ("sse_events", "cpu_us", "an event on one of 2 000 streams: CPU", "µs"),
     ("idle_neighbours", "cpu_us", "CPU per request beside 5 000 idle streams", "µs"),

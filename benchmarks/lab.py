@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from benchmarks import machine
+from benchmarks.callers import Callers, make_callers
 
 HERE = Path(__file__).resolve().parent
 ANSWER = '{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"hello hello hello hello"}],"isError":false}}'
@@ -45,6 +46,7 @@ class Proxy:
     tls: int
     plain: int
     log: Path
+    guards: bool = False  # callers must be known
 
     def cpu_ns(self) -> int:
         return machine.cpu_ns(self.pid)
@@ -59,17 +61,18 @@ class Lab:
     fixed: int  # port of the nginx with the fixed answer
     origin: int  # port of our own upstream: streams, bulk, echo
     ours: list[str]  # the command of our daemon, {config} stands for its file
+    callers: Callers
     fixed_pid: int = 0
     origin_pid: int = 0
-    proven: set[str] = field(default_factory=set)
+    proven: set[tuple[str, bool]] = field(default_factory=set)
 
     @contextmanager
-    def contender(self, name: str) -> Iterator[Proxy]:
-        """Start it on the proxy's core with an empty log; end it afterwards."""
+    def contender(self, name: str, *, guards: bool = False) -> Iterator[Proxy]:
+        """Start it on the proxy's core with an empty log; end it afterwards. `guards`: as conf/guard-* says, callers must be known."""
         tls, plain = free_port(), free_port()
         log = self.directory / f"{name}.log"
         log.unlink(missing_ok=True)
-        command = self._command(name, tls, plain)
+        command = self._command(name, tls, plain, "guard-" if guards else "")
         with ExitStack() as stack:
             output = (
                 stack.enter_context(log.open("wb"))
@@ -79,14 +82,14 @@ class Lab:
             process = stack.enter_context(running(command, machine.cores()[0], output.fileno()))
             for port in (tls, plain):
                 wait_for_port(port, process, self.directory / f"{name}.out")
-            yield Proxy(name, process.pid, tls, plain, log)
+            yield Proxy(name, process.pid, tls, plain, log, guards)
 
-    def _command(self, name: str, tls: int, plain: int) -> list[str]:
+    def _command(self, name: str, tls: int, plain: int, kind: str) -> list[str]:
         if name == "nginx":
-            return nginx_command(self.render("nginx.conf", TLS=tls, PLAIN=plain), self.directory)
+            return nginx_command(self.render(f"{kind}nginx.conf", TLS=tls, PLAIN=plain), self.directory)
         if name == "haproxy":
-            return ["haproxy", "-db", "-f", str(self.render("haproxy.cfg", TLS=tls, PLAIN=plain))]
-        config = str(self.render("mcpproxy.toml", TLS=tls, PLAIN=plain))
+            return ["haproxy", "-db", "-f", str(self.render(f"{kind}haproxy.cfg", TLS=tls, PLAIN=plain))]
+        config = str(self.render(f"{kind}mcpproxy.toml", TLS=tls, PLAIN=plain))
         return [word.replace("{config}", config) for word in self.ours]
 
     def render(self, name: str, **values: object) -> Path:
@@ -114,7 +117,7 @@ def open_lab(ours: str = "") -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="mcpproxy-bench-") as name, ExitStack() as stack:
         directory = Path(name)
         make_certificate(directory)
-        lab = Lab(directory, free_port(), free_port(), shlex.split(ours) or COMMAND)
+        lab = Lab(directory, free_port(), free_port(), shlex.split(ours) or COMMAND, make_callers(directory))
         errors = stack.enter_context((directory / "upstream.out").open("wb"))
         upstream = stack.enter_context(running(nginx_command(lab.render("upstream.conf"), directory), machine.cores()[1], errors.fileno()))
         origin_command = [sys.executable, "-m", "benchmarks.origin", str(lab.origin)]

@@ -78,13 +78,24 @@ def pinned(command: list[str], extra: dict[str, str] | None = None) -> tuple[str
     return output, int((usage.ru_utime + usage.ru_stime) * 1e9), time.monotonic() - began
 
 
-def calls(lab: Lab, proxy: Proxy, *, tls: bool, seconds: float, script: str = "post.lua", seed: str = "0", pooled: bool = True) -> Calls:
-    """wrk against the fixed answer. `pooled`: nothing else dials the upstream meanwhile."""
-    url = f"https://127.0.0.1:{proxy.tls}/mcp" if tls else f"http://127.0.0.1:{proxy.plain}/mcp"
+def calls(
+    lab: Lab,
+    proxy: Proxy,
+    *,
+    tls: bool,
+    seconds: float,
+    script: str = "post.lua",
+    seed: str = "0",
+    pooled: bool = True,
+    path: str = "/mcp",
+    shows: str = "",
+) -> Calls:
+    """wrk against the fixed answer. `pooled`: nothing else dials the upstream meanwhile. `shows`: the caller's field, for guard.lua."""
+    url = f"https://127.0.0.1:{proxy.tls}{path}" if tls else f"http://127.0.0.1:{proxy.plain}{path}"
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(HERE / "conf" / script), url]
     dialled, _ = upstream_status(lab)
     cpu, upstream = proxy.cpu_ns(), machine.cpu_ns(lab.fixed_pid)
-    output, load_ns, wall = pinned(command, {"BENCH_SEED": seed})
+    output, load_ns, wall = pinned(command, {"BENCH_SEED": seed, "BENCH_FIELD": shows})
     cpu, upstream = proxy.cpu_ns() - cpu, machine.cpu_ns(lab.fixed_pid) - upstream
     said = json.loads(output.rpartition("RESULT ")[2])
     failed = {kind: said[kind] for kind in ("connect", "read", "write", "status", "timeout") if said[kind]}

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from benchmarks import load, machine
 from benchmarks.lab import Lab, Proxy, open_lab
 from benchmarks.works.base import Scale, Work
+from benchmarks.works.guard import Guarded
 
 QUICK = Scale(quick=True, rounds=1)
 SHARE_SHOWN = 0.01  # of all system calls: rarer ones are noise
@@ -22,15 +23,15 @@ SHARE_SHOWN = 0.01  # of all system calls: rarer ones are noise
 def run(work: Work, ours: str, contender: str) -> int:
     with open_lab(ours) as lab:
         work.prepare(lab, [contender], QUICK)
-        with lab.contender(contender) as proxy:
+        with lab.contender(contender, guards=isinstance(work, Guarded)) as proxy:
             print(f"{contender}, undisturbed: {_shown(work, lab, proxy)}")
-        with lab.contender(contender) as proxy:
+        with lab.contender(contender, guards=isinstance(work, Guarded)) as proxy:
             strace = ["strace", "-f", "-c", "-U", "calls,errors,name", "-o", str(lab.directory / "strace"), "-p", _worker(proxy)]
             _, before = load.upstream_status(lab)
             with attached(strace):
                 _shown(work, lab, proxy)
             _show_calls((lab.directory / "strace").read_text(), load.upstream_status(lab)[1] - before)
-        with lab.contender(contender) as proxy:
+        with lab.contender(contender, guards=isinstance(work, Guarded)) as proxy:
             with attached(["perf", "record", "-q", "-g", "-F", "999", "-o", str(lab.directory / "perf"), "-p", _worker(proxy)]):
                 _shown(work, lab, proxy)
             _show_perf(lab)

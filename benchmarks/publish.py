@@ -13,6 +13,7 @@ from benchmarks import chart
 from benchmarks.chart import ORDER, PANELS, readable
 from benchmarks.report import RESULTS, verdict
 from benchmarks.works import ALL
+from benchmarks.works.guard import STEPS
 
 README = RESULTS.parent.parent / "README.md"
 PAGE = RESULTS.parent.parent / "docs" / "performance.md"
@@ -40,6 +41,15 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def costs(reports: dict[str, dict[str, Any]]) -> str:
+    """What each policy adds to a call, when it was measured."""
+    if "guard_costs" not in reports:
+        return ""
+    mine = reports["guard_costs"]["figures"]["mcpproxy"]
+    lines = [f"| what it adds to a call over TLS ({readable(mine['plain'])} µs without) | µs |", "|---|--:|"]
+    return "\n".join([*lines, *(f"| {what} | {mine[step]:+.1f} |" for step, (_, what) in STEPS.items())]) + "\n\n"
+
+
 def draw(reports: dict[str, dict[str, Any]]) -> None:
     for name, svg in chart.charts(reports).items():
         (RESULTS / name).write_text(svg)
@@ -53,7 +63,7 @@ def publish() -> int:
         return 1
     draw(reports)
     pictures = "\n\n".join(f"![{chart.CHARTS[name][0]}](benchmarks/results/{name})" for name in chart.charts(reports))
-    short = f"{pictures}\n\n{table(reports)}\n\n{_where(reports)}; method and more in [docs/performance.md](docs/performance.md)."
+    short = f"{pictures}\n\n{table(reports)}\n\n{costs(reports)}{_where(reports)}; method and more in [docs/performance.md](docs/performance.md)."
     done = [_between(README, short), _between(PAGE, "\n\n".join([f"{_where(reports)}.", targets(reports), *map(_work, reports.values())]))]
     return 0 if all(done) else 1
 

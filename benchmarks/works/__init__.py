@@ -6,12 +6,27 @@ its `targets`, a table. Rule: a figure that is a ratio to a peer is formed withi
 
 from __future__ import annotations
 
-from benchmarks.works import abuse, bodies, handshakes, latency, multiplexed, post, streams
+from benchmarks.works import abuse, bodies, guard, handshakes, latency, multiplexed, post, streams
 from benchmarks.works.base import Target, Work
 
 WORKS: tuple[Work, ...] = (
     post.Post("post_tls", "POST tools/call, TLS 1.3, keep-alive, 64 connections", tls=True),
     post.Post("post_plain", "the same without TLS", tls=False),
+    guard.Calls(
+        "guard_tls",
+        "/mcp/headers",
+        "post_tls with an API key, a rate limit and security headers",
+        1.0,
+        "nginx: a map of keys, limit_req, add_header; HAProxy: a map, a stick table, set-header; all say in the log who it was, and keep the key to themselves",
+    ),
+    guard.Calls(
+        "guard_tools",
+        "/mcp/audit",
+        "the same with tool rules that look at the body, and the audit log",
+        1.5,
+        "the peers do what they do in guard_tls: they have neither",
+    ),
+    guard.Costs(),
     multiplexed.Calls(16, 8, (Target("cpu_us", 0.65), Target("cpu_us", 1.2, "haproxy"))),
     multiplexed.Calls(64, 1, (Target("cpu_us", 0.9),)),
     multiplexed.Calls(1, 100, (Target("cpu_us", 0.65), Target("cpu_us", 1.2, "haproxy"))),
