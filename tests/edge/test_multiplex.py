@@ -6,6 +6,7 @@ from mcpproxy.clock import monotonic
 from mcpproxy.edge.debts import ABANDONED, CREDIT_S, POINT_S, TOO_MUCH_S
 from mcpproxy.edge.exchange import LINGER_SILENT_S
 from mcpproxy.edge.multiplex import PING_AFTER_S, PONG_WITHIN_S, Multiplex
+from mcpproxy.edge.stream import Stream
 from mcpproxy.http import budget as prices
 from tests.edge.conftest import HEAD_END
 from tests.edge.h2client import H2Client, upload_on
@@ -251,8 +252,8 @@ def frame(kind, stream, payload=b""):
 RESET = (8).to_bytes(4, "big")
 
 
-def test_a_connection_that_broke_while_it_was_read_starts_nothing(proxy):
-    """The credit for a waiting answer and the next request come in one breath, then the client is gone: the write fails between the two."""
+def test_a_connection_that_breaks_as_it_asks_stops_what_it_began(proxy):
+    """The credit for a waiting answer and the next request come in one breath, then the client is gone: the write fails."""
     edge = proxy()
     client = H2Client(edge)
     client.credits = False
@@ -269,8 +270,8 @@ def test_a_connection_that_broke_while_it_was_read_starts_nothing(proxy):
     client.flush()
     edge.reset(client.sock)
     edge.until(lambda: not edge.runtime.links)
-    assert edge.no_more_connections()
-    assert [line["path"] for line in edge.lines(1)] == ["/mcp"]
+    assert [(line["path"], line["end"]) for line in edge.lines(2)] == [("/mcp", "client-gone"), ("/never", "client-gone")]
+    assert edge.pool.in_use == 0
 
 
 def test_settings_without_end_are_answered_in_one_write(proxy):
@@ -403,3 +404,29 @@ def test_a_connection_that_never_asked_is_charged(proxy):
     debt = h2_link(edge).debt
     client.sock.close()
     edge.until(lambda: debt.until)
+
+
+def test_the_streams_that_wait_have_their_turns_once_for_all_that_was_read(proxy, monkeypatch):
+    """Once for each WINDOW_UPDATE made a frame of one point cost 40 µs: ten times what it pays for."""
+    edge = proxy()
+    client = H2Client(edge, window=0)
+    client.open()
+    server = edge.accept()
+    for count in range(1, 6):
+        edge.read(server)
+        server.sendall(OK)
+        client.until(lambda count=count: len(h2_link(edge).waiting) == count)
+        if count < 5:
+            client.open()
+    turns = []
+    go_on = Stream.go_on
+    monkeypatch.setattr(Stream, "go_on", lambda stream, most: turns.append(stream) or go_on(stream, most))
+    for _ in range(100):
+        client.h2.increment_flow_control_window(1)
+    client.flush()
+    edge.steps.turn(5)
+    assert 5 <= len(turns) <= 25
+    for stream in (1, 3, 5, 7, 9):
+        client.h2.increment_flow_control_window(2, stream)
+    client.flush()
+    client.until(lambda: client.ends == {1, 3, 5, 7, 9})
