@@ -16,13 +16,12 @@ import msgspec
 
 from mcpproxy.config.model import Route, Upstream
 from mcpproxy.config.policies import Auth
-from mcpproxy.edge.facts import Caller, Told, client_line, short_hash
+from mcpproxy.edge.facts import Caller, Told, client_line, origin_of, said_by_proxy, short_hash
 from mcpproxy.edge.guard import Guard
 from mcpproxy.http import replies
 from mcpproxy.http.forward import NOTHING, Dress
 from mcpproxy.http.framing import NO_BODY
 from mcpproxy.http.head import HeadError, RequestHead
-from mcpproxy.http.target import is_authority
 from mcpproxy.mcp.jsonrpc import CallError
 from mcpproxy.mcp.mirror import Mirror
 from mcpproxy.mcp.mirror import read as read_mirror
@@ -120,7 +119,8 @@ class Admission:
                     fields = self.origins.preflight(origin, head.first(b"access-control-request-headers") or b"")
                     return Found(told, dress, answer=lambda close: replies.empty(204, fields, close=close), status=204)
                 dress = dressed(dress, self.origins.grants(origin) if origin is not None else self.origins.varies())
-        guard = Guard(self, head.authority, has_body=head.framing != NO_BODY)
+        origin_used = origin_of(head, caller, self.scheme)
+        guard = Guard(self, origin_used, has_body=head.framing != NO_BODY)
         guard.network = network(told.address.decode()) if told.address and self.gate is not None else b""
         if self.route.mcp:
             self._read(head, guard)
@@ -132,7 +132,7 @@ class Admission:
         guard.credentials = (shown,) if shown is not None else ()
         verdict = self.who(guard.credentials, now)
         if isinstance(verdict, Refused):
-            return self._deny(told, dress, verdict.status, verdict.kind, self.challenge(verdict, head.authority))
+            return self._deny(told, dress, verdict.status, verdict.kind, self.challenge(verdict, origin_used))
         guard.accept(verdict)
         guard.head = raw if guard.question is not None else b""
         return self._found(told, dress, guard)
@@ -176,11 +176,11 @@ class Admission:
         guard.where += client_line(told.address)
         return Found(told, dress, guard.who + client_line(told.address), guard if guard.needed() else None)
 
-    def challenge(self, refused: Refused, authority: bytes) -> Fields:
+    def challenge(self, refused: Refused, origin: tuple[str, str]) -> Fields:
         """How to do better (RFC 6750 §3)."""
         if refused.status == 503:
             return ((b"Retry-After", b"%d" % UNREACHABLE_S),)
-        endpoint = Endpoint(self.route, public_url(self.route, self.scheme, authority.decode("latin-1")), self.auths)
+        endpoint = Endpoint(self.route, public_url(self.route, *origin), self.auths)
         if refused.status == 403:
             value = endpoint.insufficient(self.scopes)
         elif refused.error == "invalid_request":
@@ -191,9 +191,9 @@ class Admission:
             value = endpoint.invalid(refused.kind, refused.description)
         return ((b"WWW-Authenticate", value),)
 
-    def refusal(self, refused: Refused, authority: bytes, fields: Fields) -> Callable[[bool], bytes]:
+    def refusal(self, refused: Refused, origin: tuple[str, str], fields: Fields) -> Callable[[bool], bytes]:
         """The answer to somebody who was known a moment ago."""
-        more, jsonrpc = (*self.challenge(refused, authority), *fields), self.route.mcp
+        more, jsonrpc = (*self.challenge(refused, origin), *fields), self.route.mcp
         return lambda close: replies.reply(refused.status, refused.kind, jsonrpc=jsonrpc, close=close, extra=more)
 
     def _deny(self, told: Told, dress: Dress | None, status: int, kind: str, fields: Fields = ()) -> Found:
@@ -218,10 +218,7 @@ class Admission:
             peer.encode(),
             told.address,
         )
-        proto = (head.first(b"x-forwarded-proto") or b"").lower()
-        told.proto = proto if proto in (b"http", b"https") else b""
-        host = head.first(b"x-forwarded-host") or b""
-        told.host = host if is_authority(host) else b""
+        told.proto, told.host = said_by_proxy(head)
 
 
 def host_allowed(host: bytes, allowed: frozenset[str]) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from mcpproxy.http.forward import NOTHING
+from mcpproxy.http.head import RequestHead
+from mcpproxy.http.target import is_authority
 from mcpproxy.policy.verdict import Credential, Principal
 
 as_json = msgspec.json.encode
@@ -38,6 +40,18 @@ class Told:
 
 
 DIRECT = Told()
+
+
+def said_by_proxy(head: RequestHead) -> tuple[bytes, bytes]:
+    """The scheme and the Host that the client used, as a trusted proxy tells them. Empty: it does not."""
+    proto, host = (head.first(b"x-forwarded-proto") or b"").lower(), head.first(b"x-forwarded-host") or b""
+    return proto if proto in (b"http", b"https") else b"", host if is_authority(host) else b""
+
+
+def origin_of(head: RequestHead, caller: Caller, scheme: str) -> tuple[str, str]:
+    """Scheme and authority by which this client knows us; `scheme` is the listener's."""
+    proto, host = said_by_proxy(head) if caller.proxy is not None else (b"", b"")
+    return proto.decode() or scheme, (host or head.authority).decode("latin-1")
 
 
 def short_hash(secret: bytes) -> bytes:

@@ -42,7 +42,7 @@ class Guard:
     """What is asked every time, for one head."""
 
     __slots__ = (
-        *("admission", "authority", "credentials", "head", "principal", "question", "until"),
+        *("admission", "credentials", "head", "origin", "principal", "question", "until"),
         *(
             "admit",
             "allowance",
@@ -63,8 +63,8 @@ class Guard:
         *("outbound", "peek", "shadow", "tooled", "traced", "where", "who"),
     )
 
-    def __init__(self, admission: Admission, authority: bytes, *, has_body: bool) -> None:
-        self.admission, self.authority, self.has_body = admission, authority, has_body
+    def __init__(self, admission: Admission, origin: tuple[str, str], *, has_body: bool) -> None:
+        self.admission, self.origin, self.has_body = admission, origin, has_body
         self.head = b""  # to be judged again, once `question` is answered
         self.credentials: tuple[Credential, ...] = ()
         self.question: Question | None = None  # nobody knows yet who this is
@@ -272,7 +272,7 @@ class Guard:
             self.begin(x)
         else:
             refused = verdict if isinstance(verdict, Refused) else Refused("bad-token")
-            x.refuse(refused.status, refused.kind, self.admission.refusal(refused, self.authority, x.plan.responses.fields))
+            x.refuse(refused.status, refused.kind, self.admission.refusal(refused, self.origin, x.plan.responses.fields))
 
     def _ask(self, x: Exchange, question: Question, go_on: Callable[[Exchange], None]) -> None:
         x.asked += 1

@@ -20,7 +20,7 @@ from mcpproxy.clock import unix
 from mcpproxy.config.model import Route
 from mcpproxy.config.policies import Auth
 from mcpproxy.edge.cut import RESPONSE_CUTS, Cut, Template, cut, template
-from mcpproxy.edge.facts import ANYBODY, DIRECT, Caller, short_hash
+from mcpproxy.edge.facts import ANYBODY, DIRECT, Caller, origin_of, short_hash
 from mcpproxy.edge.router import Router
 from mcpproxy.edge.store import Store
 from mcpproxy.http import replies
@@ -66,7 +66,9 @@ class LiveRoute:
     admission: Admission | None = None  # None: everybody may do everything
     dress: Dress | None = None  # what is changed in the heads of its responses
     auths: tuple[Auth, ...] = ()
-    rewritings: dict[str, Rewriting] = field(default_factory=dict)  # by the origin that clients use
+    rewritings: dict[tuple[str, bytes], Rewriting] = field(
+        default_factory=dict
+    )  # by the origin that clients use, and the Host that is kept
 
 
 @dataclass(slots=True, eq=False)
@@ -278,7 +280,7 @@ class Judge:
         if route.auth and asks is None and asks_for_issuer(parsed.path):
             return self._local(parsed, about, 404, lambda close: metadata(None, parsed.method, close=close), "no-route")
         if asks is not None and route.auth:
-            public = public_url(route, self.scheme.decode(), parsed.authority.decode("latin-1"))
+            public = public_url(route, *origin_of(parsed, caller, self.scheme.decode()))
             endpoint = Endpoint(route, public, live.auths)
             return self._local(parsed, about, 200, lambda close: metadata(endpoint, parsed.method, close=close))
         guard: Guard | None = None
@@ -301,7 +303,7 @@ class Judge:
         target = strip(parsed.target, route.path.encode()) if route.strip_prefix else parsed.target
         if asks is not None and route.strip_prefix:
             target = WELL_KNOWN.encode() + strip(asks, route.path.encode()).rstrip(b"/")
-        rewriting = self._rewriting(live, parsed) if not route.auth and route.mcp else None
+        rewriting = self._rewriting(live, parsed, caller) if not route.auth and route.mcp else None
         drop = told.drop | CODINGS if asks is not None and rewriting is not None else told.drop  # what we must be able to read
         own = parsed.first(b"x-request-id")
         return Plan(
@@ -345,15 +347,15 @@ class Judge:
             return authorities
         return [head.authority if live.host_policy == "keep" else live.host_policy.encode()] * len(authorities)
 
-    def _rewriting(self, live: LiveRoute, head: RequestHead) -> Rewriting:
-        public = live.config.public_url or f"{self.scheme.decode()}://{head.authority.decode('latin-1')}"
-        origin = "/".join(public.split("/", 3)[:3])
-        known = live.rewritings.get(origin)
+    def _rewriting(self, live: LiveRoute, head: RequestHead, caller: Caller) -> Rewriting:
+        public = live.config.public_url or "://".join(origin_of(head, caller, self.scheme.decode()))
+        key = "/".join(public.split("/", 3)[:3]), head.authority if live.host_policy == "keep" else b""
+        known = live.rewritings.get(key)
         if known is None:
             if len(live.rewritings) >= ORIGINS:
                 live.rewritings.clear()
             names = {f"{scheme}://{host.decode('latin-1')}" for scheme in ("http", "https") for host in self._hosts(live, head)}
-            known = live.rewritings[origin] = Rewriting(names, origin, live.config.path if live.config.strip_prefix else "")
+            known = live.rewritings[key] = Rewriting(names, key[0], live.config.path if live.config.strip_prefix else "")
         return known
 
     def _responses(self, head: RequestHead, dress: Dress | None = None) -> Responses:

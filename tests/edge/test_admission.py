@@ -148,7 +148,7 @@ def test_the_challenge_says_how_to_do_better(town):
     it = town('auth = "corp"\nscopes = ["files"]\npublic_url = "https://mcp.example/mcp"')
 
     def challenge(refused):
-        [(name, value)] = it.admission.challenge(refused, b"localhost")
+        [(name, value)] = it.admission.challenge(refused, ("https", "localhost"))
         return name, value
 
     place = b'resource_metadata="https://mcp.example/.well-known/oauth-protected-resource/mcp"'

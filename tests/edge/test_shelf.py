@@ -125,7 +125,7 @@ def caller(people, kind):
 
 
 GUARD = (
-    "authority",
+    "origin",
     "credentials",
     "principal",
     "until",

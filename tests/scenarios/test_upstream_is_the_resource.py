@@ -93,6 +93,16 @@ def test_a_prefix_that_is_stripped_is_put_back(way: str, run: Run, certificate: 
         assert [request.target for request in upstream.requests()] == [b"/mcp", PLACE.encode() + b"/mcp"]
 
 
+def test_a_stranger_who_comes_first_does_not_choose_what_others_are_told(run: Run, certificate: Certificate) -> None:
+    """Where the server is sent the client's Host, it names itself by that."""
+    with Resource() as upstream:
+        daemon = run(upstream.url, route={"public_url": "https://mcp.example/mcp"}, upstream={"host": "keep"})
+        with Talk(daemon, "plain", certificate) as talk:
+            for host in ("evil.example", "mcp.example", "evil.example", "mcp.example"):
+                said = json.loads(talk.ask(method="GET", path=PLACE + "/mcp", host=host).body)
+                assert said["resource"] == "https://mcp.example/mcp"
+
+
 # -- however the server sends it ------------------------------------------------------------------------------------------------------------------
 
 

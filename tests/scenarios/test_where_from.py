@@ -1,5 +1,6 @@
 """Where a request comes from: addresses, proxies that say whose it is, hosts, web pages; and what is added to the answers for their sake."""
 
+import json
 import socket
 import struct
 from pathlib import Path
@@ -239,6 +240,34 @@ def test_a_limit_counts_the_client_behind_the_proxy(run: Run, certificate: Certi
         with Talk(daemon, "plain", certificate) as talk:
             statuses = [talk.ask([("X-Forwarded-For", f"192.0.2.{number}")]).status for number in (1, 2, 1, 2, 3)]
         assert statuses == [200, 200, 429, 429, 200]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_behind_a_proxy_that_speaks_tls_clients_find_the_url_they_used(way: str, trusted: bool, run: Run, certificate: Certificate) -> None:
+    """Also where the server is the resource; what anybody else says of it changes nothing."""
+    place = "/.well-known/oauth-protected-resource"
+    challenge = 'WWW-Authenticate: Bearer resource_metadata="http://{}' + place + '/own"\r\n'
+
+    def script(request: Message) -> bytes:
+        host = (request.first("host") or b"").decode()
+        return response(b"{}", status="401 Unauthorized", extra=challenge.format(host))
+
+    corp = {"type": "jwt", "issuer": "http://localhost:9", "private": True, "audience": "urn:files"}
+    with ScriptedUpstream(answer(script)) as upstream:
+        table = listen(way, certificate) | ({"trusted_proxies": "127.0.0.1"} if trusted else {})
+        with_auth, without = {"upstream": "u", "path": "/mcp", "auth": "corp"}, {"upstream": "u", "path": "/own"}
+        daemon = run(upstream.url, listen=table, auth={"corp": corp}, route=with_auth, more=[without])
+        said = [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "public.example")]
+        own = f"{'http' if way == 'plain' else 'https'}://localhost"
+        public = "https://public.example" if trusted else own
+        with Talk(daemon, way, certificate) as talk:
+            for _ in range(3):
+                for fields, url in ((said, public), ([], own)):
+                    assert f'"{url}{place}/mcp"'.encode() in (talk.ask(fields).first("www-authenticate") or b"")
+                    assert f'"{url}{place}/own"'.encode() in (talk.ask(fields, path="/own").first("www-authenticate") or b"")
+                    document = talk.ask(fields, method="GET", path=f"{place}/mcp")
+                    assert json.loads(document.body)["resource"] == f"{url}/mcp"
 
 
 # -- hosts and pages --------------------------------------------------------------------------------------------------------------------------------
