@@ -609,8 +609,7 @@ class Downstream(Link):
 
     def between_requests(self) -> bool:
         """The next pipelined request is about to begin: there is no exchange to speak of."""
-        x = self.exchange
-        return x.link is None and x.waiting is None and x.gathered is None
+        return self.exchange.link is None and self.exchange.waiting is None
 
     def drain(self) -> None:
         """The process is ending. An idle connection closes; others finish what they are in."""

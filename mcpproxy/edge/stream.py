@@ -632,7 +632,7 @@ def response_head(x: StreamExchange, data: bytes) -> None:
         link.pool.keep(link, now)
     else:
         link.pool.discard(link)
-    if x.attempts or x.interims or x.asked or x.ending is not HEAD_END:
+    if x.attempts or x.interims or x.ending is not HEAD_END:
         x.forget()
     else:
         x.ledger = None

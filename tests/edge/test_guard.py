@@ -12,6 +12,7 @@ from mcpproxy.edge.guard import ASKED
 from mcpproxy.policy.exempt import Exemption
 from mcpproxy.policy.verdict import Accepted, Ask, Principal, Question, Refused
 from tests.edge.conftest import HEAD_END
+from tests.edge.h2client import H2Client
 from tests.support.speakers import MODERN, call
 from tests.support.toml import write_toml
 
@@ -318,3 +319,63 @@ def test_who_is_known_for_no_time_is_known_for_this_request(asked):
     server = edge.accept()
     edge.read(server, b"{}")
     assert oracle.asked == 1
+
+
+# -- over HTTP/2 ------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rules", [RULES, ""], ids=["rules", ""])
+@pytest.mark.parametrize("when", ["whole", "in pieces", "after the answer", "without an end of its own"])
+def test_a_streams_body_waits_for_the_answer_and_goes_on(asked, when, rules):
+    oracle = Oracle(knows=2)
+    oracle.open.clear()
+    edge = asked(oracle, route=rules)
+    client, body = H2Client(edge), call("add", 1, {"x": "y" * 12_000})
+    shown = {"authorization": "Bearer some-token", "content-length": str(len(body))}
+    stream = client.open(shown, body if when == "whole" else body[:4_000], ended=when == "whole")
+    edge.until(lambda: client.pump() and oracle.asked)
+    if when == "in pieces":
+        client.send(stream, body[4_000:], ended=True)
+        edge.steps.for_a_while(0.01)
+    oracle.open.set()
+    if when == "after the answer":
+        edge.steps.for_a_while(0.01)
+    if when in ("after the answer", "without an end of its own"):
+        client.send(stream, body[4_000:], ended=when == "after the answer")
+        if when != "after the answer":
+            edge.steps.for_a_while(0.01)
+            client.send(stream, b"", ended=True)
+    server = edge.accept()
+    assert edge.read(server, body).endswith(body)
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+    assert client.bodies[stream] == b"ok"
+    assert edge.pool.in_use == 0
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_stream_that_is_reset_while_somebody_is_asked_is_over(asked, ended):
+    oracle = Oracle(knows=5)
+    oracle.open.clear()
+    edge = asked(oracle, route=RULES)
+    client = H2Client(edge)
+    stream = client.open({"authorization": "Bearer some-token"}, call("add")[: None if ended else 10], ended=ended)
+    edge.until(lambda: client.pump() and oracle.asked)
+    client.reset(stream)
+    assert [("client-gone", 499)] == [(line["end"], line["status"]) for line in edge.lines(1)]
+    oracle.open.set()
+    assert edge.no_more_connections()
+    again = client.open({"authorization": "Bearer some-token"}, call("rm"))
+    client.until(lambda: again in client.ends)
+    assert client.heads[again][0][b":status"] == b"403"
+
+
+def test_a_known_head_over_http_2_asks_its_guard_every_time(proxy):
+    edge = proxy(route=RULES)
+    client = H2Client(edge)
+    for _ in range(6):
+        body = call("rm")
+        stream = client.open({"content-length": str(len(body))}, body)
+        client.until(lambda stream=stream: stream in client.ends)
+        assert client.heads[stream][0][b":status"] == b"403"
+    assert edge.no_more_connections()
