@@ -47,6 +47,8 @@ TABLE = (
     Row(b"proxy-authenticate", "st", "asks for credentials for a proxy: we are the proxy (RFC 9110 §11.7.1)"),
     Row(b"proxy-authentication-info", "st", "as proxy-authenticate"),
     Row(b"authorization", "t", "authentication"),
+    Row(b"x-api-key", "t", "authentication"),
+    Row(b"x-mcp-identity", "t", "authentication: who calls, as we say it"),
     Row(b"www-authenticate", "t", "authentication"),
     Row(b"authentication-info", "t", "authentication"),
     Row(b"cookie", "t", "authentication"),

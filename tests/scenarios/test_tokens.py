@@ -206,6 +206,59 @@ def test_a_client_that_leaves_with_half_a_request_is_noticed(serve: Serve, autho
     assert not upstream.requests()
 
 
+def test_who_is_refused_after_the_question_is_told_at_once(serve: Serve, authority: Authority, upstream: ScriptedUpstream) -> None:
+    """With half a request still to come: the answer does not wait for it, and what comes is not taken for another request."""
+    gate = Gate(authority, "/keys")
+    daemon = serve()
+    claims = {"iss": authority.issuer, "sub": "alice", "aud": PUBLIC, "exp": int(time.time()) + 600}
+    good = authority.sign(claims)
+    forged = good[:-8] + ("AAAAAAAA" if good[-8:] != "AAAAAAAA" else "BBBBBBBB")
+    with daemon.client() as half, daemon.client() as whole:
+        half.send(post(BODY, extra=line(forged))[:-10])
+        whole.send(post(BODY, extra=line(forged)) + post(BODY, extra=line(good)))
+        until(lambda: gate.asked, "the question")
+        gate.open()
+        got = half.response(b"POST")
+        assert (got.status, got.first("connection")) == (401, b"close")
+        half.try_send(BODY[-10:] + post(BODY, extra=line(good)))
+        assert half.read_to_end() == b""
+        assert [whole.response(b"POST").status for _ in range(2)] == [401, 200]
+    assert len(upstream.requests()) == 1
+
+
+def test_a_stream_that_is_refused_after_the_question(
+    serve: Serve, authority: Authority, upstream: ScriptedUpstream, certificate: Certificate
+) -> None:
+    gate = Gate(authority, "/keys")
+    daemon = serve("h2")
+    claims = {"iss": authority.issuer, "sub": "alice", "aud": PUBLIC, "exp": int(time.time()) + 600}
+    good = authority.sign(claims)
+    forged = good[:-8] + ("AAAAAAAA" if good[-8:] != "AAAAAAAA" else "BBBBBBBB")
+    with H2Client(daemon.client(tls=certificate.client(alpn=("h2",)))) as client:
+        half = client.call("POST", "/mcp", BODY[:9], fields=[("authorization", f"Bearer {forged}")], ended=False)
+        whole = client.call("POST", "/mcp", BODY, fields=[("authorization", f"Bearer {good}")])
+        until(lambda: gate.asked, "the question")
+        gate.open()
+        assert half.wait().status == 401 and half.wait_reset() == 0
+        assert whole.wait().status == 200
+        for _ in range(40):  # windows: what was refused has been given back
+            assert client.call("POST", "/mcp", b"x" * 16_000, fields=[("authorization", f"Bearer {forged}")]).wait().status == 401
+        assert client.call("POST", "/mcp", BODY, fields=[("authorization", f"Bearer {good}")]).wait().status == 200
+    assert len(upstream.requests()) == 2
+
+
+def test_the_end_of_the_daemon_does_not_wait_for_an_issuer(serve: Serve, authority: Authority) -> None:
+    gate = Gate(authority, "/keys")
+    daemon = serve(drain="1s")
+    with daemon.client() as client:
+        client.send(post(BODY, extra=line(authority.token())))
+        until(lambda: gate.asked, "the question")
+        daemon.signal(15)
+        assert daemon.wait() == 0
+        gate.open()
+    assert daemon.record(status=499)["end"] == "stopped"
+
+
 # -- an issuer that is asked about each token ------------------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ START_S = 20.0  # an import of everything on a busy machine
 
 
 def simple_config(*urls: str, port: int = 0, **changes: Any) -> dict[str, Any]:
-    """One plain listener, one upstream "u", one route; `changes` go into listen=, upstream=, route=; more= are further routes; others are top-level tables and keys."""
+    """One plain listener, one upstream "u", one route; `changes` go into listen=, upstream=, route=; `more` are further routes; others are top-level."""
     config: dict[str, Any] = {
         "listen": [{"address": f"127.0.0.1:{port or free_port()}"} | changes.pop("listen", {})],
         "upstream": {"u": {"urls": list(urls)} | changes.pop("upstream", {})},
