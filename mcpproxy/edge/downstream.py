@@ -95,6 +95,7 @@ class Front:
     h2: type[Connection] | None  # who reads HTTP/2; None: nobody
     mcp: bool  # every route speaks MCP: refusals have the shape of a JSON-RPC error
     departures: list[Any] = field(default_factory=list)  # see edge/exchange.response_events
+    requests: list[Any] = field(default_factory=list)  # see edge/exchange.send_requests
     debts: Debts = field(default_factory=Debts)
     gathering: Gathering = field(default_factory=Gathering)
     served: int = field(default=0)  # requests of connections that are gone; those of living ones are in `links`
@@ -148,6 +149,7 @@ class Downstream(Link):
         "began",
         "debt",
         "departures",
+        "requests",
         "draining",
         "exchange",
         "flushing",
@@ -183,6 +185,7 @@ class Downstream(Link):
         self.shelf = front.shelves.anybody if front.networks.idle else front.shelves.of(front.caller(host))
         self.get_plan = self.shelf.plans.fresh.get
         self.departures: list[Any] = front.departures
+        self.requests: list[Any] = front.requests
         front.greeted += 1
         self.id_prefix = b"%b%x-" % (front.id_prefix, front.greeted)
         self.exchange = Exchange(self)

@@ -102,6 +102,7 @@ class Exchange(EventWords):
         "scanner",
         "server_done",
         "spoiled",
+        "unsent",
         "upstream",
         "waiting",
     )
@@ -126,6 +127,7 @@ class Exchange(EventWords):
         self.bytes_in = self.bytes_out = self.attempts = self.reused = self.interims = self.asked = 0
         self.held = b""  # a response head that has not all arrived, or bytes that wait for the client to take an interim response
         self.looked = 0  # bytes of an unfinished response head that bad_start has seen
+        self.unsent: bytes | None = None  # the request, when it leaves at the end of this turn
         self.rest: bytes | None = None  # the request's body as far as it came with the head, kept for a second attempt
         self.request_id = b""
         self.counted = 0  # bytes of `gathered` that Front.gathering knows of
@@ -236,6 +238,21 @@ class Exchange(EventWords):
         message = b"".join(
             (plan.heads[link.endpoint.index], plan.forwarded or client.forwarded, self.request_id, self.ending, self.rest or b"")
         )
+        if self.waiting is None and self.request_ended and plan.upgrade is None:
+            self.unsent = message
+            self.accepted = False
+            self.receive = too_early
+            late = client.requests
+            late.append((self, message))
+            if len(late) == 1:
+                link.loop.at_end_of_turn(partial(send_requests, late))
+        else:
+            self.send_request(link, message)
+
+    def send_request(self, link: UpstreamLink, message: bytes) -> None:
+        """What there is of it."""
+        client = self.client
+        self.receive = self.head_state
         try:
             sent = link.send(message)
         except WOULD_BLOCK:
@@ -662,7 +679,7 @@ class Exchange(EventWords):
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.cancel()
-        link, self.link = self.link, None
+        link, self.link, self.unsent = self.link, None, None
         if self.recv is not None:
             self.recv = None
             if link is not None and link.reading:
@@ -729,6 +746,16 @@ class Exchange(EventWords):
         raise ConnectionAbortedError
 
 
+def send_requests(late: list[tuple[Exchange, bytes]]) -> None:
+    """The end of a turn: whole requests leave together. Each server is woken once then, and still awake when the next request comes; waking it for each
+    one costs more than the request (docs/performance.md). An exchange that ended meanwhile has nothing to ask any more."""
+    for x, message in late:
+        if x.unsent is message:
+            x.unsent = None
+            x.send_request(x.link, message)  # type: ignore[arg-type]
+    late.clear()
+
+
 def lingers_until(answered: float, heard: float, draining: bool) -> float:
     """How long is a client read that was answered at `answered` and is sending still, last at `heard`?
 
@@ -738,6 +765,11 @@ def lingers_until(answered: float, heard: float, draining: bool) -> float:
 
 
 # -- the states of `receive` ---------------------------------------------------------------------------------------------------------------
+
+
+def too_early(x: Exchange, data: bytes) -> None:
+    """The request waits for the end of this turn: what comes before it is no answer to it, and its link is no good."""
+    x.upstream_ended(None)
 
 
 def response_head(x: Exchange, data: bytes) -> None:

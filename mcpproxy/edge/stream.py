@@ -62,6 +62,7 @@ class Stream:
         "blocked",
         "connection",
         "departures",
+        "requests",
         "done",
         "draining",
         "ending",
@@ -102,6 +103,7 @@ class Stream:
         self.used = True  # more passed than a whole call and a whole answer: `tidy` must follow
         self.tidy()
         self.departures: list[Any] = connection.front.departures
+        self.requests: list[Any] = connection.front.requests
         self.exchange = StreamExchange(self)
 
     def tidy(self) -> None:
