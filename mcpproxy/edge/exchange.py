@@ -749,11 +749,13 @@ class Exchange(EventWords):
 def send_requests(late: list[tuple[Exchange, bytes]]) -> None:
     """The end of a turn: whole requests leave together. Each server is woken once then, and still awake when the next request comes; waking it for each
     one costs more than the request (docs/performance.md). An exchange that ended meanwhile has nothing to ask any more."""
-    for x, message in late:
-        if x.unsent is message:
-            x.unsent = None
-            x.send_request(x.link, message)  # type: ignore[arg-type]
-    late.clear()
+    try:
+        for x, message in late:
+            if x.unsent is message:
+                x.unsent = None
+                x.send_request(x.link, message)  # type: ignore[arg-type]
+    finally:
+        late.clear()  # whatever happens, the next turn begins with none
 
 
 def lingers_until(answered: float, heard: float, draining: bool) -> float:
@@ -898,20 +900,22 @@ def response_events(x: Exchange, data: bytes) -> None:
 
 def depart(late: list[Departure]) -> None:
     """The end of a turn: its events leave. An exchange that ended meanwhile (its client left) has nothing to say any more."""
-    for x, recv, data in late:
-        if x.recv is not recv:
-            continue
-        send = x.send
-        try:
-            sent = send(data)
-        except WOULD_BLOCK:
-            sent = 0
-        except OSError as error:
-            x.client.lost(error)
-            continue
-        if sent != len(data):
-            x.hold_back(data, sent)
-    late.clear()
+    try:
+        for x, recv, data in late:
+            if x.recv is not recv:
+                continue
+            send = x.send
+            try:
+                sent = send(data)
+            except WOULD_BLOCK:
+                sent = 0
+            except OSError as error:
+                x.client.lost(error)
+                continue
+            if sent != len(data):
+                x.hold_back(data, sent)
+    finally:
+        late.clear()  # whatever happens, the next turn begins with none
 
 
 def response_body_read(x: Exchange, data: bytes) -> None:

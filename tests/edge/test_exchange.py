@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT, LINGER_S, LINGER_SILENT_S, lingers_until
+from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT, LINGER_S, LINGER_SILENT_S, lingers_until, send_requests
 from mcpproxy.upstream.pool import SLICE
 from tests.edge.conftest import HEAD_END
 from tests.support.certs import Certificate
@@ -483,3 +483,57 @@ def test_a_large_event_is_read_as_any_body_is(proxy):
         pass  # it is on its way through the kernel
     edge.read(client, len(large))
     assert len(reads) <= 4
+
+
+# -- whole requests leave at the end of their turn ----------------------------------------------------------------------------------------------
+
+
+def started(edge, client, server):
+    """A call on a warm link, in the turn in which it was read: it has a link, and nothing of it has left."""
+    downstream = next(iter(edge.runtime.links))
+    downstream.pause()
+    client.sendall(POST)
+    edge.steps.for_a_while(0.01)
+    downstream.reading = True
+    downstream.readable()
+    assert downstream.exchange.unsent is not None
+    return downstream.exchange
+
+
+@pytest.mark.parametrize("said", [OK, b""], ids=["an answer", "an end"])
+def test_what_a_server_says_before_it_was_asked_is_no_answer(proxy, said):
+    """The call goes to another link, whole, and once."""
+    edge = proxy()
+    client = edge.client()
+    server = call(edge, client)
+    x = started(edge, client, server)
+    x.receive(x, said) if said else x.upstream_ended(None)
+    other = edge.accept()
+    assert edge.read(other, b"{}").startswith(b"POST /mcp ")
+    other.sendall(OK)
+    edge.read(client, b"ok")
+    assert b"" == edge.end(server)[0]
+    assert [200, 200] == [line["status"] for line in edge.lines(2)]
+
+
+def test_a_client_that_leaves_in_the_turn_of_its_request_asks_nothing(proxy):
+    edge = proxy()
+    client = edge.client()
+    server = call(edge, client)
+    started(edge, client, server)
+    next(iter(edge.runtime.links)).left(ConnectionResetError())
+    assert (b"", "fin") == edge.end(server)
+    assert "client-gone" == edge.lines(2)[1]["end"]
+
+
+def test_a_request_that_fails_to_leave_keeps_no_other_from_leaving(proxy, monkeypatch):
+    """Were the list not emptied, nothing would ever leave again."""
+    edge = proxy()
+    client = edge.client()
+    server = call(edge, client)
+    x = started(edge, client, server)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(x), "send_request", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            send_requests(x.client.requests)
+    assert [] == x.client.requests
