@@ -250,16 +250,17 @@ def test_a_large_body_that_the_server_has_is_not_kept(proxy):
 # -- questions --------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_may_ask_again_and_again(asked):
+@pytest.mark.parametrize("route", ["", RULES, 'rate = "1000/s burst 1000"'])
+def test_a_connection_may_ask_again_and_again(asked, route):
     """The bound is for one request."""
     oracle = Oracle()
-    edge = asked(oracle)
-    client, server = edge.client(), None
+    edge = asked(oracle, route=route)
+    client, server, body = edge.client(), None, call("add")
     for _ in range(ASKED * 3):
         edge.runtime.offices.forget()
-        client.sendall(post(b"{}", KEY))
+        client.sendall(post(body, KEY))
         server = server or edge.accept()
-        edge.read(server, b"{}")
+        edge.read(server, body)
         server.sendall(OK)
         edge.read(client, b"ok")
     assert oracle.asked == ASKED * 3
