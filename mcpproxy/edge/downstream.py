@@ -335,7 +335,7 @@ class Downstream(Link):
 
     def refuse(self, error: ProxyError, head: bytes, began: float) -> None:
         """A head that is not to be served: one answer, one line, and the connection ends (what follows cannot be told apart)."""
-        answer = local.refusal(error, mcp=self.front.mcp, close=True, date=http_date())
+        answer = local.refusal(error, head, mcp=self.front.mcp, close=True, date=http_date())
         self.held = b""
         self.log.add(
             (

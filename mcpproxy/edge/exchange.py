@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.edge import tunnel
-from mcpproxy.edge.plan import CHUNKED_LENGTH, INTERIM_LENGTH, UNTIL_CLOSE_LENGTH, Plan, ResponsePlan
+from mcpproxy.edge.plan import CHUNKED_LENGTH, INTERIM_LENGTH, UNTIL_CLOSE_LENGTH, Plan, ResponsePlan, only_head
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http import replies, sse
 from mcpproxy.http.framing import CRLF, RESPONSE, ChunkedScanner, LengthScanner, UntilClose, sizes
@@ -602,6 +602,8 @@ class Exchange(EventWords):
         self._settle(keep=False)
         keep = self.goes_on() and self.request_ended and self.plan.version != 10
         answer = replies.dated(make(not keep), http_date())
+        if self.plan.method == b"HEAD":
+            answer = only_head(answer)
         self.bytes_out += len(answer)
         self._record(end, status, b',"reason":"%b"' % kind.encode())
         self.client.exchange_over(keep, answer)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mcpproxy.clock import http_date, monotonic
 from mcpproxy.edge.exchange import NO_UPSTREAM
+from mcpproxy.edge.plan import only_head
 from mcpproxy.errors import ProxyError
 from mcpproxy.http import replies
 from mcpproxy.http.replies import dated
@@ -52,11 +53,13 @@ def reply(client: Downstream, plan: Plan, size: int, *, keep: bool) -> None:
     client.exchange_over(keep, out)
 
 
-def refusal(error: ProxyError, *, mcp: bool, close: bool, date: bytes = b"") -> bytes:
+def refusal(error: ProxyError, head: bytes, *, mcp: bool, close: bool, date: bytes = b"") -> bytes:
     """The answer to a head that is not to be served. What contradicts itself about the call has a code of MCP's own."""
     if mcp and isinstance(error, CallError):
-        return replies.rpc_error(error.status, error.code, "", b"", error.kind, close=close, date=date)
-    return replies.reply(error.status, error.kind, jsonrpc=mcp, close=close, date=date)
+        answer = replies.rpc_error(error.status, error.code, "", b"", error.kind, close=close, date=date)
+    else:
+        answer = replies.reply(error.status, error.kind, jsonrpc=mcp, close=close, date=date)
+    return only_head(answer) if head.startswith(b"HEAD ") else answer
 
 
 def describe_refused(head: bytes, protocol: str | None = None, kind: str = "") -> bytes:

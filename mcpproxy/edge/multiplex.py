@@ -245,7 +245,7 @@ class Multiplex(Link):
         try:
             return self.shelf.plan_for(head, h2=True)
         except ProxyError as error:
-            answer = local.refusal(error, mcp=front.mcp, close=False)
+            answer = local.refusal(error, head, mcp=front.mcp, close=False)
             self.served += 1
             end = b"refused" if error.side is Side.DOWNSTREAM else b"failed"
             row = (

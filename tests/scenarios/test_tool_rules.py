@@ -283,3 +283,21 @@ def test_a_client_that_waits_for_100_gets_it_from_us(spoken: str, tool: str, gua
         client.send(body)
         assert client.response(b"POST").status == (200 if tool == "add" else 403)
     assert len(upstream.requests()) == (3 if tool == "add" else 0)
+
+
+@pytest.mark.parametrize("spoken", SPOKEN)
+def test_a_refusal_of_head_has_no_body_that_could_be_taken_for_the_next_answer(spoken: str, guarded: Guarded) -> None:
+    speaker, upstream = guarded(spoken, route={"max_body": "2KiB"})
+    bodies = [RM, b"{", call("add", 7, {"x": "y" * 3000})]
+    for body in bodies:
+        found = speaker.ask(body, method="HEAD")
+        assert found.status in (400, 403, 413)
+        assert found.body == b""
+        assert speaker.ask(call("add")).status == 200
+    if spoken == "plain":
+        client = speaker.connection_h1()
+        client.send(b"HEAD /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(RM), RM))
+        client.send(b"GET /mcp HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.response(b"HEAD").status == 403
+        assert client.response().status == 200
+    assert RM not in {request.body for request in upstream.requests()}
