@@ -335,6 +335,8 @@ class Multiplex(Link):
             self.since = clock.now
             if self.goodbye or self.draining.is_set:
                 self.drain()
+            elif self.h2.ended and self.fd >= 0:  # the last stream of a connection that either side had told to go
+                self.give_up()
 
     def left(self, error: OSError | None) -> None:
         """Nobody is there any more: the servers' work is stopped at once."""

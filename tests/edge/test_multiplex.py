@@ -430,3 +430,16 @@ def test_the_streams_that_wait_have_their_turns_once_for_all_that_was_read(proxy
         client.h2.increment_flow_control_window(2, stream)
     client.flush()
     client.until(lambda: client.ends == {1, 3, 5, 7, 9})
+
+
+def test_a_client_that_said_goodbye_is_closed_with_its_last_answer(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    stream = client.open()
+    server = edge.accept()
+    edge.read(server)
+    client.sock.sendall(frame(7, 0, bytes(8)))
+    edge.steps.turn(5)
+    server.sendall(OK)
+    client.until(lambda: stream in client.ends)
+    client.until(lambda: client.ended)
