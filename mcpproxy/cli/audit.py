@@ -58,7 +58,8 @@ def verify(files: tuple[str, ...], keys: tuple[Path, ...], part: bool, config: P
             place, head = state / PUBLIC, read_head(state)
             if head is None:
                 raise StartError(
-                    f"{state}: no audit log was ever written with this state", "--state-dir names another; --key PUBLIC.pem needs none"
+                    f"{state}: no audit log was ever written with this state",
+                    "--state-dir names another; --key PUBLIC.pem needs none" if known.audit else f"there is no [audit] in {config}",
                 )
             key = public_key(place.read_bytes(), str(place))
             found = reading.verify(_files(files, known, config), [key], head, part=part, moved=lambda: read_head(state) != head)
@@ -112,7 +113,8 @@ def _print(found: Report) -> None:
     lost = f", {found.lost} calls lost and told" if found.lost else ""
     what = f"{found.calls} calls in {found.lines} lines ({found.first} to {found.newest}){lost}"
     if found.problems:
-        click.echo(f"changed: {what}; {len(found.problems) + found.more_problems} problems")
+        many = len(found.problems) + found.more_problems
+        click.echo(f"changed: {what}; {many} problem{'s' * (many != 1)}")
         return
     until = f"signed up to line {found.signed}" if found.signed else "no checkpoint among them"
     click.echo(f"unchanged: {what}; {until}; newest hash {found.newest_hash}")

@@ -232,7 +232,9 @@ class _Reading:
         if line.seq == number + 1:
             self._problem(f"line {line.seq} was changed: its hash does not fit to it and the line before")
         elif line.seq > number + 1:
-            self._problem(f"{line.seq - number - 1} lines before this one are missing ({number + 1} to {line.seq - 1})")
+            missing = line.seq - number - 1
+            told = f"{missing} lines before this one are missing" if missing > 1 else "1 line before this one is missing"
+            self._problem(f"{told} ({number + 1} to {line.seq - 1})")
         else:
             self._problem(f"line {line.seq} comes again, or at the wrong place (after line {number})")
 

@@ -51,7 +51,7 @@ def test_a_changed_line_is_named(config: str, capsys: Said, tmp_path: Path) -> N
     out, _ = run(capsys, "verify", "-c", config, status=1)
     lines = out.splitlines()
     assert lines[0] == f"{tmp_path}/audit.log:2: line 6 was changed: its hash does not fit to it and the line before"
-    assert lines[1] == "changed: 5 calls in 9 lines (1 to 9); 1 problems"
+    assert lines[1] == "changed: 5 calls in 9 lines (1 to 9); 1 problem"
 
 
 def test_a_missing_file_is_named(config: str, capsys: Said, tmp_path: Path) -> None:

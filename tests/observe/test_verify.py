@@ -128,9 +128,9 @@ CHANGES: list[tuple[Callable[[list[bytes]], list[bytes]], list[str]]] = [
     (
         lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]],
         [
-            "audit.log:3: 1 lines before this one are missing (9 to 9)",
+            "audit.log:3: 1 line before this one is missing (9 to 9)",
             "audit.log:4: line 9 comes again",
-            "audit.log:5: 1 lines before this one",
+            "audit.log:5: 1 line before this one",
         ],
     ),
 ]
