@@ -54,6 +54,14 @@ class Asked:
         return told.encode("utf-8", "surrogatepass")
 
 
+def _is_json(args: str) -> bool:
+    """Meant as an object, whatever the rules will think of it."""
+    try:
+        return isinstance(json.loads(args), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def judged(loaded: Loaded, route: int, asked: Asked) -> Verdict:
     """What becomes of the call on this route."""
     from mcpproxy.mcp.call import calls_of
@@ -160,8 +168,14 @@ def command(
 
     Exit status 0: allowed. 1: denied, or it cannot be said.
     """
+    from mcpproxy.mcp.call import NAMED_BY
+
     if who is None and (roles or scopes):
         raise click.UsageError("--role and --scope belong to a caller: give --as NAME too")
+    if tool is None and method in NAMED_BY:
+        raise click.UsageError(f"{method} names something: give --tool NAME too")
+    if args is not None and not _is_json(args):
+        raise click.UsageError("--args is not a JSON object, like '{\"limit\": 5}'")
     loaded = unchecked(config, "-c FILE names another one")
     number = route_of(loaded, route)
     verdict = judged(loaded, number, asked := Asked(who, roles, scopes, method, tool, args, read_only))

@@ -142,8 +142,9 @@ def revoke(who: str, config: Path, file: Path | None, auth: str | None) -> int:
 @expires_option
 @where
 def rotate(who: str, grace: float, expires: float | None, config: Path, file: Path | None, auth: str | None) -> int:
-    """Make a new key with the name and roles of the present one, and show it, once.
+    """Make a key that takes the place of the present one.
 
+    It has the same name and roles, and is shown once.
     Without --expires it works as long as the present one was made for.
     """
     from mcpproxy.policy import keyring

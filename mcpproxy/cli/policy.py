@@ -32,7 +32,7 @@ def command() -> None:
 @click.argument("cases", type=click.Path(path_type=Path, readable=False))
 @config_option
 def test(cases: Path, config: Path) -> int:
-    """Ask the rules about every call in CASES, and compare what they say with what is expected.
+    """Do the rules say what CASES expects?
 
     The output is TAP: a line for each case, "ok" or "not ok".
 

@@ -57,12 +57,10 @@ def explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Explain:
         ('--as a --scope files --tool x --args {"path":"/srv/a"}', 0, "route[0].tools.allow[1] (line 14)"),
         ('--as a --role ops --tool x --args {"path":"/etc"}', 1, "[call-not-allowed]"),
         ('--as a --role ops --tool x --args {"path":"/srv","Path":"/etc"}', 1, "[ambiguous-call]"),
-        ("--as a --tool x --args [", 1, "[bad-json]"),
         ("--as agent-alpha --tool ｓearch_docs", 1, "[odd-name]"),
         ("--method resources/read --tool file:///srv/a", 0, "route[0].tools.allow[2] (line 18)"),
         ("--method completion/complete --tool file:///srv/a", 0, "route[0].tools.allow[2] (line 18)"),
         ("--method tools/list", 0, "route[0].tools (line 9)"),
-        ("--method tools/call", 1, "[bad-call]"),
         ("--route 1 --tool x", 0, "everybody may call everything"),
         ("--route https://open.example.com/mcp --tool x", 0, "everybody may call everything"),
         ("--route /mcp --tool x", 1, "[call-not-allowed]"),
@@ -96,6 +94,15 @@ def test_the_route_must_be_clear(explain: Explain) -> None:
 
 def test_a_role_belongs_to_somebody(explain: Explain) -> None:
     assert explain("--role", "ops", "--tool", "x")[0] == 2
+
+
+def test_what_no_client_would_send_is_no_question(explain: Explain) -> None:
+    """Exit status 1 would look like a verdict."""
+    assert explain("--as", "a") == (2, explain("--as", "a")[1])
+    assert "--tool" in explain("--as", "a")[1][0]
+    for args in ("[", "[]", "{a: 1}", "[" * 100_000):
+        status, lines = explain("--as", "a", "--tool", "x", "--args", args)
+        assert (status, "--args is not a JSON object" in lines[0]) == (2, True)
 
 
 def test_files_of_another_machine_are_not_asked_for(explain: Explain) -> None:
