@@ -123,6 +123,8 @@ def _parse(text: str, name: str) -> dict[str, Any]:
         line = int(where[1]) if where and where[1] else text.count("\n") + 1 if where else None
         column = f"column {where[2]}: " if where and where[2] else ""
         sentence = POSITION.sub("", message)
+        if sentence == "Invalid value":
+            sentence += '; texts stand in quotes: "/etc/x", "30s"'
         raise ConfigErrors([Mistake("", line, f"{column}not TOML: {sentence}")], name) from None
 
 

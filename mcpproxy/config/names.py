@@ -316,6 +316,8 @@ def words(text: str) -> str:
 
 def key_set(text: str) -> str:
     """Where a JWKS is: a URL, or `file:` and an absolute path."""
+    if not text.startswith("file:") and ":" not in text:
+        raise Wrong('the scheme is missing: "https://…", or "file:/etc/mcpproxy/jwks.json" with an absolute path')
     if not text.startswith("file:"):
         return https_url(text)
     if not text.startswith("file:/") or text.startswith("file://") or "\0" in text:
