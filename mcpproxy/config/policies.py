@@ -80,7 +80,7 @@ class Auth(Struct, frozen=True, kw_only=True):
     jwks: Annotated[
         str | None,
         Key(
-            Text('URL or "file:path"', names.key_set),
+            Text('URL or "file:/path"', names.key_set),
             "`jwt`: the key set, where the issuer's metadata do not say it or shall not be asked.",
             "from the issuer's metadata",
         ),

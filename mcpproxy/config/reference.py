@@ -26,7 +26,7 @@ its path, its line and the valid choices. A key that is not known is a mistake, 
 - **Durations** are texts with a unit: `"500ms"`, `"1.5s"`, `"90s"`, `"1m30s"`, `"24h"`, `"7d"`.
 - **Sizes** are texts with a unit: `"512B"`, `"32KiB"`, `"10MiB"`, `"1GiB"` (1 KiB = 1024 B).
 - **Rates** are texts: `"30/m"`, `"5/s burst 20"` (s, m, h, d).
-- **Files** with a relative name are looked for beside the configuration file. Unix sockets are given by absolute paths.
+- **Files** with a relative name are looked for beside the configuration file. Unix sockets and key sets (`jwks`) are given by absolute paths.
 - **Secrets** never stand in the file, only where they are found: `"env:NAME"` (a variable of the environment) or `"file:path"` (one line; readable by
   the daemon only). They are read at the start, and nothing prints them.
 
