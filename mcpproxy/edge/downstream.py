@@ -471,7 +471,11 @@ class Downstream(Link):
             self.input = next_head
             if not self.input_ended:
                 self.resume()  # it may have been stopped because so much waited here
-            next_head(self, data)
+            try:
+                next_head(self, data)
+            except Exception as error:
+                self.loop.broken("a pipelined request raised", self._next_in_line, error)
+                return
             if len(self.ahead) >= READ:
                 self.pause()
 
@@ -604,6 +608,13 @@ class Downstream(Link):
         if self.input is next_head and self.held:
             self._log_unfinished(b"stopped")
         self.close()
+
+    def broken(self) -> None:
+        try:
+            if self.input in IN_EXCHANGE and not self.flushing:
+                self.exchange.broke()
+        finally:
+            self.abort()
 
     def waits_for_100(self) -> bool:
         """Is it the server's turn to speak (RFC 9110 §10.1.1)? The client's silence is no stall then."""

@@ -62,6 +62,7 @@ GATHERED = (
     256 * 1024 * 1024
 )  # bytes of unfinished bodies that wait to be judged, of one listener; beyond it those that still come are answered 503
 TOO_MUCH_TO_JUDGE = ProxyError("too-much-to-judge", Side.INTERNAL, 503)
+BROKEN = 500  # logged when a bug of ours ended it before a status went out
 CLIENT_LEFT = 499  # logged when the client left before a status went out (nginx's number, which log tools know)
 
 
@@ -204,9 +205,15 @@ class Exchange(EventWords):
         if not self.request_ended:
             self.client.pause()
         try:
-            self.waiting = self.client.front.questions.ask(question, partial(go_on, self))
+            self.waiting = self.client.front.questions.ask(question, partial(self._answered, go_on))
         except ProxyError as error:
             self.fail(error)
+
+    def _answered(self, go_on: Callable[[Exchange], None]) -> None:
+        try:
+            go_on(self)
+        except Exception as error:
+            self.client.front.loop.broken("what followed an answer raised", self._answered, error)
 
     def wait(self) -> None:
         """No warm link: dial or queue. The client is not read meanwhile unless its request is complete (then a hang-up must be noticed)."""
@@ -622,6 +629,18 @@ class Exchange(EventWords):
         else:
             self.client.abort()
 
+    def broken(self) -> None:
+        """Something raised that should not have (net/loop.broken): the client is cut, rather than left waiting."""
+        if self.client is not None:
+            self.client.broken()
+
+    def broke(self) -> None:
+        """The same, from the client's side: what is held is given back, and there is a line in the log."""
+        try:
+            self._settle(keep=False)
+        finally:
+            self._record(b"failed", self._status() or BROKEN, b"")
+
     def client_left(self, end: bytes = b"client-gone") -> None:
         """The client hung up: stop the server's work at once. If its message had just ended, that is no failure at all."""
         streaming = self.link is not None and self.rplan is not None and self.receive is not tunnel.from_server
@@ -755,7 +774,10 @@ def send_requests(late: list[tuple[Exchange, bytes]]) -> None:
         for x, message in late:
             if x.unsent is message:
                 x.unsent = None
-                x.send_request(x.link, message)  # type: ignore[arg-type]
+                try:
+                    x.send_request(x.link, message)  # type: ignore[arg-type]
+                except Exception as error:  # of one of them: the others are sent all the same
+                    x.client.front.loop.broken("a request raised", x.event, error)
     finally:
         late.clear()  # whatever happens, the next turn begins with none
 
@@ -913,6 +935,9 @@ def depart(late: list[Departure]) -> None:
                 sent = 0
             except OSError as error:
                 x.client.lost(error)
+                continue
+            except Exception as error:  # of one of them: what the others were to get must not be lost
+                x.client.front.loop.broken("an event raised", x.event, error)
                 continue
             if sent != len(data):
                 x.hold_back(data, sent)

@@ -390,6 +390,14 @@ class Multiplex(Link):
             self._write_out()
             self.close()
 
+    def broken(self) -> None:
+        try:
+            for stream in tuple(self.streams.values()):
+                if stream.started and not stream.ending:
+                    stream.exchange.broke()
+        finally:
+            self.abort()
+
     def _release(self) -> None:
         front = self.front
         if self in front.links:

@@ -481,6 +481,14 @@ class Stream:
             self.exchange.never_started(end)
         self.connection.stream_over(self)
 
+    def broken(self) -> None:
+        """As of a link: something raised while its server was heard."""
+        try:
+            if not self.ending:
+                self.exchange.broke()
+        finally:
+            self.drop()
+
     def lost(self, error: OSError) -> None:
         """`send` never fails here; the connection hears of its own end."""
 

@@ -210,6 +210,10 @@ class Link:
             except (OSError, ValueError):
                 pass  # sent (it then wants the peer's answer, which nobody waits for) or the peer is gone
 
+    def broken(self) -> None:
+        """A callback of ours raised (net/loop.broken): nobody knows what state this is in."""
+        self.abort()
+
     def _release(self) -> None:
         if self.reading:
             self.loop.remove_reader(self.fd)

@@ -77,6 +77,7 @@ class EdgeLoop:
         for fd, events in self._epoll.poll(0, BATCH):
             if new and fd in new:
                 continue  # another socket by now; level-triggered events come again
+            callback = None
             try:
                 if events != OUT:
                     callback = readers[fd]
@@ -90,13 +91,13 @@ class EdgeLoop:
                     if callback is not None:
                         callback()
             except Exception as error:
-                self._broken(fd, error)
+                self._broken(fd, callback, error)
 
         for callback in late:
             try:
                 callback()
             except Exception as error:
-                self._uv.call_exception_handler({"message": "a callback at the end of a turn raised", "exception": error})
+                self.broken("a callback at the end of a turn raised", callback, error)
         self._late = None
 
     def at_end_of_turn(self, callback: Callback) -> None:
@@ -106,11 +107,21 @@ class EdgeLoop:
         else:
             self._uv.call_soon(callback)
 
-    def _broken(self, fd: int, error: Exception) -> None:
-        """A callback raised, which is a bug of ours: say so, and keep it from happening again and again. Its link ends by its deadline."""
+    def _broken(self, fd: int, callback: Callback | None, error: Exception) -> None:
+        """A callback raised, which is a bug of ours: say so, and keep it from happening again and again."""
         self.remove_reader(fd)
         self.remove_writer(fd)
-        self._uv.call_exception_handler({"message": "a socket callback raised", "exception": error})
+        self.broken("a socket callback raised", callback, error)
+
+    def broken(self, message: str, callback: Callable[..., object] | None, error: Exception) -> None:
+        """Say it; and nobody must wait for a callback that raised: whose it is ends, with all it holds (its `broken`)."""
+        self._uv.call_exception_handler({"message": message, "exception": error})
+        end = getattr(getattr(callback, "__self__", None), "broken", None)
+        if end is not None:
+            try:
+                end()
+            except Exception as another:
+                self._uv.call_exception_handler({"message": "its end raised, too", "exception": another})
 
     def add_reader(self, fd: int, callback: Callback, *, drains: bool = False) -> None:
         """Call when `fd` has bytes, an end or an error. `drains`: the callback leaves no bytes behind, or says so by `again`."""

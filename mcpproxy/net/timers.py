@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from mcpproxy.clock import clock
@@ -33,11 +34,14 @@ class Item(Protocol):
 class Wheel:
     """Slots of items, keyed by tick number."""
 
-    __slots__ = ("_slots", "_tick")
+    __slots__ = ("_slots", "_tick", "broken")
 
     def __init__(self, now: float) -> None:
         self._slots: dict[int, set[Item]] = {}
         self._tick = int(now / TICK)
+        self.broken: Callable[[Callable[..., object], Exception], None] | None = (
+            None  # hears of a `due` that raised; the others are asked all the same
+        )
 
     def arm(self, item: Item, deadline: float) -> None:
         """Ask `item` again at `deadline`, wherever it was armed before."""
@@ -78,7 +82,13 @@ class Wheel:
                 if item.wake != slot:  # closed or moved by a neighbour's `due` in this very turn
                     continue
                 item.wake = NOT_ARMED
-                deadline = item.due(now)
+                try:
+                    deadline = item.due(now)
+                except Exception as error:
+                    if self.broken is None:
+                        raise
+                    self.broken(item.due, error)
+                    continue
                 if deadline is not None:
                     self.arm(item, deadline)
 
@@ -92,6 +102,7 @@ class Ticker:
     def __init__(self, loop: EdgeLoop, wheel: Wheel, chores: list[Callable[[float], None]]) -> None:
         self._loop, self._wheel, self._chores = loop, wheel, chores
         self._handle: asyncio.TimerHandle | None = None
+        wheel.broken = partial(loop.broken, "a deadline raised")
 
     def start(self) -> None:
         """Tick now and every TICK seconds from now on."""

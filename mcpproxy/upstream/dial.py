@@ -55,6 +55,11 @@ class Dial:
         self.endpoint = endpoint
         self._next_endpoint()
 
+    def broken(self) -> None:
+        """Something of ours raised: who waits must not wait for ever."""
+        if self.lessee is not None:
+            self.lessee.broken()
+
     def cancel(self) -> None:
         """The lessee left."""
         if self.lessee is not None:
@@ -208,7 +213,10 @@ class Dial:
         endpoint.dead_until = float("-inf")
         link = UpstreamLink(self.pool, endpoint, sock)
         link.resume()
-        lessee.leased(link)
+        try:
+            lessee.leased(link)
+        except Exception as error:
+            self.pool.loop.broken("a fresh link's request raised", link.readable, error)
 
     # -- ends ----------------------------------------------------------------------------------------------------------------------------
 

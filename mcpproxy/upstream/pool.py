@@ -50,6 +50,9 @@ class Lessee(Protocol):
     def upstream_deaf(self, error: OSError) -> None:
         """What was pending could not be written; what the server said before may still be read."""
 
+    def broken(self) -> None:
+        """Something of ours raised while it was told one of these."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
@@ -115,6 +118,15 @@ class UpstreamLink(Link):
     def drained(self) -> None:
         if self.lessee is not None:
             self.lessee.upstream_drained()
+
+    def broken(self) -> None:
+        lessee = self.lessee
+        try:
+            if lessee is not None:
+                lessee.broken()
+        finally:
+            if self.fd >= 0:
+                self.pool.forget(self)
 
     def due(self, now: float) -> float | None:
         return None  # a leased link is timed by its exchange, an idle one by its pool

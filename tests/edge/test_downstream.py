@@ -7,7 +7,8 @@ import ssl
 import pytest
 
 from mcpproxy.clock import monotonic
-from mcpproxy.edge.exchange import LINGER_SILENT_S
+from mcpproxy.edge.downstream import Downstream
+from mcpproxy.edge.exchange import LINGER_SILENT_S, Exchange
 from mcpproxy.net.link import READ
 from tests.edge.conftest import HEAD_END
 from tests.support.certs import Certificate
@@ -494,3 +495,111 @@ def test_connections_leave_neither_garbage_nor_descriptors(proxy, certificate: C
     assert descriptors == len(os.listdir("/proc/self/fd"))
     assert (0, []) == (edge.pool.in_use, edge.pool.endpoints[0].idle)
     assert 0 == len(edge.runtime.wheel)
+
+
+# -- bugs of ours -----------------------------------------------------------------------------------------------------------------------------
+
+
+def raises(*_: object) -> None:
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["alone", "pipelined"])
+def test_an_unexpected_exception_in_a_judgement_ends_the_connection_and_leaves_no_place_taken(proxy, steps, monkeypatch, times):
+    """Nobody waits for a day, and who was counted in is counted out."""
+    edge = proxy(route='limits = ["one"]', top="[limit.one]\nconcurrent = 1")
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr("mcpproxy.upstream.pool.Pool.take", raises)
+            client = edge.client()
+            client.sendall(GET * times)
+            assert edge.end(client)[0] == b""
+    assert [line["end"] for line in edge.lines(3)] == ["failed"] * 3
+    assert len(steps.trouble) == 3
+    steps.trouble.clear()
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    server.sendall(OK)
+    assert edge.read(client, b"ok").startswith(b"HTTP/1.1 200")
+
+
+def test_an_unexpected_exception_while_a_server_is_heard_ends_its_client_and_its_link(proxy, steps, monkeypatch):
+    edge = proxy()
+    client = edge.client()
+    client.sendall(GET)
+    server = edge.accept()
+    edge.read(server)
+    monkeypatch.setattr("mcpproxy.edge.exchange.Exchange.judge_response", raises)
+    server.sendall(OK)
+    assert edge.end(client)[0] == b""
+    edge.end(server)
+    assert edge.pool.in_use == 0
+    assert [line["end"] for line in edge.lines(1)] == ["failed"]
+    steps.trouble.clear()
+
+
+def test_an_unexpected_exception_in_a_pipelined_request_ends_the_connection(proxy, steps, monkeypatch):
+    edge = proxy()
+    client = edge.client()
+    client.sendall(GET + GET.replace(b"/mcp", b"/other"))
+    server = edge.accept()
+    edge.read(server)
+    monkeypatch.setattr("mcpproxy.edge.shelf.Shelf.plan_for", raises)
+    server.sendall(OK)
+    assert edge.end(client)[0] == OK
+    assert steps.trouble
+    steps.trouble.clear()
+
+
+def test_an_unexpected_exception_in_one_request_that_leaves_late_ends_that_one_only(proxy, steps, monkeypatch):
+    edge = proxy()
+    send = Exchange.send_request
+
+    def sometimes(self, link, message):
+        if b"/bad" in message:
+            raises()
+        send(self, link, message)
+
+    monkeypatch.setattr(Exchange, "send_request", sometimes)
+    bad, good = edge.client(), edge.client()
+    edge.until(lambda: len(edge.runtime.links) == 2)
+    warm_up = GET.replace(b"/mcp", b"/warm")
+    for client in (bad, good):
+        client.sendall(warm_up)
+    servers = [edge.accept(), edge.accept()]
+    for server in servers:
+        edge.read(server)
+        server.sendall(OK)
+    for client in (bad, good):
+        edge.read(client, b"ok")
+    bad.sendall(GET.replace(b"/mcp", b"/bad"))
+    good.sendall(GET)
+    assert edge.end(bad)[0] == b""
+    edge.until(lambda: edge.pool.in_use == 1)
+    assert steps.trouble
+    steps.trouble.clear()
+
+
+def test_an_unexpected_exception_in_a_deadline_ends_that_connection_and_no_other_deadline(proxy, steps, monkeypatch):
+    edge = proxy(limits='head_timeout = "1s"')
+    first, second = edge.client(), edge.client()
+    for client in (first, second):
+        client.sendall(GET[:20])
+    edge.until(lambda: len(edge.runtime.links) == 2 and all(link.held for link in edge.runtime.links))
+    left = [raises]
+    refuse = Downstream.refuse
+
+    def once(self, *more):
+        if left:
+            left.pop()()
+        refuse(self, *more)
+
+    monkeypatch.setattr(Downstream, "refuse", once)
+    edge.later(2)
+    answers = sorted(edge.end(client)[0] for client in (first, second))
+    assert answers[0] == b""
+    assert answers[1].startswith(b"HTTP/1.1 408")
+    assert steps.trouble
+    steps.trouble.clear()

@@ -8,7 +8,7 @@ import pytest
 from mcpproxy.edge import exchange
 from mcpproxy.edge.downstream import Downstream
 from mcpproxy.edge.exchange import ASIDE
-from mcpproxy.edge.guard import ASKED
+from mcpproxy.edge.guard import ASKED, Guard
 from mcpproxy.policy.exempt import Exemption
 from mcpproxy.policy.verdict import Accepted, Ask, Principal, Question, Refused
 from tests.edge.conftest import HEAD_END
@@ -380,3 +380,20 @@ def test_a_known_head_over_http_2_asks_its_guard_every_time(proxy):
         client.until(lambda stream=stream: stream in client.ends)
         assert client.heads[stream][0][b":status"] == b"403"
     assert edge.no_more_connections()
+
+
+def test_an_unexpected_exception_behind_an_answer_ends_the_connection(asked, steps, monkeypatch):
+    """The judgement that is made once the caller is known: nobody waits for it a day long."""
+    oracle = Oracle(knows=5)
+    edge = asked(oracle, route=RULES)
+    client = edge.client()
+
+    def raises(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Guard, "_judge_anew", raises)
+    client.sendall(post(call("add"), KEY))
+    assert edge.end(client)[0] == b""
+    assert [(line["end"], line["status"]) for line in edge.lines(1)] == [("failed", 500)]
+    assert steps.trouble
+    steps.trouble.clear()

@@ -514,3 +514,43 @@ def test_an_answer_of_ours_waits_for_room_as_long_as_any_other(proxy):
     client.until(lambda: stream in client.ends or stream in client.resets)
     assert client.resets == {}
     assert client.status(stream) == 502
+
+
+def test_an_unexpected_exception_while_a_server_is_heard_ends_that_stream_only(proxy, steps, monkeypatch):
+    edge = proxy()
+    client = H2Client(edge)
+    stream, server, _ = asked(edge, client)
+
+    def raises(*_):
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mcpproxy.edge.exchange.Exchange.judge_response", raises)
+        server.sendall(OK)
+        client.until(lambda: stream in client.ends or stream in client.resets)
+    assert client.resets[stream] == 2  # INTERNAL_ERROR
+    assert edge.lines(1)[0]["end"] == "failed"
+    assert edge.pool.in_use == 0
+    assert steps.trouble
+    steps.trouble.clear()
+    again, server, _ = asked(edge, client)
+    server.sendall(OK)
+    client.until(lambda: again in client.ends)
+
+
+def test_an_unexpected_exception_in_a_judgement_ends_the_connection_with_all_its_streams(proxy, steps, monkeypatch):
+    edge = proxy()
+    client = H2Client(edge)
+    _, server, _ = asked(edge, client)
+
+    def raises(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("mcpproxy.edge.shelf.Shelf.plan_for", raises)
+    client.open({"x-other": "1"})
+    edge.end(server)
+    edge.until(lambda: not edge.runtime.links)
+    assert [line["end"] for line in edge.lines(1)] == ["failed"]
+    assert edge.pool.in_use == 0
+    assert steps.trouble
+    steps.trouble.clear()
