@@ -86,8 +86,8 @@ def _families(flag: str) -> tuple[bytes, ...]:
 ENDS_IN_REQUEST, ENDS_IN_RESPONSE, REFUSED_IN_TRAILERS = _names("q"), _names("s"), _names("t")
 FAMILIES_THAT_END_IN_REQUEST, FAMILIES_REFUSED_IN_TRAILERS = _families("q"), _families("t")
 KEPT_WHATEVER_CONNECTION_SAYS = frozenset(
-    {b"content-length", b"transfer-encoding", b"host"}
-)  # no peer can make us forget where a message ends
+    {b"content-length", b"transfer-encoding", b"host", b"mcp-protocol-version", b"mcp-method", b"mcp-name"}
+)  # no peer can make us forget where a message ends, nor keep from the server by which words we judged its call
 
 
 def options(fields: Iterable[Field]) -> frozenset[bytes]:

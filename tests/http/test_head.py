@@ -267,8 +267,8 @@ def test_exactly_one_host() -> None:
         assert refusal(request(host=host)).kind == "bad-host"
 
 
-def test_connection_cannot_name_what_frames_or_routes() -> None:
-    for name in (b"Content-Length", b"transfer-encoding", b"close, HOST"):
+def test_connection_cannot_name_what_frames_or_routes_or_names_the_call() -> None:
+    for name in (b"Content-Length", b"transfer-encoding", b"close, HOST", b"Mcp-Protocol-Version", b"mcp-method", b"close,Mcp-Name"):
         error = refusal(request(b"Connection: " + name, b"Content-Length: 5"))
         assert (error.kind, error.status) == ("bad-connection", 400)
     assert answered(b"Connection: Transfer-Encoding", b"Transfer-Encoding: chunked").framing == CHUNKED, "old servers say that"

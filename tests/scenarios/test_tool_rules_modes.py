@@ -188,3 +188,12 @@ def test_a_limit_alone_reads_no_body(guarded: Guarded) -> None:
     ):
         assert speaker.ask(body, fields).status == 200
     until(lambda: len(upstream.requests()) == 4)
+
+
+@pytest.mark.parametrize("kept", ["mcp-protocol-version", "mcp-method, mcp-name, mcp-protocol-version"])
+def test_the_head_that_was_trusted_reaches_the_server(kept: str, guarded: Guarded) -> None:
+    """Named in Connection they would end here, and a server that takes them for those of an older revision compares nothing."""
+    speaker, upstream = guarded("plain", tools={**TOOLS, "trust_headers": True})
+    fields = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": "add", "connection": kept}
+    assert speaker.ask(call("rm", 7), fields).status == 400
+    assert upstream.requests() == []
