@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT, LINGER_S, LINGER_SILENT_S, lingers_until, send_requests
+from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT, LINGER_S, LINGER_SILENT_S, depart, lingers_until, send_requests
 from mcpproxy.upstream.pool import SLICE
 from tests.edge.conftest import HEAD_END
 from tests.support.certs import Certificate
@@ -539,4 +539,28 @@ def test_a_request_that_fails_to_leave_keeps_no_other_from_leaving(proxy, steps,
     assert [] == requests
     assert (b"", "reset") == edge.end(client)
     assert [ZeroDivisionError] == [type(each["exception"]) for each in steps.trouble]
+    steps.trouble.clear()
+
+
+def test_an_event_that_fails_to_leave_cuts_its_client_only(proxy, steps):
+    """Both came in one turn: what the other was to get is not lost."""
+    edge = proxy()
+    clients, servers = [edge.client(), edge.client()], []
+    for client in clients:
+        client.sendall(b"GET /mcp HTTP/1.1\r\nHost: a\r\n\r\n")
+        servers.append(edge.accept())
+        edge.read(servers[-1])
+        servers[-1].sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n:\n\n\r\n")
+        edge.read(client, b":\n\n\r\n")
+    bad = next(link.exchange for link in edge.runtime.links if link.sock.getpeername() == clients[0].getsockname())
+    good = next(link.exchange for link in edge.runtime.links if link.exchange is not bad)
+    bad.send = lambda _: 1 / 0
+    late = bad.departures
+    late += [(bad, bad.recv, b"x"), (good, good.recv, b"3\r\n:\n\n\r\n")]
+    depart(late)
+    edge.read(clients[1], b":\n\n\r\n")
+    assert b"" == edge.end(clients[0])[0]
+    assert [] == late
+    assert ["failed"] == [line["end"] for line in edge.lines(1)]
+    assert steps.trouble
     steps.trouble.clear()
