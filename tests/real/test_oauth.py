@@ -98,5 +98,6 @@ def test_a_server_that_is_the_resource_itself(http2: bool, tmp_path: Path, certi
             door = Door(daemon, url, authority, certificate.client(alpn=()))
             assert asyncio.run(door.call(person(url), "legacy", http2=http2)) == "Echo: grüße"
             assert {issued.claims["aud"] for issued in authority.tokens.values()} == {url}
+            daemon.wait_records(1, method="DELETE")  # the last there is
             found = [(record["path"], record["status"]) for record in daemon.records if record["path"].startswith("/.well-known/")]
             assert found == [("/.well-known/oauth-protected-resource/mcp", 200)]
