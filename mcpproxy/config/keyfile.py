@@ -23,7 +23,6 @@ LARGEST = 8 << 20  # bytes: some thirty thousand keys, read in a tenth of a seco
 WORD = r"(?!mcpp_)[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}"  # of names and roles: what a log shows as it is and no rule takes for a pattern; and no key
 ID = r"[0-9a-z]{10}"
 is_word = re.compile(WORD).fullmatch
-is_id = re.compile(ID).fullmatch
 
 Moment = Annotated[datetime, Meta(tz=True)]
 

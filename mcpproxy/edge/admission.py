@@ -183,8 +183,6 @@ class Admission:
         endpoint = Endpoint(self.route, public_url(self.route, *origin), self.auths)
         if refused.status == 403:
             value = endpoint.insufficient(self.scopes)
-        elif refused.error == "invalid_request":
-            value = endpoint.malformed(refused.description)
         elif refused is NOTHING_SHOWN:
             value = endpoint.missing()
         else:

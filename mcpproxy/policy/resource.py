@@ -127,10 +127,6 @@ class Endpoint:
         """403: known, but without these scopes. All that this needs are named, those the route needs among them, so that one more token will do."""
         return self._challenge("insufficient_scope", "The access token lacks a scope.", tuple(dict.fromkeys((*self.scopes, *needed))))
 
-    def malformed(self, description: str) -> bytes:
-        """400: credentials in several places, or in a place where they do not belong."""
-        return self._challenge("invalid_request", description, ())
-
     def _challenge(self, error: str, description: str, scopes: Sequence[str]) -> bytes:
         """The value of WWW-Authenticate."""
         said = [("error", error), ("error_description", description)]

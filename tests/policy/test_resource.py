@@ -212,7 +212,6 @@ def test_challenges():
         b'Bearer error="insufficient_scope", error_description="The access token lacks a scope.", scope="files:read mail admin", ' + WHERE
         == made.insufficient(("admin", "mail"))
     )
-    assert b'Bearer error="invalid_request", error_description="Two tokens.", ' + WHERE == made.malformed("Two tokens.")
     assert b"Bearer " + WHERE == endpoint().missing()
 
 
