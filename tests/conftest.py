@@ -1,5 +1,7 @@
 """Fixtures every room may use; the rig itself is tests/support/."""
 
+import ctypes
+
 import pytest
 from hypothesis import settings
 
@@ -8,6 +10,11 @@ from tests.support.certs import Certificate, make_certificate
 
 settings.register_profile("house", deadline=None)  # how long an example takes says more about the machine than about us
 settings.load_profile("house")
+
+# What a daemon under test holds is counted in pages of 4 KiB: one touched byte of a large page (net/pages) counts as 2 MiB, more than most bounds allow.
+# Programs started by the tests inherit this (prctl(2)); that the heap asks for large pages has its own test.
+PR_SET_THP_DISABLE = 41
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 @pytest.fixture(scope="session")
