@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from mcpproxy.cli.main import status_of
+from mcpproxy.observe.habits import FILE as HABITS
+from mcpproxy.observe.habits import KNOWN, LEAST, MINUTES
 from tests.scenarios.conftest import TOOLS
 from tests.support.certs import Certificate
 from tests.support.daemon import Daemon, simple_config
@@ -79,6 +81,10 @@ class Audited:
             return calls if len(calls) >= count else []
 
         return until(enough, lambda: f"{count} lines with {members} in {self.file.read_text()}")
+
+    def warnings(self) -> list[Line]:
+        """What is told to be unusual."""
+        return [line for line in map(json.loads, self.file.read_bytes().splitlines()) if line["type"] == "warning"]
 
     def verify(self, status: int = 0) -> str:
         """What `mcpproxy audit verify` says; it must be content."""
@@ -418,3 +424,72 @@ def test_a_full_disk_is_counted_and_told(audited: Audited) -> None:
     assert lost
     assert lost + sum(line["type"] == "call" for line in told) == len(audited.upstream.requests())
     audited.verify()
+
+
+# --- what is unusual
+
+
+def counted(daemon: Daemon) -> Line:
+    """What it counted of its audit log, as it says when asked."""
+    before = len(daemon.messages)
+
+    def told() -> list[str]:
+        return [message for message in daemon.messages[before:] if " counts " in message]
+
+    daemon.signal(signal.SIGUSR1)
+    (said,) = until(told, "counts")
+    found: Line = json.loads(said.partition(" counts ")[2])["audit"]
+    return found
+
+
+@pytest.mark.parametrize("spoken", ["plain", "h2"])
+def test_a_tool_a_caller_never_called_is_told_and_counted_and_nobody_is_stopped(spoken: str, audited: Audited) -> None:
+    other = audited.keys.add("agent-beta")
+    speaker = audited.start(spoken, answer(response(OK)), audit={"anomalies": True})
+    for _ in range(KNOWN):
+        assert speaker.ask(call("add"), audited.fields()).status == 200
+    assert speaker.ask(call("search_new"), {"x-api-key": other}).status == 200  # of whom nothing is known
+    assert speaker.ask(call("rm"), audited.fields()).status == 403  # which was no call
+    assert audited.lines(KNOWN + 2) and counted(audited.daemon) == {"lost": 0, "warnings": 0, "blocked": False}
+    for _ in range(3):
+        assert speaker.ask(call("search_new"), audited.fields()).status == 200
+    audited.lines(KNOWN + 5)
+    assert counted(audited.daemon)["warnings"] == 1
+    (line,) = audited.warnings()
+    (first, *_) = audited.lines(3, tool="search_new", principal="agent-alpha")
+    assert (line["kind"], line["principal"], line["tool"], line["calls"]) == ("new-tool", "agent-alpha", "search_new", KNOWN)
+    assert (line["id"], line["key"], line["auth"]) == (first["id"], first["key"], "keys")
+    audited.verify()
+    speaker.close()
+    speaker = audited.again(spoken)  # which remembers
+    assert [speaker.ask(call(tool), audited.fields()).status for tool in ("search_new", "search_old")] == [200, 200]
+    audited.daemon.stop()
+    assert [line["tool"] for line in audited.warnings()] == ["search_new", "search_old"]
+    audited.verify()
+
+
+def test_ten_times_as_many_calls_as_usual_are_told_and_counted_and_nobody_is_stopped(audited: Audited) -> None:
+    """A caller of whom ten quiet minutes are remembered."""
+    state = audited.directory / "state"
+    state.mkdir(mode=0o700)
+    usual = {"calls": KNOWN, "tools": {"add": 1.0}, "minutes": MINUTES, "usual": 1.0}
+    (state / HABITS).write_text(json.dumps({"agent-alpha": usual}))
+    speaker = audited.start("plain", answer(response(OK)), audit={"anomalies": True})
+    for _ in range(4 * LEAST):  # a minute may end meanwhile
+        assert speaker.ask(call("add"), audited.fields()).status == 200
+    audited.lines(4 * LEAST)
+    assert counted(audited.daemon)["warnings"] == 1
+    (line,) = audited.warnings()
+    assert (line["kind"], line["principal"]) == ("many-calls", "agent-alpha")
+    assert line["calls_per_minute"] >= LEAST
+    audited.verify()
+
+
+def test_without_anomalies_nothing_is_told(audited: Audited) -> None:
+    speaker = audited.start("plain", answer(response(OK)))
+    for tool in (*["add"] * KNOWN, "search_new"):
+        assert speaker.ask(call(tool), audited.fields()).status == 200
+    audited.lines(KNOWN + 1)
+    assert counted(audited.daemon)["warnings"] == 0
+    audited.daemon.stop()
+    assert audited.warnings() == []

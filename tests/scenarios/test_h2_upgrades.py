@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support import h2
 from tests.support.certs import Certificate
 from tests.support.h2 import Call, Code, H2Client, Pairs, speak
 from tests.support.message import Message
-from tests.support.upstream import Link, ScriptedUpstream, answer, response
+from tests.support.upstream import Link, Script, ScriptedUpstream, answer, response
 from tests.support.waiting import until
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
@@ -237,3 +238,74 @@ def test_a_tunnel_has_the_windows_of_its_stream(run: Run) -> None:
                 socket.send(block)
             assert socket.read_exact(size) == bytes(size)
             assert daemon.rss() - before < 3 * MIB
+
+
+# --- limits
+
+
+def closes(link: Link) -> None:
+    link.send(switch(link.read_request()))
+    link.read_exact(1)
+
+
+def breaks_off(link: Link) -> None:
+    closes(link)
+    link.reset()
+
+
+def refuses(link: Link) -> None:
+    link.read_request()
+    link.send(response(b"no", status="403 Forbidden"))
+
+
+def client_resets(client: H2Client, socket: Call) -> None:
+    socket.cancel()
+
+
+def client_leaves(client: H2Client, socket: Call) -> None:
+    client.close()
+
+
+def client_ends(client: H2Client, socket: Call) -> None:
+    """Its own side; the server then ends the other."""
+    socket.send(b"!", ended=True)
+    client.until(lambda: socket.over, "the end of the tunnel")
+
+
+ENDS: list[tuple[Script, Callable[[H2Client, Call], None]]] = [
+    (mirror, client_resets),
+    (mirror, client_leaves),
+    (closes, client_ends),
+    (breaks_off, client_ends),
+]
+
+
+@pytest.mark.parametrize(("script", "end"), ENDS, ids=[f"{script.__name__} {end.__name__}" for script, end in ENDS])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_tunnel_has_a_place_until_it_ends(
+    tls: bool, script: Script, end: Callable[[H2Client, Call], None], run: Run, tls_listen: dict[str, Any], certificate: Certificate
+) -> None:
+    """For as long as bytes pass, whoever else of this caller asks over whatever connection is told to wait."""
+    answers = answer()
+    with ScriptedUpstream(lambda link: (script if link.owner.links.index(link) in (0, 2) else answers)(link)) as upstream:
+        one = {"route": {"limits": ["one"]}, "limit": {"one": {"concurrent": 1}}}
+        daemon = run(upstream.url, listen=tls_listen if tls else {}, upstream={"keepalive": 0}, **one)
+        with speak(daemon, certificate if tls else None) as other:
+            for _ in range(2):
+                with speak(daemon, certificate if tls else None) as client:
+                    socket = connect(client).wait_head()
+                    assert socket.status == 200
+                    told = client.call(body=b"beside").wait()
+                    assert (told.status, told.first("retry-after")) == (429, b"1")
+                    assert other.call(body=b"elsewhere").wait().status == 429
+                    end(client, socket)
+                until(lambda: other.call(body=b"after").wait().status == 200, "a place")
+        assert [request.body for request in upstream.requests() if request.method == b"POST"] == [b"after"] * 2
+
+
+def test_a_refused_upgrade_keeps_no_place(run: Run) -> None:
+    one = {"route": {"limits": ["one"]}, "limit": {"one": {"concurrent": 1}}}
+    with ScriptedUpstream(refuses) as upstream:
+        daemon = run(upstream.url, upstream={"keepalive": 0}, **one)
+        with speak(daemon) as client:
+            assert [connect(client).wait().status for _ in range(3)] == [403] * 3
