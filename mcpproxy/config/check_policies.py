@@ -23,7 +23,7 @@ from mcpproxy.config.policies import Auth, Constraint, Credential, Tools
 OAUTH = ("issuer", "audience", "skew", "private", "ca", "name_claim", "roles_claim")
 AUTH_KEYS: dict[str, tuple[str, ...]] = {
     "api-key": ("file", "headers"),
-    "jwt": (*OAUTH, "jwks", "algorithms"),
+    "jwt": (*OAUTH, "jwks", "refresh", "algorithms"),
     "introspection": (*OAUTH, "introspection", "client_id", "client_secret", "cache"),
     "mtls": ("name_from",),
 }
@@ -51,6 +51,7 @@ MEANT = frozenset(
     {"content-type", "accept", "cookie", "origin", "referer", "user-agent", "traceparent", "tracestate", "baggage", "last-event-id"}
 )
 NO_PLACES_FOR_KEYS = ("mcp-", "x-forwarded-", "if-", "sec-", "access-control-", "proxy")  # how such names begin
+REFRESH = (10.0, 86_400.0)  # seconds; policy/jwks asks no more often, and keeps keys no longer
 NEEDED_BY_CLIENTS = FRAMING | {"content-type", "content-encoding", "www-authenticate", "mcp-session-id", "mcp-protocol-version", "location"}
 
 
@@ -88,6 +89,8 @@ def _auth(auth: Auth, place: Place, certificates: bool) -> Iterator[Finding]:
     for key, url in (("issuer", auth.issuer), ("jwks", auth.jwks), ("introspection", auth.introspection)):
         if not auth.private and _on_this_machine(url):
             yield Finding((*place, key), "is on this machine, which is asked only with private = true")
+    if auth.type == "jwt" and not REFRESH[0] <= auth.refresh <= REFRESH[1]:
+        yield Finding((*place, "refresh"), "key sets are asked for again every 10 seconds (10s) to every day (24h)")
     if auth.type == "mtls" and not certificates:
         yield Finding(place, "no listener asks for client certificates: give one's tls a client_ca", given=("listen",))
 

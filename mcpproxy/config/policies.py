@@ -85,6 +85,14 @@ class Auth(Struct, frozen=True, kw_only=True):
             "from the issuer's metadata",
         ),
     ] = None
+    refresh: Annotated[
+        float,
+        Key(
+            Duration(),
+            "`jwt`: how often the key set is asked for again, 10 seconds to a day. A key that was withdrawn works so long, and half a minute more; longer "
+            "only while the key set cannot be had, for a day at most. A file is looked at every 10 seconds.",
+        ),
+    ] = 5 * MINUTE
     algorithms: Annotated[
         tuple[str, ...],
         Key(Words("list of words", Choice("word", ALGORITHMS), bare=True, least=1), "`jwt`: the signature algorithms accepted."),

@@ -101,6 +101,7 @@ type = "jwt"
 issuer = "https://login.example.com"
 audience = ["https://mcp.example.com/mcp"]
 jwks = "https://login.example.com/keys"
+refresh = "5m"                          # default
 algorithms = ["RS256", "ES256"]
 skew = "30s"                            # default
 ca = "/etc/mcpproxy/internal-ca.pem"

@@ -28,7 +28,7 @@ from mcpproxy.net.fetch import FetchError
 from mcpproxy.policy.issuer import Fetch, Issuer, json_object
 from mcpproxy.policy.verdict import Question
 
-FRESH_S = 300.0  # keys are asked for again after this: how long a withdrawn key works at most
+FRESH_S = 300.0  # keys are asked for again after this, unless configured (`refresh`): how long a withdrawn key works at most
 FRESH_FILE_S = 10.0
 STALE_S = 86_400.0  # and thrown away after this, when nobody could be asked
 COOL_S = 10.0  # between two questions, whatever the reason
@@ -179,7 +179,7 @@ def key_source(name: str, auth: Auth, fetch: Fetch, say: Say) -> KeySource:
     if auth.jwks is not None and auth.jwks.startswith("file:"):
         return KeySource(name, from_file(auth.jwks.removeprefix("file:")), say, fresh=FRESH_FILE_S)
     assert auth.issuer is not None, "config/check asks for it"
-    return KeySource(name, from_url(auth.jwks, Issuer(auth.issuer, fetch), fetch), say)
+    return KeySource(name, from_url(auth.jwks, Issuer(auth.issuer, fetch), fetch), say, fresh=auth.refresh)
 
 
 class KeySource:

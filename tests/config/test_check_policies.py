@@ -29,6 +29,8 @@ CLIENTS = 'tls = { cert = "a", key = "b", client_ca = "c" }'
         (with_route('host = "a.test"\nauth = "corp"') + JWT.replace("issuer", "#"), "auth.corp", 9, "is missing its issuer"),
         (with_route('host = "a.test"\nauth = "corp"') + OPAQUE.replace("\nintro", "\n#"), "auth.corp", 9, "nobody can be asked"),
         (LOCAL.replace("private", "#"), "auth.corp.issuer", 11, "only with private = true"),
+        (LOCAL + 'refresh = "9s"\n', "auth.corp.refresh", 13, "every 10 seconds (10s) to every day"),
+        (LOCAL + 'refresh = "25h"\n', "auth.corp.refresh", 13, "every 10 seconds (10s) to every day"),
         (with_route('auth = "corp"') + JWT, "route[0].auth", 7, "give public_url"),
         (with_route('auth = "corp"\nhost = "*.a.test"') + OPAQUE, "route[0].auth", 7, "give public_url"),
     ],

@@ -182,6 +182,21 @@ async def test_keys_are_due_at_the_start_and_every_few_minutes():
     assert source.settled(NOW) > NOW + FRESH_S, "there is time for the loading"
 
 
+async def test_how_often_is_configured():
+    asked = []
+
+    async def fetch(url, **_):
+        asked.append(url)
+        return Response(200, key_set(A))
+
+    source = key_source("corp", settings(jwks="https://login.example/keys", refresh=60.0), fetch, Said())
+    await source.question.ask()
+    heard = source._loaded
+    assert (source.due(heard + 59), source.due(heard + 60)) == (None, source.question)
+    assert source.settled(heard) <= heard + 60 + 30, "known tokens are judged again soon after"
+    assert settings().refresh == FRESH_S
+
+
 async def test_a_flood_asks_once_in_ten_seconds():
     publisher = Publisher(A)
     await ask(publisher)
