@@ -96,6 +96,7 @@ class Admission:
         self.peek = route.tools.peek if route.tools is not None else PEEK
         self.principal_header = upstream.principal_header.encode() if upstream.principal_header else b""
         self.drop = ours(upstream) if self.look is None else self.look.ends_here(upstream)
+        self.untrailed = self.drop | (self.look.fields if self.look is not None else NOTHING)
         self.where = b',"route":%b,"upstream":%b' % (as_json(f"route[{index}]"), as_json(route.upstream))
 
     def judge(self, head: RequestHead, raw: bytes, caller: Caller, now: float) -> Found:

@@ -371,7 +371,7 @@ class Downstream(Link):
             return
         x.bytes_in = len(data)
         self.head_size = end
-        self.scanner = scanner = LengthScanner(plan.length) if plan.length >= 0 else ChunkedScanner(REQUEST)
+        self.scanner = scanner = LengthScanner(plan.length) if plan.length >= 0 else ChunkedScanner(REQUEST, plan.untrailed)
         body = data[end:]
         try:
             used = scanner.feed(body) if body else 0

@@ -24,7 +24,7 @@ from mcpproxy.edge.facts import ANYBODY, DIRECT, Caller, origin_of, short_hash
 from mcpproxy.edge.router import Router
 from mcpproxy.edge.store import Store
 from mcpproxy.http import replies
-from mcpproxy.http.forward import Dress, render_request, render_response
+from mcpproxy.http.forward import NOTHING, Dress, render_request, render_response
 from mcpproxy.http.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE
 from mcpproxy.http.head import HeadError, HeadLimits, RequestHead, parse_request, parse_response
 from mcpproxy.policy.resource import WELL_KNOWN, Endpoint, Rewriting, asks_for_issuer, endpoint_path, public_url
@@ -99,6 +99,9 @@ class Plan:
     rewriting: Rewriting | None = None  # the upstream is an OAuth resource that does not know its public URL
     document: bool = False  # and this asks for its metadata
     forwarded: bytes = b""  # then: what replaces the connection's own fields for the upstream, up to the request id
+    untrailed: frozenset[bytes] = (
+        NOTHING  # names of fields (lower case) that may not come behind the body: credentials, and what only we say
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -338,6 +341,7 @@ class Judge:
             document=asks is not None,
             address=told.address,
             forwarded=told.forwarded,
+            untrailed=live.admission.untrailed if live.admission is not None else NOTHING,
         )
 
     def _hosts(self, live: LiveRoute, head: RequestHead) -> list[bytes]:

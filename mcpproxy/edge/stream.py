@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mcpproxy.edge.multiplex import Multiplex
     from mcpproxy.edge.shelf import Shelf
 
-NO_ERROR, INTERNAL_ERROR = 0, 2  # RFC 9113 §7
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR = 0, 1, 2  # RFC 9113 §7
 WEBSOCKET_HEAD = re.compile(
     rb"\r\n(?:connection|upgrade|sec-websocket-accept):[^\r]*", re.IGNORECASE
 )  # HTTP/1.1's words for it (RFC 8441 §5)
@@ -199,6 +199,12 @@ class Stream:
 
     def trailers(self, fields: list[tuple[bytes, bytes]]) -> None:
         """The body's end, with fields behind it. Only a chunked body has a place for them."""
+        barred = self.exchange.plan.untrailed
+        if barred and any(name in barred for name, _ in fields):  # as http/h2 takes those that no route lets pass
+            self.connection.h2.reset(self.id, PROTOCOL_ERROR)
+            self.connection.stir()
+            self.gone(b"refused")
+            return
         self.tail = b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in fields])
         self.body(b"", True)
 

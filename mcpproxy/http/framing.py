@@ -7,7 +7,8 @@ two, bounded by the limits below). With `pieces`, a list, it also hands out the 
  2. A scanner that has raised is dead, and so is its link. What it raised for is never passed on, and neither is any byte of that slice.
  3. Of a line that is not all there yet, every byte is already known to be a good beginning: the peer never sees one that we will refuse,
     only lines that we will not let come to their end.
- 4. Trailers belong to the body: the peer sent them, the peer gets them.
+ 4. Trailers belong to the body: the peer sent them, the peer gets them. But none by a name that is refused there (http/fields), nor by one that this
+    route takes credentials from or speaks itself (`barred`).
  5. What any two servers could read differently is refused: signs, blanks, 17 digits, LF without CR, a CR alone, extensions in requests.
 """
 
@@ -91,10 +92,11 @@ class UntilClose:
 class ChunkedScanner:
     """A body in chunks (RFC 9112 §7.1): size CRLF data CRLF … 0 CRLF, trailers, CRLF."""
 
-    __slots__ = ("_held", "_left", "_lines", "_side", "_trailing", "done", "trailers")
+    __slots__ = ("_barred", "_held", "_left", "_lines", "_side", "_trailing", "done", "trailers")
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: Side, barred: frozenset[bytes] = frozenset()) -> None:
         self._side = side
+        self._barred = barred  # names, in lower case, that no trailer may have beside those that none has anywhere
         self._left = 0  # bytes of the present chunk still to come, its CRLF included
         self._held = b""  # the beginning of a line that was cut
         self._trailing = 0  # bytes left for trailers; 0 before the last chunk
@@ -224,7 +226,7 @@ class ChunkedScanner:
             if self._trailing <= 0 or self._lines > TRAILER_LINES:
                 raise FramingError("trailers-too-large", self._side)
             name = line[1].lower()
-            if not may_be_trailer(name) or (self._side is REQUEST and b"_" in name):
+            if not may_be_trailer(name) or name in self._barred or (self._side is REQUEST and b"_" in name):
                 raise FramingError("bad-trailer", self._side)
             self.trailers.append((name, line[2].strip(b" \t")))
             at = line.end()

@@ -9,6 +9,7 @@
  3. Never in the URL: it would stand in logs, histories and Referer fields (RFC 6750 §5.3). A parameter with the name of a credential, or one of our keys
     anywhere in the target, is refused (400). `key` is an ordinary word and passes, unless one of our keys is its value.
  4. What was looked at ends here, whether it was good or not: `ends_here` names the fields that do not go to the upstream.
+ 5. Never behind the body: a trailer with one of these names is refused (`Admission.untrailed`), as some servers merge trailers into the head.
 
 The connection's own credential, a client certificate, is not in the head: it counts where the head shows none.
 """
@@ -49,7 +50,7 @@ _pairs = re.compile(rb"[&;]").split
 class Look:
     """Where credentials may stand on a route with these ways to know a caller."""
 
-    __slots__ = ("_bearer", "_fields")
+    __slots__ = ("_bearer", "fields")
 
     def __init__(self, auths: Iterable[Auth]) -> None:
         fields: set[bytes] = set()
@@ -59,7 +60,7 @@ class Look:
             elif auth.type != "mtls":
                 fields.add(AUTHORIZATION)
         self._bearer = AUTHORIZATION in fields
-        self._fields = frozenset(fields | {AUTHORIZATION})
+        self.fields = frozenset(fields | {AUTHORIZATION})  # lower-case names
 
     def credential(self, head: RequestHead) -> Credential | None:
         """The one credential of this head, or None when it shows none. Raises HeadError 400, 431."""
@@ -68,7 +69,7 @@ class Look:
         found: Credential | None = None
         seen: set[bytes] = set()
         for _, lower, value in head.fields:
-            if lower not in self._fields:
+            if lower not in self.fields:
                 continue
             if lower in seen:
                 raise HeadError(400, "several-credentials")
@@ -102,7 +103,7 @@ class Look:
         """Lower-case names of the fields of a request that do not go on to `upstream`: rule 4, and cookies, unless it is told otherwise."""
         gone = ours(upstream)
         if upstream.credential is None or upstream.credential.type != "passthrough":
-            gone |= self._fields | {KEY_FIELD}
+            gone |= self.fields | {KEY_FIELD}
         return gone if upstream.cookies else gone | {COOKIE}
 
 

@@ -213,6 +213,18 @@ def test_underscores_are_refused_in_trailers_of_requests_only() -> None:
     assert judge(RESPONSE, body)[0] == "done"
 
 
+def fed(scanner: ChunkedScanner, *pieces: bytes) -> int:
+    return sum(scanner.feed(piece) for piece in pieces)
+
+
+def test_names_that_a_route_uses_are_refused_too() -> None:
+    body = b"0\r\nX-Sum: 1\r\nX-cALLER: me\r\n\r\n"
+    for cut in range(len(body)):
+        with pytest.raises(FramingError, match="bad-trailer"):
+            fed(ChunkedScanner(REQUEST, frozenset({b"x-caller"})), body[:cut], body[cut:])
+    assert fed(ChunkedScanner(REQUEST, frozenset({b"x-call"})), body) == len(body)
+
+
 def test_trailers_are_bounded_however_they_arrive() -> None:
     longest = b"X: " + b"y" * (LINE_LIMIT - 5) + b"\r\n"
     assert judge(REQUEST, b"0\r\n" + longest + b"\r\n")[0] == "done"

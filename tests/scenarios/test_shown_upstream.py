@@ -18,6 +18,7 @@ from tests.scenarios.conftest import Run
 from tests.support.authorization import MACHINE, MACHINE_SECRET, RESOURCE_SECRET, RESOURCE_SERVER, Authority
 from tests.support.certs import Certificate
 from tests.support.daemon import Daemon
+from tests.support.h2 import Code
 from tests.support.keys import Keys
 from tests.support.message import Message
 from tests.support.talk import WAYS, Talk, listen
@@ -42,13 +43,13 @@ class House:
         file.chmod(0o600)
         return f"file:{file}"
 
-    def serve(self, upstream: ScriptedUpstream, **table: Any) -> Talk:
+    def serve(self, upstream: ScriptedUpstream, keys: dict[str, Any] | None = None, **table: Any) -> Talk:
         corp = {"type": "jwt", "issuer": self.authority.issuer, "private": True}
         route = {"auth": ["keys", "corp"], "path": "/mcp", "public_url": PUBLIC}
         self.daemon = self.run(
             upstream.url,
             listen=listen(self.way, self.certificate),
-            auth={"keys": self.keys.auth(), "corp": corp},
+            auth={"keys": self.keys.auth() | (keys or {}), "corp": corp},
             route=route,
             upstream=table,
         )
@@ -122,6 +123,47 @@ def test_passthrough_is_said_and_then_done(house: House) -> None:
         token = house.authority.token()
         assert talk.ask([bearer(token)]).status == 200
         assert tokens(upstream) == [token]
+
+
+TRAILERS = {
+    "principal_header": ("X-Caller", {"principal_header": "X-Caller"}),
+    "identity": ("X-Who", {"identity": {"header": "X-Who"}}),
+    "credential": ("X-Backend-Key", {"credential": {"type": "header", "header": "X-Backend-Key", "value": "env:HOME"}}),
+    "a key": ("X-Agent-Key", {}),
+    "a key that passes": ("X-Agent-Key", {"credential": {"type": "passthrough"}}),
+}
+
+
+@pytest.mark.parametrize("which", TRAILERS)
+def test_who_calls_cannot_be_said_behind_the_body(which: str, house: House) -> None:
+    """Some servers merge trailers into the head."""
+    name, table = TRAILERS[which]
+    with ScriptedUpstream(answer()) as upstream:
+        with house.serve(upstream, keys={"headers": ["X-Agent-Key"]}, **table) as talk:
+            for trailers, passes in (
+                ([("x-sum", "1")], True),
+                ([("x-sum", "1"), (name, "admin")], False),
+                ([(name.upper(), "admin")], False),
+            ):
+                if talk.h2 is not None:
+                    lowered = [(name.lower(), value) for name, value in trailers]
+                    call = talk.h2.call("POST", "/mcp", b"{}", fields=[("x-agent-key", house.key)], ended=False).end(lowered)
+                    assert call.wait().status == 200 if passes else call.wait_reset() == Code.PROTOCOL_ERROR
+                else:
+                    talk.raw.send(
+                        f"POST /mcp HTTP/1.1\r\nHost: a\r\nX-Agent-Key: {house.key}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+                    )
+                    lines = "".join(f"{name}: {value}\r\n" for name, value in trailers)
+                    talk.raw.send(f"2\r\n{{}}\r\n0\r\n{lines}\r\n".encode())
+                    got = talk.raw.response(b"POST")
+                    assert got.status == (200 if passes else 400)
+                    if not passes:
+                        assert reason(got.body) == "bad-trailer"
+                        talk.reconnect()
+            assert [request.trailers[0][1] for request in upstream.requests()] == [b"1"]
+        assert not any(b"admin" in link.received for link in upstream.links)
+    refused = house.daemon.wait_records(2, end="refused")
+    assert len(refused) == 2
 
 
 # -- tokens of our own ----------------------------------------------------------------------------------------------------------------------------

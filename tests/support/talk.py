@@ -87,6 +87,11 @@ class Talk:
             self.raw.how = "fin"
         return Answer(answer.status, [(name.lower(), value) for name, value in answer.fields], answer.body)
 
+    def reconnect(self) -> None:
+        """On a new connection from here on."""
+        self.close()
+        self._dial()
+
     def close(self) -> None:
         self.raw.close()
 
