@@ -3,6 +3,7 @@
 import os
 import re
 from datetime import UTC, datetime
+from hmac import compare_digest
 from math import inf
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mcpproxy.config.keyfile import Entry, render
 from mcpproxy.config.policies import Auth
 from mcpproxy.errors import StartError
 from mcpproxy.http.replies import MESSAGES
+from mcpproxy.policy import apikey
 from mcpproxy.policy.apikey import EXPIRED, KEY, REVOKED, UNKNOWN, ApiKeys, NewKey, checksum, id_of, new_key
 from mcpproxy.policy.verdict import Accepted, Credential, Principal
 
@@ -134,6 +136,23 @@ def test_what_was_never_made_is_unknown(file: Path, value: str) -> None:
 def test_the_one_that_stands_for_nobody_opens_nothing(file: Path) -> None:
     """Its id is a good one; its line could be in nobody's file."""
     assert keys(file).judge(bearer("mcpp_0000000000_" + "0" * 38), NOW) is UNKNOWN
+
+
+def test_every_judgement_compares_once_and_in_constant_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests of one length, whatever is shown: a key, a guess at its secret, an id nobody has, and no key at all."""
+    compared: list[tuple[int, int]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return compare_digest(one, other)
+
+    monkeypatch.setattr(apikey, "compare_digest", compare)
+    key = new_key()
+    known = keys(file, entry(key))
+    guess = key.text[:-8] + ("x" if key.text[-8] != "x" else "y") + key.text[-7:]
+    for text in (key.text, guess, new_key().text, "mcpp_nonsense"):
+        known.judge(bearer(text), NOW)
+    assert compared == [(32, 32)] * 4
 
 
 def test_what_is_not_ours_is_for_others_to_judge(file: Path) -> None:

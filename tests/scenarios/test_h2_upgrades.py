@@ -215,6 +215,16 @@ def test_upgrades_can_be_forbidden(run: Run) -> None:
         assert [request for request in upstream.heads() if request.first("upgrade")] == []
 
 
+@pytest.mark.parametrize("shadow", [False, True], ids=["", "shadow"])
+def test_no_tunnel_is_opened_where_calls_are_judged(shadow: bool, run: Run) -> None:
+    """Nobody would see what passes in it."""
+    rules = {"allow": [{"methods": ["*"]}], "shadow": shadow}
+    with ScriptedUpstream(answer()) as upstream, speak(run(upstream.url, route={"tools": rules})) as client:
+        call = connect(client).wait()
+        assert (call.status, b"upgrade-off" in call.body) == (501, True)
+        assert upstream.requests() == []
+
+
 def test_a_tunnel_has_the_windows_of_its_stream(run: Run) -> None:
     """Who does not read slows the other side, in either direction, and costs no memory."""
     resume = threading.Event()

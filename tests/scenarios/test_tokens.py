@@ -15,6 +15,7 @@ from tests.support.certs import Certificate
 from tests.support.client import post
 from tests.support.daemon import Daemon
 from tests.support.h2 import H2Client, request_fields
+from tests.support.keys import Keys
 from tests.support.talk import WAYS, Talk, listen
 from tests.support.upstream import ScriptedUpstream, answer
 from tests.support.waiting import until
@@ -60,7 +61,9 @@ Serve = Callable[..., Daemon]
 def serve(run: Run, upstream: ScriptedUpstream, authority: Authority, certificate: Certificate, tmp_path: Path) -> Serve:
     """`serve(way, auth={…}, route={…})`: JWT, or introspection where the authority is `opaque`."""
 
-    def start(way: str = "plain", auth: dict[str, Any] | None = None, route: dict[str, Any] | None = None, **more: Any) -> Daemon:
+    def start(
+        way: str = "plain", auth: dict[str, Any] | None = None, route: dict[str, Any] | None = None, other_auth: Any = None, **more: Any
+    ) -> Daemon:
         table: dict[str, Any] = {"type": "jwt", "issuer": authority.issuer, "private": True}
         if authority.opaque:
             secret = tmp_path / "secret"
@@ -68,7 +71,9 @@ def serve(run: Run, upstream: ScriptedUpstream, authority: Authority, certificat
             secret.chmod(0o600)
             table |= {"type": "introspection", "client_id": RESOURCE_SERVER, "client_secret": f"file:{secret}"}
         changes = {"auth": "corp", "path": "/mcp", "public_url": PUBLIC} | (route or {})
-        return run(upstream.url, listen=listen(way, certificate), auth={"corp": table | (auth or {})}, route=changes, **more)
+        return run(
+            upstream.url, listen=listen(way, certificate), auth={"corp": table | (auth or {}), **(other_auth or {})}, route=changes, **more
+        )
 
     return start
 
@@ -309,6 +314,55 @@ def test_keys_that_cannot_be_had_are_a_503_and_no_outage_for_ever(serve: Serve, 
         until(lambda: talk.ask([shown(token)]).status == 200, "the keys to be asked for again", deadline_s=20)
 
 
+BAD_DAYS: dict[str, tuple[Answer, str]] = {
+    "broken": ((500, b"", []), "answered 500"),
+    "huge": ((200, b" " * 300_000, []), "too-large"),
+    "redirecting": ((302, b"", [("location", "http://169.254.169.254/")]), "redirected"),
+    "garbage": ((200, b"\xff<html>", []), "not JSON"),
+    "inside": ((200, b"{}", []), "address-refused"),
+}
+
+
+@pytest.mark.parametrize("day", BAD_DAYS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_bad_day_of_the_issuer_is_a_503_with_a_message_and_nobody_elses(
+    day: str, way: str, serve: Serve, authority: Authority, certificate: Certificate, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Callers whom somebody else knows go on as if nothing was; nothing is asked where a redirect or the metadata point to."""
+    replies, message = BAD_DAYS[day]
+    authority.replaced["/keys"] = lambda: replies
+    if day == "inside":
+        metadata = json.dumps({**authority.metadata(), "jwks_uri": "https://169.254.169.254/latest"}).encode()
+        authority.replaced["/.well-known/oauth-authorization-server"] = lambda: (200, metadata, [])
+    keys = Keys(tmp_path)
+    key = keys.add("agent-alpha")
+    daemon = serve(way, route={"auth": ["keys", "corp"]}, other_auth={"keys": keys.auth()})
+    with Talk(daemon, way, certificate) as talk:
+        for _ in range(3):
+            said = talk.ask([shown(authority.token())])
+            assert (said.status, reason(said.body)) == (503, "issuer-unreachable")
+            assert talk.ask([("X-API-Key", key)]).status == 200
+    assert len(upstream.requests()) == 3
+    assert any("auth.corp: the key set cannot be had" in line and message in line for line in daemon.messages), daemon.messages
+
+
+def test_an_issuer_that_does_not_get_to_the_point_keeps_only_its_own_callers_waiting(
+    serve: Serve, authority: Authority, certificate: Certificate, tmp_path: Path
+) -> None:
+    gate = Gate(authority, "/keys")
+    keys = Keys(tmp_path)
+    key = keys.add("agent-alpha")
+    daemon = serve(route={"auth": ["keys", "corp"]}, other_auth={"keys": keys.auth()})
+    with daemon.client() as waits, Talk(daemon, "plain", certificate) as talk:
+        waits.send(post(BODY, extra=line(authority.token())))
+        until(lambda: gate.asked, "the question")
+        assert [talk.ask([("X-API-Key", key)]).status for _ in range(20)] == [200] * 20
+        said = waits.response(b"POST", deadline_s=25)
+        assert (said.status, reason(said.body)) == (503, "issuer-unreachable")
+    gate.open()
+    assert any("did not answer within" in line for line in daemon.messages), daemon.messages
+
+
 def test_a_revoked_token_works_no_longer_than_its_answer_is_believed(serve: Serve, authority: Authority, certificate: Certificate) -> None:
     authority.opaque = True
     daemon = serve(auth={"cache": "1s"})
@@ -444,8 +498,6 @@ def test_the_document_of_a_route_without_a_public_url_names_the_url_that_was_use
 
 
 def test_where_only_keys_open_there_is_no_document(run: Run, upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    from tests.support.keys import Keys
-
     keys = Keys(tmp_path)
     keys.add("agent-alpha")
     daemon = run(upstream.url, auth={"keys": keys.auth()}, route={"auth": "keys", "path": "/mcp"})
@@ -459,8 +511,6 @@ def test_where_only_keys_open_there_is_no_document(run: Run, upstream: ScriptedU
 def test_keys_and_tokens_on_one_route(
     run: Run, upstream: ScriptedUpstream, authority: Authority, tmp_path: Path, certificate: Certificate
 ) -> None:
-    from tests.support.keys import Keys
-
     keys = Keys(tmp_path)
     key = keys.add("agent-alpha")
     corp = {"type": "jwt", "issuer": authority.issuer, "private": True}
@@ -476,3 +526,51 @@ def test_keys_and_tokens_on_one_route(
         assert talk.ask([shown("mcpp_0123456789_" + "a" * 38)]).status == 401
     assert {record["auth"] for record in daemon.wait_records(2, status=200)} == {"keys", "corp"}
     assert authority.asked["/introspect"] == 0
+
+
+# -- roles and scopes -----------------------------------------------------------------------------------------------------------------------------
+
+OF_ROLES = {
+    "allow": [{"who": "role:ops", "tools": ["deploy"]}, {"who": "scope:files:*", "tools": ["read"]}, {"who": "alice", "tools": ["echo"]}]
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_names_roles_and_scopes_open_tools(way: str, serve: Serve, authority: Authority, certificate: Certificate, tmp_path: Path) -> None:
+    """A name and roles from claims of a token, its scopes; the roles of a key, and those of everybody who is known in one way."""
+    keys = Keys(tmp_path)
+    shows = {
+        "a key with the role": [("X-API-Key", keys.add("agent-alpha", "ops"))],
+        "a key without": [("X-API-Key", keys.add("alice"))],
+    }
+    for name, claims in {
+        "a token with the role": {"realm_access": {"roles": ["x", "ops"]}},
+        "a token with a role like it": {"realm_access": {"roles": ["ops2"]}, "roles": ["ops"], "role": "ops"},
+        "a token with the scope": {"scope": "x files:read"},
+        "a token with a scope like it": {"scope": "file files"},
+        "a token with the name": {"email": "alice"},
+    }.items():
+        whole = {"iss": authority.issuer, "sub": "somebody", "email": "other", "aud": PUBLIC, "exp": int(time.time()) + 600, **claims}
+        shows[name] = [shown(authority.sign(whole))]
+    daemon = serve(
+        way,
+        auth={"roles_claim": "realm_access.roles", "name_claim": "email"},
+        route={"auth": ["keys", "corp"], "tools": OF_ROLES},
+        other_auth={"keys": keys.auth()},
+    )
+    opened: dict[str, list[str]] = {}
+    with Talk(daemon, way, certificate) as talk:
+        for _ in range(3):  # judged, then known
+            for name, fields in shows.items():
+                asked = {tool: talk.ask(fields, body=BODY.replace(b"add", tool.encode())).status for tool in ("deploy", "read", "echo")}
+                assert set(asked.values()) <= {200, 403}
+                opened[name] = [tool for tool, status in asked.items() if status == 200]
+    assert opened == {
+        "a key with the role": ["deploy"],
+        "a key without": ["echo"],
+        "a token with the role": ["deploy"],
+        "a token with a role like it": [],
+        "a token with the scope": ["read"],
+        "a token with a scope like it": [],
+        "a token with the name": ["echo"],
+    }
