@@ -390,9 +390,14 @@ class Route(Struct, frozen=True, kw_only=True):
             "none",
         ),
     ] = ()
-    upgrade: Annotated[bool, Key(Flag(), "WebSocket handshakes are passed on. With `false` the request goes on without its Upgrade.")] = (
-        True
-    )
+    upgrade: Annotated[
+        bool,
+        Key(
+            Flag(),
+            "WebSocket handshakes are passed on. With `false`, and wherever there are `tools`, the request goes on without its Upgrade. "
+            "Nobody looks at what passes in a WebSocket: for limits and logs it is one request.",
+        ),
+    ] = True
 
 
 class Log(Struct, frozen=True, kw_only=True):
