@@ -16,8 +16,9 @@ import msgspec
 
 from mcpproxy.config.model import Route, Upstream
 from mcpproxy.config.policies import Auth
-from mcpproxy.edge.facts import Caller, Told, client_line, origin_of, said_by_proxy, short_hash
+from mcpproxy.edge.facts import Caller, Told, client_line, origin_of, said_by_proxy, short_hash, who_line
 from mcpproxy.edge.guard import Guard
+from mcpproxy.errors import ProxyError
 from mcpproxy.http import replies
 from mcpproxy.http.forward import NOTHING, Dress
 from mcpproxy.http.framing import NO_BODY
@@ -42,6 +43,8 @@ Fields = tuple[tuple[bytes, bytes], ...]
 SAYS_NOTHING = Mirror(False, None)
 UNREACHABLE_S = 10  # seconds after which an issuer that could not be asked may be asked again
 PEEK = 1 << 20  # bytes of a body that are looked at where no rule says how many (limits of tools, the audit log)
+# What some frameworks take for the method, whatever the request line says: where anybody judges, the server must see the method that was judged.
+OTHER_METHODS = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 
 
 @dataclass(slots=True)
@@ -96,47 +99,87 @@ class Admission:
         self.peek = route.tools.peek if route.tools is not None else PEEK
         self.principal_header = upstream.principal_header.encode() if upstream.principal_header else b""
         self.drop = ours(upstream) if self.look is None else self.look.ends_here(upstream)
+        if not (self.look is None and self.gate is None and self.rules is None and self.audit is None):
+            self.drop |= OTHER_METHODS
         self.untrailed = self.drop | (self.look.fields if self.look is not None else NOTHING)
         self.where = b',"route":%b,"upstream":%b' % (as_json(f"route[{index}]"), as_json(route.upstream))
 
     def judge(self, head: RequestHead, raw: bytes, caller: Caller, now: float) -> Found:
-        """`raw` is the head as it came, `now` Unix seconds. Raises HeadError 400 for what is shown in two ways."""
-        told = Told(drop=self.drop, lines=self.lines)
+        """`raw` is the head as it came, `now` Unix seconds."""
+        found = Found(Told(drop=self.drop, lines=self.lines), self.dress)
+        guard = Guard(self, origin_of(head, caller, self.scheme), has_body=head.framing != NO_BODY)
+        try:
+            self._judge(head, caller, found, guard, now)
+        except ProxyError as error:  # what is shown, or said about the call, in a way that nobody can judge
+            self._deny(found, guard, error.status, error.kind, code=error.code if isinstance(error, CallError) else None)
+        found.about = guard.who + client_line(found.told.address)
+        guard.where += client_line(found.told.address)
+        if found.answer is None:
+            guard.head = raw if guard.question is not None else b""
+            found.guard = guard if guard.needed() else None
+        elif found.kind and self.audit is not None:
+            found.guard = guard
+        return found
+
+    def bars(self, head: RequestHead, caller: Caller) -> Found | None:
+        """Where from, and which host: asked also for what is answered to everybody who is let near. None: come in."""
+        found = Found(Told(), self.dress)
+        guard = Guard(self, origin_of(head, caller, self.scheme), has_body=False)
+        if not self._place(head, caller, found, guard):
+            return None
+        found.about = client_line(found.told.address)
+        return found
+
+    def _place(self, head: RequestHead, caller: Caller, found: Found, guard: Guard) -> bool:
+        """Does it end here?"""
         barred = caller.barred
         if caller.proxy is not None:
-            self._relay(head, caller.proxy, told)
-            barred = self.networks.barred(told.address.decode())
+            self._relay(head, caller.proxy, found.told)
+            barred = self.networks.barred(found.told.address.decode())
         if self.index in barred:
-            return self._deny(told, self.dress, 403, "address-denied")
-        if self.hosts and not host_allowed(head.host, self.hosts):
-            return self._deny(told, self.dress, 403, "host-denied")
-        dress = self.dress
-        if self.origins is not None:
+            self._deny(found, guard, 403, "address-denied")
+        elif self.hosts and not host_allowed(head.host, self.hosts):
+            self._deny(found, guard, 403, "host-denied")
+        return found.answer is not None
+
+    def _judge(self, head: RequestHead, caller: Caller, found: Found, guard: Guard, now: float) -> None:
+        """Step by step. Raises HeadError 400, 431 for what is shown in two ways, CallError 400, 415 for what is said in two ways about the call."""
+        told = found.told
+        session = head.first(b"mcp-session-id")
+        guard.where = self.where + (b',"session":"%b"' % short_hash(session) if session else b"")
+        origins, page = self.origins, head.first(b"origin")
+        allowed = origins is not None and (page is None or origins.allows(page))
+        if origins is not None and self.route.cors:  # from here on every answer can be read by the page that asked
+            found.dress = dressed(self.dress, origins.grants(page) if page is not None and allowed else origins.varies())
+        if self._place(head, caller, found, guard):
+            return
+        if origins is not None:
             origin = one(head, b"origin", "bad-origin")
-            if origin is not None and not self.origins.allows(origin):
-                return self._deny(told, dress, 403, "origin-denied")
-            if self.route.cors:
-                if origin is not None and head.method == b"OPTIONS" and head.first(b"access-control-request-method") is not None:
-                    fields = self.origins.preflight(origin, head.first(b"access-control-request-headers") or b"")
-                    return Found(told, dress, answer=lambda close: replies.empty(204, fields, close=close), status=204)
-                dress = dressed(dress, self.origins.grants(origin) if origin is not None else self.origins.varies())
-        origin_used = origin_of(head, caller, self.scheme)
-        guard = Guard(self, origin_used, has_body=head.framing != NO_BODY)
+            if not allowed:
+                self._deny(found, guard, 403, "origin-denied")
+                return
+            asks = head.method == b"OPTIONS" and head.first(b"access-control-request-method") is not None
+            if self.route.cors and origin is not None and asks:
+                own = self.dress.fields() if self.dress is not None else ()
+                fields = (*origins.preflight(origin, head.first(b"access-control-request-headers") or b""), *own)
+                found.answer, found.status = lambda close: replies.empty(204, fields, close=close), 204
+                return
         guard.network = network(told.address.decode()) if told.address and self.gate is not None else b""
+        if self.look is not None:
+            shown = self.look.credential(head)
+            shown = shown or caller.certificate  # a certificate counts where the head shows nothing
+            guard.credentials = (shown,) if shown is not None else ()
+            verdict = self.who(guard.credentials, now)
+            if isinstance(verdict, Refused):
+                guard.who = who_line(verdict.principal)
+                self._deny(found, guard, verdict.status, verdict.kind, self.challenge(verdict, guard.origin))
+                return
+            guard.accept(verdict)
         if self.route.mcp:
             self._read(head, guard)
-        if self.look is None:
-            guard.prepare()
-            return self._found(told, dress, guard)
-        shown = self.look.credential(head)
-        shown = shown or caller.certificate  # a certificate counts where the head shows nothing
-        guard.credentials = (shown,) if shown is not None else ()
-        verdict = self.who(guard.credentials, now)
-        if isinstance(verdict, Refused):
-            return self._deny(told, dress, verdict.status, verdict.kind, self.challenge(verdict, origin_used))
-        guard.accept(verdict)
-        guard.head = raw if guard.question is not None else b""
-        return self._found(told, dress, guard)
+        guard.prepare()
+        if guard.principal is not None and self.principal_header:
+            told.lines += b"%b: %b\r\n" % (self.principal_header, field_value(guard.principal.name))
 
     def _read(self, head: RequestHead, guard: Guard) -> None:
         """What the head says about the call in its body."""
@@ -146,8 +189,6 @@ class Admission:
                 head.method, head.path, claim, 0 if head.framing == NO_BODY else 1
             )  # its length is looked at every time
         guard.traced = head.first(b"traceparent") is not None
-        session = head.first(b"mcp-session-id")
-        guard.where = self.where + (b',"session":"%b"' % short_hash(session) if session else b"")
         if head.framing != NO_BODY and (self.rules is not None or self.audit is not None or self.gate is not None):
             try:
                 guard.mirror = read_mirror(head.fields)
@@ -168,14 +209,7 @@ class Admission:
         principal = accepted.principal
         if not self.scopes or not principal.scoped or self.scopes <= principal.scopes:
             return accepted
-        return Refused("insufficient-scope", 403, "insufficient_scope")
-
-    def _found(self, told: Told, dress: Dress | None, guard: Guard) -> Found:
-        principal = guard.principal
-        if principal is not None and self.principal_header:
-            told.lines += b"%b: %b\r\n" % (self.principal_header, field_value(principal.name))
-        guard.where += client_line(told.address)
-        return Found(told, dress, guard.who + client_line(told.address), guard if guard.needed() else None)
+        return Refused("insufficient-scope", 403, "insufficient_scope", principal=principal)
 
     def challenge(self, refused: Refused, origin: tuple[str, str]) -> Fields:
         """How to do better (RFC 6750 §3)."""
@@ -195,16 +229,10 @@ class Admission:
         more, jsonrpc = (*self.challenge(refused, origin), *fields), self.route.mcp
         return lambda close: replies.reply(refused.status, refused.kind, jsonrpc=jsonrpc, close=close, extra=more)
 
-    def _deny(self, told: Told, dress: Dress | None, status: int, kind: str, fields: Fields = ()) -> Found:
-        jsonrpc, more = self.route.mcp, (*fields, *(dress.fields() if dress is not None else ()))
-        return Found(
-            told,
-            dress,
-            client_line(told.address),
-            answer=lambda close: replies.reply(status, kind, jsonrpc=jsonrpc, close=close, extra=more),
-            status=status,
-            kind=kind,
-        )
+    def _deny(self, found: Found, guard: Guard, status: int, kind: str, fields: Fields = (), *, code: int | None = None) -> None:
+        """The answer is no. `code`: JSON-RPC's or MCP's own, where one fits."""
+        more = (*fields, *(found.dress.fields() if found.dress is not None else ()))
+        found.answer, found.status, found.kind = refused(status, kind, more, mcp=self.route.mcp, code=code), status, kind
 
     def _relay(self, head: RequestHead, peer: str, told: Told) -> None:
         """What a trusted proxy says about the client goes on; its own address joins the chain."""
@@ -218,6 +246,13 @@ class Admission:
             told.address,
         )
         told.proto, told.host = said_by_proxy(head)
+
+
+def refused(status: int, kind: str, fields: Fields, *, mcp: bool, code: int | None = None) -> Callable[[bool], bytes]:
+    """Renders an answer that says no."""
+    if mcp and code is not None:
+        return lambda close: replies.rpc_error(status, code, "", b"", kind, fields, close=close)
+    return lambda close: replies.reply(status, kind, jsonrpc=mcp, close=close, extra=fields)
 
 
 def host_allowed(host: bytes, allowed: frozenset[str]) -> bool:

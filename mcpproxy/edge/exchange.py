@@ -607,6 +607,8 @@ class Exchange(EventWords):
     def refuse(self, status: int, kind: str, make: Callable[[bool], bytes], end: bytes = b"refused") -> None:
         """Answer the client ourselves, and nobody else; `make(close)` renders it. Nothing of a response went out before."""
         self._settle(keep=False)
+        if self.plan.guard is not None and (end == b"refused" or (end == b"failed" and self.ledger is None)):
+            self.plan.guard.note_refusal(self, kind)
         keep = self.goes_on() and self.request_ended and self.plan.version != 10
         answer = replies.dated(make(not keep), http_date())
         if self.plan.method == b"HEAD":

@@ -69,6 +69,7 @@ class Guard:
         self.credentials: tuple[Credential, ...] = ()
         self.question: Question | None = None  # nobody knows yet who this is
         self.principal: Principal | None = None
+        self.who = b""  # members of log lines
         self.until = inf  # Unix seconds: until then it is `principal`
         self.mirror: Mirror | None = None  # what the head says about the call; None: the request has no body
         self.exemption = Exemption.NONE
@@ -77,7 +78,7 @@ class Guard:
         self.traced = True  # the head may name a trace
         self.gate, self.outbound, self.audit, self.hints = admission.gate, admission.outbound, admission.audit, admission.hints
         self.keeps_account = self.audit is not None or self.hints is not None  # of calls and how they end
-        self.prepare()
+        self.era = ""  # the revision that the head names
 
     def accept(self, verdict: Accepted | Ask) -> None:
         """Who it is, or what has to be asked first."""
@@ -85,13 +86,12 @@ class Guard:
             self.question, self.until = verdict.question, -inf
         else:
             self.question, self.principal, self.until = None, verdict.principal, verdict.until
-        self.prepare()
+        self.who = who_line(self.principal)
 
     def prepare(self) -> None:
-        """What follows from route and caller, for every request alike."""
+        """What follows from route and caller, for every request alike: called once all of the above is known, and before anything else."""
         admission, mirror = self.admission, self.mirror
         self.identity = identity(self.principal)
-        self.who = who_line(self.principal)
         self.allowance: Allowance | None = admission.rules.seen_by(self.principal) if admission.rules is not None else None
         needs = Needs.NOTHING if self.allowance is None else self.allowance.needs
         tooled = self.gate is not None and self.gate.needs_tool
@@ -268,6 +268,7 @@ class Guard:
             self._ask(x, verdict.question, self.begin)
         elif isinstance(verdict, Accepted) and self.principal is not None and verdict.principal.name == self.principal.name:
             self.accept(verdict)
+            self.prepare()
             self.until = max(self.until, nextafter(clock.wall, inf))  # it was judged just now
             self.begin(x)
         else:
@@ -299,6 +300,27 @@ class Guard:
             plan.guard.begin(x)
 
     # -- answers of our own ----------------------------------------------------------------------------------------------------------------
+
+    def refused(self, x: Exchange, status: int, reason: str, bytes_out: int) -> None:
+        """Its head was enough to refuse it: nothing else is told when it is over."""
+        self.note_refusal(x, reason)
+        if x.ledger is not None:
+            x.ledger.over(status, bytes_out)
+            x.ledger = None
+
+    def note_refusal(self, x: Exchange, reason: str) -> None:
+        """It is being refused, for whatever reason: the audit log must know, unless it cannot be written just now."""
+        audit, ledger = self.audit, x.ledger
+        if audit is None:
+            return
+        if ledger is None:
+            if audit.blocked:
+                return
+            ledger = x.ledger = Ledger(x, self, audit, ())
+        elif ledger.audit is None and not audit.blocked:
+            ledger.audit = audit
+        if ledger.decision != "denied":
+            ledger.judged(Verdict(False, "", reason), "denied")
 
     def _answer(self, x: Exchange, status: int, kind: str, calls: tuple[Call, ...]) -> None:
         ids, fields = ids_of(calls), x.plan.responses.fields

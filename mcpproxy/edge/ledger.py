@@ -69,7 +69,7 @@ class Ledger:
         if self.held is not None:
             self.held.leave()
         outbound = self.guard.outbound
-        if status == 401 and outbound is not None:
+        if status == 401 and outbound is not None and self.decision != "denied":  # the server's word, not ours
             outbound.rejected(self.guard.principal, self.guard.credentials, clock.wall)
         watch = self.watch
         hints = self.guard.hints

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mcpproxy.clock import http_date, monotonic
 from mcpproxy.edge.exchange import NO_UPSTREAM
-from mcpproxy.edge.plan import only_head
+from mcpproxy.edge.plan import SILENT, only_head
 from mcpproxy.errors import ProxyError
 from mcpproxy.http import replies
 from mcpproxy.http.replies import dated
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (/[!-~]{0,2048})?")  # a path; other forms may hold a password
 
-
-SILENT = frozenset({"credential-in-url"})  # reasons for which nothing of the request line is written down: the secret may be anywhere in it
 SWALLOWED = 64 * 1024  # bytes of body of a request that is answered here, that are read and forgotten to keep the connection
 
 
@@ -49,6 +47,9 @@ def reply(client: Downstream, plan: Plan, size: int, *, keep: bool) -> None:
     end = b"refused" if plan.reason else b"local"
     row = (plan.about, client.about, x.request_id, x.began, 0.0, monotonic(), plan.status, size, len(out))
     client.log.add((*row, NO_UPSTREAM, 0, end, extra))
+    if plan.guard is not None:
+        x.bytes_in = size
+        plan.guard.refused(x, plan.status, plan.reason.decode(), len(out))
     x.request_ended = keep or not plan.body
     client.exchange_over(keep, out)
 

@@ -32,7 +32,7 @@ from mcpproxy.policy.resource import answer as metadata
 from mcpproxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from mcpproxy.edge.admission import Admission
+    from mcpproxy.edge.admission import Admission, Found
     from mcpproxy.edge.guard import Guard
 
 CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = (
@@ -44,6 +44,10 @@ CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = (
 CHALLENGE = re.compile(rb"(\r\nwww-authenticate: )([^\r]*)", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # a client's own id is taken only when it cannot break a log line or a header
 
+SILENT = frozenset(
+    {"credential-in-url"}
+)  # refusals for which nothing of the request line is written down: the secret may be anywhere in it
+UNTOLD = b'"method":null,"host":null,"path":null,"protocol":null'
 CODINGS = frozenset({b"accept-encoding", b"range"})
 ORIGINS = 64  # a route's public names that are remembered
 NOWHERE = cast(Pool, None)  # the pool of a plan that is answered here: nobody asks it for a link
@@ -94,7 +98,7 @@ class Plan:
     body: int = 0  # bytes of body of a request that is answered here; -1: nobody knows, its connection ends
     reason: bytes = b""  # slug of a refusal that is answered here
     lasts: bool = True  # may be remembered
-    guard: Guard | None = None  # what is asked every time
+    guard: Guard | None = None  # what is asked every time; of a refusal that is answered here: who writes it into the audit log
     address: bytes = b""  # of the client, when the head says it (a trusted proxy's X-Forwarded-For)
     rewriting: Rewriting | None = None  # the upstream is an OAuth resource that does not know its public URL
     document: bool = False  # and this asks for its metadata
@@ -102,6 +106,20 @@ class Plan:
     untrailed: frozenset[bytes] = (
         NOTHING  # names of fields (lower case) that may not come behind the body: credentials, and what only we say
     )
+
+    def refused(self, status: int, kind: str) -> Plan:
+        """The plan for a head like this one that is refused after all, though route and caller are known: with their fields, and with its audit line."""
+        assert self.route is not None
+        mcp, head_only, fields = self.route.mcp, self.method == b"HEAD", self.responses.fields
+        plan = copy(self)
+        plan.heads, plan.length, plan.body, plan.pool, plan.route, plan.upgrade = (), LOCAL_LENGTH, self.length, NOWHERE, None, None
+        plan.answer, plan.answer_close = (
+            replies.reply(status, kind, jsonrpc=mcp, close=close, extra=fields, head_only=head_only) for close in (False, True)
+        )
+        plan.keep = False  # nobody waits for the end of a body that nobody wants
+        plan.status, plan.reason, plan.lasts = status, kind.encode(), False
+        plan.guard = plan.guard if plan.guard is not None and plan.guard.audit is not None else None
+        return plan
 
 
 @dataclass(slots=True, eq=False)
@@ -258,7 +276,7 @@ class Judge:
     compiled: int = field(default=0)
 
     def request(self, head: bytes, caller: Caller = ANYBODY, *, h2: bool = False) -> Plan:
-        """The slow half for requests. Raises HeadError for what must be refused (400, 405, 414, 431, …), ProxyError 413, 404, 421."""
+        """The slow half for requests. Raises HeadError for what must be refused before its route is known (400, 405, 414, 431, …)."""
         self.compiled += 1
         parsed = parse_request(head, self.limits, h2=h2)
         about = describe(parsed)
@@ -280,6 +298,10 @@ class Judge:
             return self._local(parsed, about, status, lambda close: replies.reply(status, kind, jsonrpc=False, close=close), kind)
         live = self.routes[index]
         route = live.config
+        if route.auth and live.admission is not None and (asks is not None or asks_for_issuer(parsed.path)):
+            barred = live.admission.bars(parsed, caller)
+            if barred is not None:
+                return self._answered(parsed, about, barred)
         if route.auth and asks is None and asks_for_issuer(parsed.path):
             return self._local(parsed, about, 404, lambda close: metadata(None, parsed.method, close=close), "no-route")
         if asks is not None and route.auth:
@@ -293,23 +315,17 @@ class Judge:
             found = live.admission.judge(parsed, head, caller, unix())
             told, dress = found.told, found.dress
             if found.answer is not None:
-                plan = self._local(parsed, about + found.about, found.status, found.answer, found.kind)
-                plan.lasts = False
-                return plan
+                return self._answered(parsed, about, found)
             about += found.about
             guard = found.guard
-        if parsed.framing == LENGTH and parsed.length > route.max_body:
-            raise HeadError(413, "body-too-large")
         upgrade = parsed.upgrade if route.upgrade and route.tools is None else None  # no rule sees what passes in a tunnel
-        if parsed.version == 20 and parsed.upgrade is not upgrade:
-            raise HeadError(501, "upgrade-off")  # over HTTP/2 any 2xx would mean that a tunnel is open (RFC 8441 §5)
         target = strip(parsed.target, route.path.encode()) if route.strip_prefix else parsed.target
         if asks is not None and route.strip_prefix:
             target = WELL_KNOWN.encode() + strip(asks, route.path.encode()).rstrip(b"/")
         rewriting = self._rewriting(live, parsed, caller) if not route.auth and route.mcp else None
         drop = told.drop | CODINGS if asks is not None and rewriting is not None else told.drop  # what we must be able to read
         own = parsed.first(b"x-request-id")
-        return Plan(
+        plan = Plan(
             heads=tuple(
                 render_request(
                     parsed,
@@ -343,6 +359,18 @@ class Judge:
             forwarded=told.forwarded,
             untrailed=live.admission.untrailed if live.admission is not None else NOTHING,
         )
+        if plan.length > route.max_body:
+            return plan.refused(413, "body-too-large")
+        if parsed.version == 20 and parsed.upgrade is not upgrade:
+            return plan.refused(501, "upgrade-off")  # over HTTP/2 any 2xx would mean that a tunnel is open (RFC 8441 §5)
+        return plan
+
+    def _answered(self, head: RequestHead, about: bytes, found: Found) -> Plan:
+        """The policies of its route answer it."""
+        assert found.answer is not None
+        plan = self._local(head, (UNTOLD if found.kind in SILENT else about) + found.about, found.status, found.answer, found.kind)
+        plan.guard, plan.lasts = found.guard, False
+        return plan
 
     def _hosts(self, live: LiveRoute, head: RequestHead) -> list[bytes]:
         """The Host for each of the upstream's authorities, in the order of endpoint.index."""
@@ -386,6 +414,7 @@ class Judge:
             answer=answer,
             answer_close=answer_close,
             status=status,
+            expects=head.expect_continue,
             body=0 if head.framing == NO_BODY else head.length if head.framing == LENGTH else -1,
             reason=kind.encode(),
         )
@@ -403,7 +432,9 @@ class RequestTemplate:
 
     @classmethod
     def of(cls, plan: Plan, found: Cut) -> RequestTemplate | None:
-        """The template behind a compiled plan, or None when its heads do not show the cut values one to one."""
+        """The template behind a compiled plan, or None when it is an answer, or its heads do not show the cut values one to one."""
+        if plan.answer is not None:
+            return None
         heads: list[Template] = []
         for head in plan.heads:
             made = template(head, found)
@@ -420,17 +451,17 @@ class RequestTemplate:
         return cls(plan, tuple(heads), length_at, id_at, names == [b"content-length"])
 
     def plan_for(self, found: Cut, size: int, limits: HeadLimits) -> Plan:
-        """The plan for these values in a head of this size. Raises what compiling would raise for them: 413, 431."""
+        """The plan for these values in a head of this size. Raises what compiling would raise for them: 431."""
         plan = copy(self.plan)
         values = found.values
         if size > limits.head:
             raise HeadError(431, "head-too-large")
         if self.length_at >= 0:
             plan.length = int(values[self.length_at])
-            if plan.route is not None and plan.length > plan.route.max_body:
-                raise HeadError(413, "body-too-large")
         if self.id_at >= 0:
             plan.request_id = values[self.id_at]
+        if plan.route is not None and plan.length > plan.route.max_body:
+            return plan.refused(413, "body-too-large")
         plan.heads = tuple(head.fill(values) for head in self.heads)
         return plan
 

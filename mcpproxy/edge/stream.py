@@ -168,6 +168,8 @@ class Stream:
         row = (plan.about, self.about, x.request_id, x.began, 0.0, monotonic(), plan.status, x.bytes_in, len(reply))
         extra = b',"reason":"%b"' % plan.reason if plan.reason else b""
         self.log.add((*row, NO_UPSTREAM, 0, b"refused" if plan.reason else b"local", extra))
+        if plan.guard is not None:
+            plan.guard.refused(x, plan.status, plan.reason.decode(), len(reply))
         self.exchange_over(True, reply)
 
     def body(self, data: bytes, ended: bool) -> None:

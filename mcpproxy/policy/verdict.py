@@ -51,6 +51,7 @@ class Refused:
     status: int = 401
     error: str = "invalid_token"
     description: str = ""
+    principal: Principal | None = None  # who it is, where that is known: for the logs
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ import pytest
 
 from mcpproxy.edge.admission import UNREACHABLE_S, dressed, field_value, host_allowed
 from mcpproxy.edge.facts import ANYBODY, Caller
-from mcpproxy.errors import ProxyError
 from mcpproxy.http.forward import Dress
 from mcpproxy.http.head import HeadLimits, parse_request
 from mcpproxy.policy.verdict import Accepted, Ask, Refused
 from tests.edge.town import People, Town
+from tests.support.speakers import MODERN
 
 LIMITS = HeadLimits()
 
@@ -94,8 +94,93 @@ def test_a_preflight_shows_no_credential(town):
     "lines", [("Origin: https://a.example", "Origin: https://a.example"), ("origin: null", "Origin: https://a.example")]
 )
 def test_two_origins_are_refused(town, lines):
-    with pytest.raises(ProxyError, match="bad-origin"):
-        judged(town('allow_origins = "https://a.example"'), head(*lines))
+    found = judged(town('allow_origins = "https://a.example"'), head(*lines))
+    assert (found.status, found.kind) == (400, "bad-origin")
+
+
+# -- what answers carry, and who is told of them ----------------------------------------------------------------------------------------------
+
+PAGE = "Origin: https://a.example"
+READABLE = 'auth = ["keys", "corp"]\nscopes = ["files"]\nallow_origins = "https://a.example"\ncors = true\nmax_body = "1KiB"\n'
+
+
+def plan_of(town, raw, **how):
+    return town.front.shelves.anybody.plan_for(raw, **how)
+
+
+REFUSED = {
+    "two credentials": (["Authorization: Bearer a", "Authorization: Bearer b"], 400, "several-credentials"),
+    "no credential at all": (["Authorization: Bearer !"], 400, "bad-credential"),
+    "nothing shown": ([], 401, "no-credential"),
+    "a body declared too large": (["KEY", "Content-Length: 1025"], 413, "body-too-large"),
+    "a call in two ways": (
+        ["KEY", "Content-Length: 9", f"MCP-Protocol-Version: {MODERN}", "Mcp-Method: a", "Mcp-Method: b"],
+        400,
+        "header-mismatch",
+    ),
+    "a body nobody can read": (["KEY", "Content-Length: 9", "Content-Encoding: gzip"], 415, "unreadable-body"),
+}
+
+
+@pytest.mark.parametrize(("lines", "status", "kind"), REFUSED.values(), ids=REFUSED)
+def test_a_page_can_read_whatever_is_said_to_it(lines, status, kind, town, people):
+    it = town(READABLE + "security_headers = true\ntools = { allow = [{}], deny = [{ tools = 'x' }] }")
+    plan = plan_of(it, head(PAGE, *[key(people) if line == "KEY" else line for line in lines]))
+    assert (plan.status, plan.reason) == (status, kind.encode())
+    for answer in (plan.answer, plan.answer_close):
+        assert b"\r\nAccess-Control-Allow-Origin: https://a.example\r\n" in answer
+        assert b"\r\nX-Content-Type-Options: nosniff\r\n" in answer
+    assert (b'"principal":"alice"' in plan.about) is ("KEY" in lines)
+
+
+def test_a_template_refuses_a_body_with_the_routes_fields(town, people):
+    it = town(READABLE)
+    lengths = [judged_plan(it, people, length) for length in (1, 2, 3, 1025)]
+    assert [plan.status for plan in lengths] == [0, 0, 0, 413]
+    assert b"Access-Control-Allow-Origin: https://a.example" in lengths[-1].answer and b'"alice"' in lengths[-1].about
+
+
+def judged_plan(it, people, length):
+    return plan_of(it, head(PAGE, key(people), f"Content-Length: {length}"))
+
+
+def test_a_preflight_carries_the_security_fields_too(town):
+    it = town(READABLE + "security_headers = true")
+    plan = plan_of(it, head(PAGE, "Access-Control-Request-Method: POST", method="OPTIONS"))
+    assert plan.status == 204 and b"nosniff" in plan.answer
+
+
+def test_who_lacks_a_scope_is_named_in_the_log(town, people):
+    it = town(READABLE)
+    it.know_keys()
+    plan = plan_of(it, head(bearer(people.odd)))
+    assert (plan.status, plan.reason) == (403, b"insufficient-scope")
+    assert b',"principal":"odd","auth":"corp"' in plan.about
+
+
+@pytest.mark.parametrize("place", ["oauth-protected-resource/mcp", "oauth-protected-resource", "oauth-authorization-server/mcp"])
+def test_metadata_are_for_those_who_are_let_near(place, town, people):
+    """Networks and hosts that are refused do not get them; pages of any origin do."""
+    it = town('auth = "corp"\nallow_from = "10.0.0.0/8"\nallow_hosts = "localhost"\nallow_origins = "https://a.example"', path="/")
+    asks = {"method": "GET", "target": f"/.well-known/{place}"}
+    barred = it.front.shelves.of(Caller(barred=frozenset({0}))).plan_for(head(**asks))
+    assert (barred.status, barred.reason) == (403, b"address-denied")
+    wrong = plan_of(it, head(**asks, host="other"))
+    assert (wrong.status, wrong.reason) == (403, b"host-denied")
+    fine = plan_of(it, head("Origin: https://b.example", **asks))
+    assert fine.status in (200, 404) and b"Access-Control-Allow-Origin: *" in fine.answer
+
+
+@pytest.mark.parametrize("route", ['auth = "keys"', "tools = { allow = [{}] }", 'rate = "5/s"', "audit = true"])
+def test_the_server_sees_the_method_that_was_judged(route, town, people, tmp_path):
+    names = ("X-HTTP-Method-Override", "x-http-method", "X-Method-Override")
+    more = f'[audit]\nfile = "{tmp_path / "audit.log"}"' if "audit" in route else ""
+    it = town(route, more=more)
+    ask = head(key(people), *[f"{name}: DELETE" for name in names])
+    assert b"ethod-override" not in plan_of(it, ask).heads[0].lower() and b"x-http-method" not in plan_of(it, ask).heads[0].lower()
+    if not more:  # else the other route is audited, too
+        untouched = plan_of(it, head("X-HTTP-Method-Override: DELETE", target="/open")).heads[0]
+        assert b"X-HTTP-Method-Override: DELETE" in untouched, "nobody judges there"
 
 
 # -- who ---------------------------------------------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class People:
 class Town:
     """One configuration come to life; nothing is accepted."""
 
-    def __init__(self, steps, people, *, route="", upstream="", listen="", more="", directory):
+    def __init__(self, steps, people, *, route="", upstream="", listen="", more="", path="/mcp", directory):
         server = people.server
         text = f'''
             state_dir = "{directory / "state"}"
@@ -72,7 +72,7 @@ class Town:
             urls = ["http://127.0.0.1:9"]
             {upstream}
             [[route]]
-            path = "/mcp"
+            path = "{path}"
             upstream = "u"
             {route}
             [[route]]

@@ -187,6 +187,38 @@ def test_every_refusal_of_a_call_has_its_line_and_its_reason(spoken: str, audite
     audited.verify()
 
 
+@pytest.mark.parametrize("spoken", SPOKEN)
+def test_every_request_that_is_refused_by_its_head_has_its_line(spoken: str, audited: Audited) -> None:
+    speaker = audited.start(spoken, answer(response(OK)), route={"max_body": "1KiB", "allow_origins": "https://a.example", "cors": True})
+    key, twice = ("x-api-key", audited.key), [("mcp-protocol-version", MODERN), ("mcp-method", "a"), ("mcp-method", "b")]
+    asked: list[tuple[list[tuple[str, str]], bytes | None, int, str, str | None]] = [
+        ([], call(), 401, "no-credential", None),
+        ([("x-api-key", "wrong")], call(), 401, "key-unknown", None),
+        ([key, key], call(), 400, "several-credentials", None),
+        ([key, ("origin", "https://b.example")], call(), 403, "origin-denied", None),
+        ([key, *twice], call(), 400, "header-mismatch", "agent-alpha"),
+        ([key, ("content-encoding", "gzip")], call(), 415, "unreadable-body", "agent-alpha"),
+        ([key], b"x" * 1025, 413, "body-too-large", "agent-alpha"),
+        ([key], b"y" * 1026, 413, "body-too-large", "agent-alpha"),
+        ([key], b"z" * 1027, 413, "body-too-large", "agent-alpha"),
+        ([], None, 401, "no-credential", None),
+    ]
+    for fields, body, status, _, _ in asked:
+        found = speaker.ask(body, fields) if body is not None else speaker.ask(None, fields, method="GET")
+        assert found.status == status
+    told = [(line["status"], line["reason"], line.get("principal"), line["verdict"], line["unread"]) for line in audited.lines(len(asked))]
+    assert told == [(status, reason, who, "denied", True) for _, _, status, reason, who in asked]
+    for line in audited.lines(len(asked)):
+        record = audited.daemon.record(id=line["id"])
+        assert (record["reason"], record.get("principal"), record["bytes_out"]) == (
+            line["reason"],
+            line.get("principal"),
+            line["bytes_out"],
+        )
+        assert line["route"] == "route[0]"
+    audited.verify()
+
+
 @pytest.mark.parametrize("spoken", ["plain", "h2"])
 def test_shadow_writes_down_what_would_have_been_denied(spoken: str, audited: Audited) -> None:
     speaker = audited.start(spoken, answer(response(OK)), tools={**TOOLS, "shadow": True})
