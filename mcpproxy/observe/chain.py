@@ -191,7 +191,7 @@ class Chain:
                 self.tell_lost(now)
             self.sign(now)
         except OSError:
-            torn = self._give_up()
+            torn = self._give_up(ended_later=True)
             meant = (self.seq + 1, self.hash) if torn else self._sure  # the next start may find half a line, as after a kill
             self._keeper.write(self._sure, meant, self.lost)
             raise
@@ -235,11 +235,14 @@ class Chain:
                 self._sync_at = now
                 self._sync()
 
-    def _give_up(self) -> bytes:
-        """Back to the newest line that is whole in the file; what follows it there."""
+    def _give_up(self, *, ended_later: bool = False) -> bytes:
+        """Back to the newest line that is whole in the file; what follows it there. `ended_later`: a line that lacks its end only will get it."""
         written = bytes(self._batch[: len(self._batch) - len(self._rest)])
         self.seq, self.hash = self._sure
         *lines, torn = written.split(b"\n")
+        if ended_later and taken_apart(torn):
+            lines.append(torn)
+            torn = b""
         gone = torn + bytes(self._rest)
         self.lost += gone.count(b'"type":"call"') + sum(map(int, _LOST.findall(gone)))
         for each in lines:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mcpproxy.config.policies import Audit
@@ -346,6 +346,27 @@ def test_a_stop_with_a_full_disk_is_told_by_the_next_run(log: Log) -> None:
     assert report.problems == [] and report.lost == 8
 
 
+def test_wherever_a_full_disk_cuts_the_last_lines_of_a_run_the_next_one_goes_on(tmp_path: Path) -> None:
+    """Also where a line is whole but for its end."""
+    whole = len(BODY % 1) + len('{"seq":12,') + chains.SEAL_SIZE
+    for room in (*range(0, whole, 10), whole - 1, whole, whole + 1, whole + 2, 2 * whole + 1):
+        log = Log(tmp_path / str(room))
+        log.file.parent.mkdir()
+        chain = padded(log)
+        with full_disk(log.file.stat().st_size + room):
+            chain.append([BODY % 1, BODY % 2], NOW)
+            with pytest.raises(OSError, match="too large"):
+                chain.close(NOW)
+        chain = log.start()
+        log.write(chain, 3)
+        if chain.lost:
+            chain.tell_lost(NOW)
+        chain.close(NOW)
+        report = log.verify()
+        assert (room, report.problems) == (room, [])
+        assert report.calls + report.lost == PAD + 3
+
+
 def test_a_disk_that_is_full_at_the_start_is_no_reason_not_to_serve(log: Log) -> None:
     with full_disk(0):
         keeper_needs_room = pytest.raises(OSError, match="too large")
@@ -455,6 +476,7 @@ OPERATIONS = st.one_of(
 
 
 @settings(deadline=None, max_examples=50)
+@example([("full and stop", 138)])
 @given(st.lists(OPERATIONS, max_size=12))
 def test_whatever_happens_in_whatever_order_the_chain_is_whole_and_every_call_is_accounted_for(operations: list[tuple[str, int]]) -> None:
     with TemporaryDirectory() as directory:
