@@ -86,7 +86,8 @@ def _auth(auth: Auth, place: Place, certificates: bool) -> Iterator[Finding]:
         yield Finding(place, 'is missing its issuer: issuer = "https://…", exactly as the tokens have it in their `iss`')
     if auth.type == "introspection" and auth.issuer is None and auth.introspection is None:
         yield Finding(place, 'nobody can be asked: give issuer = "https://…", or the endpoint: introspection = "https://…"')
-    for key, url in (("issuer", auth.issuer), ("jwks", auth.jwks), ("introspection", auth.introspection)):
+    issuer = auth.issuer if auth.jwks is None and auth.introspection is None else None  # nobody asks for its metadata then
+    for key, url in (("issuer", issuer), ("jwks", auth.jwks), ("introspection", auth.introspection)):
         if not auth.private and _on_this_machine(url):
             yield Finding((*place, key), "is on this machine, which is asked only with private = true")
     if auth.type == "jwt" and not REFRESH[0] <= auth.refresh <= REFRESH[1]:
