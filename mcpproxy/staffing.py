@@ -24,6 +24,7 @@ from mcpproxy.pki.store import Store
 from mcpproxy.policy.apikey import ApiKeys
 from mcpproxy.policy.buckets import Buckets
 from mcpproxy.policy.certificate import Certificates
+from mcpproxy.policy.failures import Failures
 from mcpproxy.policy.hints import Hints
 from mcpproxy.policy.identity import IdentityKey
 from mcpproxy.policy.limits import compile_gates
@@ -34,6 +35,7 @@ from mcpproxy.policy.resource import public_urls
 from mcpproxy.policy.tools import Rules
 from mcpproxy.policy.verdict import Authenticator
 
+COSTLY = ("jwt", "introspection")  # types of [auth.NAME] that must work, or ask, to refuse a credential
 LOOK_S = 2.0  # seconds between two looks at what should be asked for ahead
 
 
@@ -52,6 +54,7 @@ class Offices:
     identity: IdentityKey | None = None
     hints: dict[str, Hints] = field(default_factory=dict)
     outbounds: dict[str, Outbound] = field(default_factory=dict)
+    failures: Failures | None = None
     looked: float = 0.0
 
     def open(self) -> None:
@@ -84,7 +87,10 @@ class Offices:
     def staff(self) -> list[Staff]:
         """For each route, in their order."""
         config = self.config
-        gates = compile_gates(config, Buckets())
+        buckets = Buckets()
+        gates = compile_gates(config, buckets)
+        if any(auth.type in COSTLY for auth in config.auth.values()):
+            self.failures = Failures(config.limits.failed_credentials, buckets)
         staffs = []
         for number, route in enumerate(config.route):
             auths = {name: config.auth[name] for name in route.auth}
@@ -94,6 +100,7 @@ class Offices:
                     authenticators=tuple(self.authenticator(name, auth, route) for name, auth in auths.items()),
                     auths=tuple(auths.values()),
                     look=Look(auths.values()) if auths else None,
+                    failures=self.failures if any(auth.type in COSTLY for auth in auths.values()) else None,
                     gate=gates[number],
                     rules=Rules(route.tools, f"route[{number}]", hints) if route.tools is not None else None,
                     hints=hints if route.tools is not None and route.tools.read_only else None,
@@ -127,6 +134,8 @@ class Offices:
         if now - self.looked >= LOOK_S:
             self.looked = now
             self.ask_ahead()
+        if self.failures is not None and (said := self.failures.tick(now)):
+            self.messages.say("warning", said)
         if self.audit is not None:
             self.audit.tick(now)
 

@@ -451,6 +451,15 @@ class Limits(Struct, frozen=True, kw_only=True):
             "answer 503, TLS listeners close.",
         ),
     ] = 0
+    failed_credentials: Annotated[
+        Rate,
+        Key(
+            Frequency(),
+            "Where a route has `auth` of type `jwt` or `introspection`: how many tokens of one client address (of a whole IPv6 /64) may be looked at in vain: "
+            "signatures that are wrong, tokens that the issuer says are not active. Beyond it tokens from there that are not known yet are answered 429; "
+            "those known to be good are served.",
+        ),
+    ] = Rate(5, 1.0, burst=100)
     plans: Annotated[int, Key(Count(least=2), "Request heads remembered per listener, so that equal ones are judged once.")] = 4096
     plan_bytes: Annotated[
         int, Key(Size(least=4 * KIB), "Memory for them. Their templates, and response heads, may take as much again each.")

@@ -266,6 +266,7 @@ handshake_timeout = "10s"               # default
 keepalive = "75s"                       # default
 streams = 128                           # default
 connections = 0                         # default: what the limit on open files allows
+failed_credentials = "5/s burst 100"    # default
 plans = 4096                            # default
 plan_bytes = "16MiB"                    # default
 """

@@ -28,6 +28,7 @@ from mcpproxy.mcp.mirror import Mirror
 from mcpproxy.mcp.mirror import read as read_mirror
 from mcpproxy.observe.audit import AuditLog
 from mcpproxy.policy.exempt import Exemption, exemption
+from mcpproxy.policy.failures import Failures
 from mcpproxy.policy.hints import Hints
 from mcpproxy.policy.limits import Gate, network
 from mcpproxy.policy.network import Networks
@@ -67,6 +68,7 @@ class Staff:
     authenticators: tuple[Authenticator, ...] = ()
     auths: tuple[Auth, ...] = ()
     look: Look | None = None  # where credentials are looked for; None: nobody is asked who he is
+    failures: Failures | None = None  # what callers may cost who show what is worth nothing; None: they cost little
     gate: Gate | None = None
     rules: Rules | None = None
     hints: Hints | None = None  # of the upstream, where a rule asks what tools say of themselves
@@ -88,7 +90,7 @@ class Admission:
         self.index, self.route, self.networks = index, route, networks
         self.authenticators, self.auths, self.look, self.scheme = staff.authenticators, staff.auths, staff.look, staff.scheme
         self.dress, self.gate, self.rules, self.hints = staff.dress, staff.gate, staff.rules, staff.hints
-        self.outbound, self.audit = staff.outbound, staff.audit
+        self.outbound, self.audit, self.failures = staff.outbound, staff.audit, staff.failures
         self.lines = staff.outbound.static if staff.outbound is not None else b""
         if staff.outbound is not None and not staff.outbound.each:
             self.outbound = None
@@ -104,12 +106,12 @@ class Admission:
         self.untrailed = self.drop | (self.look.fields if self.look is not None else NOTHING)
         self.where = b',"route":%b,"upstream":%b' % (as_json(f"route[{index}]"), as_json(route.upstream))
 
-    def judge(self, head: RequestHead, raw: bytes, caller: Caller, now: float) -> Found:
-        """`raw` is the head as it came, `now` Unix seconds."""
+    def judge(self, head: RequestHead, raw: bytes, caller: Caller, now: float, address: bytes = b"") -> Found:
+        """`raw` is the head as it came, `now` Unix seconds, `address` what the connection's is counted as (it changes no judgement that is kept)."""
         found = Found(Told(drop=self.drop, lines=self.lines), self.dress)
         guard = Guard(self, origin_of(head, caller, self.scheme), has_body=head.framing != NO_BODY)
         try:
-            self._judge(head, caller, found, guard, now)
+            self._judge(head, caller, found, guard, now, address)
         except ProxyError as error:  # what is shown, or said about the call, in a way that nobody can judge
             self._deny(found, guard, error.status, error.kind, code=error.code if isinstance(error, CallError) else None)
         found.about = guard.who + client_line(found.told.address)
@@ -142,7 +144,7 @@ class Admission:
             self._deny(found, guard, 403, "host-denied")
         return found.answer is not None
 
-    def _judge(self, head: RequestHead, caller: Caller, found: Found, guard: Guard, now: float) -> None:
+    def _judge(self, head: RequestHead, caller: Caller, found: Found, guard: Guard, now: float, address: bytes) -> None:
         """Step by step. Raises HeadError 400, 431 for what is shown in two ways, CallError 400, 415 for what is said in two ways about the call."""
         told = found.told
         session = head.first(b"mcp-session-id")
@@ -164,12 +166,12 @@ class Admission:
                 fields = (*origins.preflight(origin, head.first(b"access-control-request-headers") or b""), *own)
                 found.answer, found.status = lambda close: replies.empty(204, fields, close=close), 204
                 return
-        guard.network = network(told.address.decode()) if told.address and self.gate is not None else b""
+        guard.network = network(told.address.decode()) if told.address else b""
         if self.look is not None:
             shown = self.look.credential(head)
             shown = shown or caller.certificate  # a certificate counts where the head shows nothing
             guard.credentials = (shown,) if shown is not None else ()
-            verdict = self.who(guard.credentials, now)
+            verdict = self.who(guard.credentials, now, guard.network or address)
             if isinstance(verdict, Refused):
                 guard.who = who_line(verdict.principal)
                 self._deny(found, guard, verdict.status, verdict.kind, self.challenge(verdict, guard.origin))
@@ -197,11 +199,12 @@ class Admission:
                     raise
                 guard.mirror, guard.exemption = SAYS_NOTHING, Exemption.NONE  # nobody judges its body
 
-    def who(self, shown: tuple[Credential, ...], now: float) -> Accepted | Ask | Refused:
-        """Who shows this?"""
+    def who(self, shown: tuple[Credential, ...], now: float, address: bytes = b"") -> Accepted | Ask | Refused:
+        """Who shows this? `address` pays if it is worth nothing."""
         if not shown:
             return NOTHING_SHOWN
-        found = judge_by_any(self.authenticators, shown[0], now) or NOT_KNOWN
+        payer = self.failures.payer(address) if self.failures is not None else None
+        found = judge_by_any(self.authenticators, shown[0], now, payer) or NOT_KNOWN
         return self._scoped(found) if isinstance(found, Accepted) else found
 
     def _scoped(self, accepted: Accepted) -> Accepted | Refused:
@@ -213,6 +216,8 @@ class Admission:
 
     def challenge(self, refused: Refused, origin: tuple[str, str]) -> Fields:
         """How to do better (RFC 6750 §3)."""
+        if refused.retry_after:
+            return ((b"Retry-After", b"%d" % refused.retry_after),)
         if refused.status == 503:
             return ((b"Retry-After", b"%d" % UNREACHABLE_S),)
         endpoint = Endpoint(self.route, public_url(self.route, *origin), self.auths)

@@ -86,7 +86,7 @@ class Front:
     questions: Questions
     networks: Networks
     context: ssl.SSLContext | None  # of a TLS listener
-    counts: bool  # some route has limits
+    counts: bool  # some route has limits or asks who it is: addresses are counted
     proxy_line: bool  # connections begin with a PROXY header
     asks_certificates: bool
     links: set[Downstream | Multiplex | Doorstep]
@@ -328,7 +328,7 @@ class Downstream(Link):
     def judge(self, head: bytes) -> Plan | None:
         """The slow way to a plan. None when the head was refused (and answered)."""
         try:
-            return self.shelf.plan_for(head)
+            return self.shelf.plan_for(head, address=self.network)
         except ProxyError as error:
             self.refuse(error, head, monotonic())
             return None

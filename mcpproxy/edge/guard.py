@@ -263,7 +263,7 @@ class Guard:
         if self.question is not None:
             self._ask(x, self.question, self._judge_anew)
             return
-        verdict = self.admission.who(self.credentials, clock.wall)
+        verdict = self.admission.who(self.credentials, clock.wall, self.network or x.client.network)
         if isinstance(verdict, Ask):
             self._ask(x, verdict.question, self.begin)
         elif isinstance(verdict, Accepted) and self.principal is not None and verdict.principal.name == self.principal.name:
@@ -285,7 +285,7 @@ class Guard:
     def _judge_anew(self, x: Exchange) -> None:
         """Now it is known: the plan for this head, as if it came just now."""
         try:
-            plan = x.client.shelf.plan_for(self.head, h2=x.plan.version == 20)
+            plan = x.client.shelf.plan_for(self.head, h2=x.plan.version == 20, address=x.client.network)
         except ProxyError as error:
             x.fail(error)
             return

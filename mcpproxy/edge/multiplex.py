@@ -243,7 +243,7 @@ class Multiplex(Link):
         """The slow way to a plan. None when the head was refused (and answered)."""
         front = self.front
         try:
-            return self.shelf.plan_for(head, h2=True)
+            return self.shelf.plan_for(head, h2=True, address=self.network)
         except ProxyError as error:
             answer = local.refusal(error, head, mcp=front.mcp, close=False)
             self.served += 1

@@ -275,7 +275,7 @@ class Judge:
     draining: bool = False
     compiled: int = field(default=0)
 
-    def request(self, head: bytes, caller: Caller = ANYBODY, *, h2: bool = False) -> Plan:
+    def request(self, head: bytes, caller: Caller = ANYBODY, *, h2: bool = False, address: bytes = b"") -> Plan:
         """The slow half for requests. Raises HeadError for what must be refused before its route is known (400, 405, 414, 431, …)."""
         self.compiled += 1
         parsed = parse_request(head, self.limits, h2=h2)
@@ -312,7 +312,7 @@ class Judge:
         told = DIRECT
         dress = live.dress
         if live.admission is not None:
-            found = live.admission.judge(parsed, head, caller, unix())
+            found = live.admission.judge(parsed, head, caller, unix(), address)
             told, dress = found.told, found.dress
             if found.answer is not None:
                 return self._answered(parsed, about, found)

@@ -34,8 +34,9 @@ class Shelf:
         self.plans_h2: Store[Plan] = Store(entries, total, copies)  # by heads as http/h2 writes them down: a client
         self.templates_h2: Store[RequestTemplate] = Store(entries, total, copies)  # that sends such bytes over HTTP/1.1 must not find them
 
-    def plan_for(self, head: bytes, *, h2: bool = False) -> Plan:
-        """The slow way to a plan: seen a while ago, a template, or compiled. Raises what compiling raises."""
+    def plan_for(self, head: bytes, *, h2: bool = False, address: bytes = b"") -> Plan:
+        """The slow way to a plan: seen a while ago, a template, or compiled. Raises what compiling raises. `address`: who pays
+        when somebody must be known first."""
         plans, templates = (self.plans_h2, self.templates_h2) if h2 else (self.plans, self.templates)
         plan = plans.older(head)
         if plan is not None:
@@ -48,7 +49,7 @@ class Shelf:
                 if like.worth_storing and plans.earned(head):
                     plans.put(head, plan)
                 return plan
-        plan = self.judge.request(head, self.caller, h2=h2)
+        plan = self.judge.request(head, self.caller, h2=h2, address=address)
         if not plan.lasts:
             return plan
         if plans.earned(head):

@@ -91,6 +91,7 @@ MESSAGES = {
     "token-key-unknown": "The access token is signed with a key that its issuer does not publish.",
     "token-signature": "The signature of the access token is wrong.",
     "token-inactive": "The issuer says that the access token is not active.",
+    "too-many-failed-credentials": "Too many credentials from this address were wrong: those not known to be good are not looked at for now.",
     "issuer-unreachable": "The issuer of the access token cannot be asked at the moment.",
     # a body
     "bad-chunk-size": "A chunk size is malformed.",

@@ -32,6 +32,9 @@ def counts(runtime: Runtime) -> dict[str, Any]:
             (store for shelf in shelves for store in (shelf.templates, shelf.templates_h2)),
         ),
         "new_response_heads": _new((variant.store for variant in responses), (variant.templates for variant in responses)),
+        "failed_credentials": None
+        if runtime.offices.failures is None
+        else {"verified": runtime.offices.failures.failed, "unseen": runtime.offices.failures.refused},
         "audit": None
         if runtime.offices.audit is None
         else {"lost": runtime.offices.audit.lost, "warnings": runtime.offices.audit.warnings, "blocked": runtime.offices.audit.blocked},

@@ -28,7 +28,7 @@ from mcpproxy.config import files
 from mcpproxy.config.keyfile import Entry
 from mcpproxy.config.policies import Auth
 from mcpproxy.errors import StartError
-from mcpproxy.policy.verdict import Accepted, Credential, Judgement, Principal, Refused
+from mcpproxy.policy.verdict import Accepted, Credential, Judgement, Payer, Principal, Refused
 
 KEY_BEGINS = "mcpp_"
 PREFIX = KEY_BEGINS.encode()
@@ -121,7 +121,7 @@ class ApiKeys:
         if said := self.reload():
             raise StartError(said)
 
-    def judge(self, credential: Credential, now: float) -> Judgement:
+    def judge(self, credential: Credential, now: float, payer: Payer | None = None) -> Judgement:
         """Whose key is this? Costs 1 to 2 µs, once per distinct head."""
         if credential.field not in self._fields:
             return None

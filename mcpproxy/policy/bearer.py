@@ -8,7 +8,8 @@
 2. A header that says something must be understood (`crit`, `b64`, `zip`, `enc`) is refused: we understand none of these in a JWT.
 3. Nothing is parsed above 16 KiB. Claims are looked at before the signature, so that tokens of others cost no signature and no question.
 4. A token is remembered by its digest, with the key that signed it. When that key is not published any more, the token is nothing any more.
-5. What was refused is not remembered: refusals are cheap but for wrong signatures, and nobody can push good tokens out by sending bad ones.
+5. What was refused is not remembered: refusals are cheap but for wrong signatures, which their sender pays for (policy/failures), and nobody can push
+   good tokens out by sending bad ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mcpproxy.config.policies import Auth
 from mcpproxy.policy.claims import Believed, Expected, in_time, invalid
 from mcpproxy.policy.issuer import json_object
 from mcpproxy.policy.jwks import Key, KeySource
-from mcpproxy.policy.verdict import Accepted, Ask, Credential, Judgement, Refused
+from mcpproxy.policy.verdict import Accepted, Ask, Credential, Judgement, Payer, Refused
 
 LONGEST = 16 * 1024  # bytes of a token; a head holds 32 KiB at most
 TOKENS = 4096  # remembered
@@ -57,7 +58,7 @@ class Bearer:
         self._expected = Expected(name, auth, audience)
         self._known: dict[bytes, Known] = {}
 
-    def judge(self, credential: Credential, now: float) -> Judgement:
+    def judge(self, credential: Credential, now: float, payer: Payer | None = None) -> Judgement:
         """Who shows this token? None: it is no JWT."""
         token = credential.value
         if credential.scheme != "bearer":
@@ -73,7 +74,7 @@ class Bearer:
             del self._known[digest]
         if token.count(b".") != 2:
             return None
-        return self._first(token, digest, now)
+        return self._first(token, digest, now, payer)
 
     def _accept(self, known: Known, now: float) -> Accepted:
         """Until it ends, or until somebody should look whether its key is still published."""
@@ -82,7 +83,7 @@ class Bearer:
             known.accepted = Accepted(known.believed.principal, until)
         return known.accepted
 
-    def _first(self, token: bytes, digest: bytes, now: float) -> Judgement:
+    def _first(self, token: bytes, digest: bytes, now: float, payer: Payer | None) -> Judgement:
         """A token nobody has seen yet."""
         try:
             header, claims, signature = taken_apart(token)
@@ -98,7 +99,7 @@ class Bearer:
         believed = self._expected.judge(claims, now, digest=digest.hex())
         if isinstance(believed, Refused):
             return believed
-        key = self._signer(token, signature, algorithm, kid, now)
+        key = self._signer(token, signature, algorithm, kid, now, payer)
         if not isinstance(key, Key):
             return key
         if len(self._known) >= TOKENS:
@@ -106,7 +107,9 @@ class Bearer:
         self._known[digest] = known = Known(believed, key.thumbprint)
         return self._accept(known, now)
 
-    def _signer(self, token: bytes, signature: bytes, algorithm: str, kid: str | None, now: float) -> Key | Refused | Ask:
+    def _signer(
+        self, token: bytes, signature: bytes, algorithm: str, kid: str | None, now: float, payer: Payer | None
+    ) -> Key | Refused | Ask:
         """The key that signed it."""
         source = self._keys
         keys = source.keys(now)
@@ -115,9 +118,14 @@ class Bearer:
         named = keys.named(kid)
         fit = [key for key in named if algorithm in key.algorithms]
         signed = token[: token.rindex(b".")]
-        for key in fit[: WITHOUT_KID if kid is None else None]:
+        tried = fit[: WITHOUT_KID if kid is None else None]
+        if tried and payer is not None and (broke := payer.broke(now)) is not None:
+            return broke
+        for key in tried:
             if key.verifies(algorithm, signed, signature):
                 return key
+        if tried and payer is not None:
+            payer.charge(now, len(tried))
         if (kid is None or not named) and source.may_ask(now):
             return Ask(source.question)  # the keys may have changed
         return invalid("token-key-unknown" if not named else "token-signature" if fit else "token-algorithm")

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from mcpproxy.config.policies import Auth
-from mcpproxy.policy.verdict import Accepted, Credential, Judgement, Principal, Refused
+from mcpproxy.policy.verdict import Accepted, Credential, Judgement, Payer, Principal, Refused
 
 LONGEST = 253  # characters: a whole DNS name; what is longer names nobody a person knows
 SEEN = 64  # certificates remembered with their verdict: one for each caller that comes back
@@ -45,7 +45,7 @@ class Certificates:
         self._roles = frozenset(auth.roles)
         self._seen: dict[bytes, tuple[float, Accepted | Refused]] = {}  # certificate → from when it is valid, and what it is then
 
-    def judge(self, credential: Credential, now: float) -> Judgement:
+    def judge(self, credential: Credential, now: float, payer: Payer | None = None) -> Judgement:
         """Whose certificate is this? Costs 15 µs at the first time, then 0.2 µs."""
         if credential.scheme != "certificate":
             return None

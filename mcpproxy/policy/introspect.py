@@ -2,8 +2,8 @@
 
 1. An answer is remembered by the token's digest: `active` ones for `cache`, never past the token's own end; the others for ten seconds, in a table of
    their own, so that nobody can push good answers out with words of their own.
-2. Each unknown token is a question; one token is asked about once however many wait. At most 32 questions are on their way and 256 wait; beyond it 503,
-   as an issuer that drowns helps nobody.
+2. Each unknown token is a question, and who shows it pays for a vain one (policy/failures); one token is asked about once however many wait. At most
+   32 questions are on their way and 256 wait; beyond it 503, as an issuer that drowns helps nobody.
 3. An issuer that cannot be asked is not asked again for the same token for three seconds: 503. A remembered answer is not used longer for that.
 4. The answer is judged like the claims of a signed token (policy/claims), `aud` included: a token for somebody else is active, too.
 """
@@ -26,7 +26,7 @@ from mcpproxy.policy.bearer import LONGEST, UNREACHABLE
 from mcpproxy.policy.claims import Believed, Expected, in_time, invalid
 from mcpproxy.policy.issuer import Fetch, Issuer, json_object
 from mcpproxy.policy.jwks import Say
-from mcpproxy.policy.verdict import Accepted, Ask, Credential, Judgement, Question, Refused
+from mcpproxy.policy.verdict import Accepted, Ask, Credential, Judgement, Payer, Question, Refused
 
 ANSWERS = 4096  # of each kind
 NO_S = 10.0  # how long "not active" is believed
@@ -79,7 +79,7 @@ class Introspection:
         found = self._active.get(digest)
         return found if found is not None and abs(now - found.heard) < self._auth.cache else None
 
-    def unknown(self, token: bytes, digest: bytes, now: float) -> Refused | Ask:
+    def unknown(self, token: bytes, digest: bytes, now: float, payer: Payer | None = None) -> Refused | Ask:
         """Nothing good is known of it: is anything else, may we ask?"""
         heard = self._inactive.get(digest)
         if heard is not None and abs(now - heard) < NO_S:
@@ -87,19 +87,26 @@ class Introspection:
         failed = self._unreached.get(digest)
         if failed is not None and abs(now - failed) < UNREACHED_S:
             return UNREACHABLE
-        if digest not in self._flights and len(self._flights) >= WAITING:
-            return UNREACHABLE
-        return Ask(Question(f"token {self.name} {digest.hex()}", lambda: self._ask(token, digest)))
+        if digest not in self._flights:
+            if len(self._flights) >= WAITING:
+                return UNREACHABLE
+            if digest in self._active:
+                payer = None  # it was good a moment ago
+            if payer is not None and (broke := payer.broke(now)) is not None:
+                return broke
+        return Ask(Question(f"token {self.name} {digest.hex()}", lambda: self._ask(token, digest, payer)))
 
-    async def _ask(self, token: bytes, digest: bytes) -> None:
+    async def _ask(self, token: bytes, digest: bytes, payer: Payer | None) -> None:
         """One question per token; it goes on when one of those who wait leaves."""
         flight = self._flights.get(digest)
         if flight is None:
-            flight = self._flights[digest] = asyncio.ensure_future(self._learn(token, digest))
+            if payer is not None:
+                payer.charge(self._now())
+            flight = self._flights[digest] = asyncio.ensure_future(self._learn(token, digest, payer))
             flight.add_done_callback(lambda _: self._flights.pop(digest, None))
         await asyncio.shield(flight)
 
-    async def _learn(self, token: bytes, digest: bytes) -> None:
+    async def _learn(self, token: bytes, digest: bytes, payer: Payer | None) -> None:
         try:
             async with self._seats:
                 claims = await self._introspect(token)
@@ -108,6 +115,8 @@ class Introspection:
                 self._say("warning", f"auth.{self.name}: tokens cannot be introspected: {error}")
             self._failing = True
             _remember(self._unreached, digest, self._now())
+            if payer is not None:
+                payer.refund()
             return
         if self._failing:
             self._say("info", f"auth.{self.name}: tokens can be introspected again")
@@ -117,6 +126,8 @@ class Introspection:
             _remember(self._inactive, digest, self._now())
         else:
             self._inactive.pop(digest, None)
+            if payer is not None:
+                payer.refund()
             _remember(self._active, digest, Answer(claims, self._now()))
 
     async def _introspect(self, token: bytes) -> dict[str, Any] | None:
@@ -149,7 +160,7 @@ class Introspected:
         self._expected = Expected(name, auth, audience)
         self._source = source
 
-    def judge(self, credential: Credential, now: float) -> Judgement:
+    def judge(self, credential: Credential, now: float, payer: Payer | None = None) -> Judgement:
         """Who shows this token?"""
         token = credential.value
         if credential.scheme != "bearer" or token.startswith(PREFIX):
@@ -159,7 +170,7 @@ class Introspected:
         digest = sha256(token).digest()
         answer = self._source.known(digest, now)
         if answer is None:
-            return self._source.unknown(token, digest, now) if is_token(token) else invalid("token-malformed")
+            return self._source.unknown(token, digest, now, payer) if is_token(token) else invalid("token-malformed")
         if answer.by is not self and (refused := self._look(answer, digest, now)) is not None:
             return refused
         return in_time(answer.believed.since, answer.believed.until, now) or answer.accepted

@@ -149,6 +149,10 @@ class Check:
         if self.concurrent:
             self._buckets.hold(index, cost)
 
+    def give_back(self, index: int, cost: int) -> None:
+        """Of a rate: it shall not have been asked for."""
+        self._full[index] = max(self._full[index] - cost * self.interval, 0.0)
+
     def wait(self, index: int, now: float, day: int, cost: int) -> tuple[float, str]:
         """How long until `cost` more would be admitted, and by which key of the limit; 0.0: now. An impossible cost waits until the bucket is full."""
         wait, key = 0.0, ""

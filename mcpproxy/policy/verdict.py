@@ -52,6 +52,7 @@ class Refused:
     error: str = "invalid_token"
     description: str = ""
     principal: Principal | None = None  # who it is, where that is known: for the logs
+    retry_after: int = 0  # seconds; 0: coming again helps nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +76,35 @@ class Ask:
 Judgement = Accepted | Refused | Ask | None
 
 
+class Payer(Protocol):
+    """Who pays when a credential that costs us something is worth nothing (policy/failures)."""
+
+    def broke(self, now: float) -> Refused | None:
+        """The answer, when this one has nothing left to pay with."""
+
+    def charge(self, now: float, count: int = 1) -> None:
+        """So many signatures or questions."""
+
+    def refund(self, count: int = 1) -> None:
+        """It was worth something after all."""
+
+
 class Authenticator(Protocol):
     """One [auth.NAME]."""
 
     name: str
 
-    def judge(self, credential: Credential, now: float) -> Judgement:
+    def judge(self, credential: Credential, now: float, payer: Payer | None = None) -> Judgement:
         """Who shows this? `now` is Unix seconds. None: this credential is not of a kind this one knows."""
 
 
-def judge_by_any(authenticators: Iterable[Authenticator], credential: Credential, now: float) -> Judgement:
+def judge_by_any(authenticators: Iterable[Authenticator], credential: Credential, now: float, payer: Payer | None = None) -> Judgement:
     """Any of them will do. Who accepts wins, whatever others say or would have to ask; else what must be asked is asked; else the refusal that says most
     (that somebody else issued the token says least). None: nobody knows this kind."""
     asked: Ask | None = None
     refused: Refused | None = None
     for authenticator in authenticators:
-        judged = authenticator.judge(credential, now)
+        judged = authenticator.judge(credential, now, payer)
         if isinstance(judged, Accepted):
             return judged
         if isinstance(judged, Ask):

@@ -49,7 +49,7 @@ class Oracle:
         self.open = asyncio.Event()
         self.open.set()
 
-    def judge(self, credential, now):
+    def judge(self, credential, now, payer):
         if self.left:
             self.left -= 1
             return self.verdict

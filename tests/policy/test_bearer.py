@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from mcpproxy.policy import bearer as module
 from mcpproxy.policy.bearer import LONGEST, TOKENS, Bearer, decoded
+from mcpproxy.policy.buckets import Buckets
+from mcpproxy.policy.failures import Failures
 from mcpproxy.policy.jwks import COOL_S, FRESH_S, Key
 from mcpproxy.policy.verdict import Accepted, Ask, Credential, Refused
+from mcpproxy.units import Rate
 from tests.policy.minting import NOW, RESOURCE, Publisher, bearer, encoded, good, mint, settings
 from tests.support.authorization import new_key
 
@@ -30,8 +33,8 @@ class Gate:
         await self.publisher.source.question.ask()
         return self
 
-    def judge(self, token, now=NOW):
-        return self.bearer.judge(bearer(token), now)
+    def judge(self, token, now=NOW, payer=None):
+        return self.bearer.judge(bearer(token), now, payer)
 
     def kind(self, token, now=NOW):
         judged = self.judge(token, now)
@@ -415,3 +418,36 @@ async def test_the_same_keys_serve_several_audiences():
     token = mint(good(), RSA)
     assert "Accepted" == gate.kind(token)
     assert "token-audience" == other.judge(bearer(token), NOW).kind
+
+
+# -- who pays -------------------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_fails_is_paid_for_and_beyond_the_budget_no_signature_is_looked_at(monkeypatch):
+    gate = await Gate(EC).open()
+    looked = []
+    verifies = Key.verifies
+    monkeypatch.setattr(Key, "verifies", lambda self, *args: looked.append(args) or verifies(self, *args))
+    account = Failures(Rate(1, 10.0, burst=4), Buckets()).payer(b"\x7f\0\0\1")
+    known, fresh = mint(good(), EC), mint(good(sub="bob"), EC)
+    assert isinstance(gate.judge(known, payer=account), Accepted)
+    kinds = [gate.judge(mint(good(jti=str(number)), new_key("ES256", 9), kid=EC.kid), payer=account).kind for number in range(40)]
+    assert kinds == ["token-signature"] * 5 + ["too-many-failed-credentials"] * 35
+    assert len(looked) == 6
+    assert isinstance(gate.judge(known, payer=account), Accepted), "who is known is served"
+    refused = gate.judge(fresh, payer=account)
+    assert (refused.status, refused.retry_after) == (429, 10)
+    assert isinstance(gate.judge(fresh, NOW + 10, account), Accepted), "the budget comes back"
+    assert isinstance(gate.judge(mint(good(sub="eve"), EC), NOW + 10, account), Accepted), "what is good costs nothing"
+
+
+async def test_each_key_that_was_tried_is_paid_for_and_what_costs_nothing_is_not():
+    gate = await Gate(*(new_key("ES256", number) for number in range(6))).open()
+    failures = Failures(Rate(1, 10.0, burst=99), Buckets())
+    account = failures.payer(b"\x7f\0\0\1")
+    forged = new_key("ES256", 9)
+    gate.judge(mint(good(), forged, kid=None), payer=account)
+    assert failures.failed == 4
+    for token in (b"a.b.c", mint(good(exp=1), forged), mint(good(aud="x"), forged), mint(good(), forged, kid="made-up"), b"opaque"):
+        gate.judge(token, payer=account)
+    assert failures.failed == 4

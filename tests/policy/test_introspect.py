@@ -11,8 +11,11 @@ from mcpproxy.net.fetch import FetchError, Response
 from mcpproxy.policy import introspect as module
 from mcpproxy.policy.apikey import new_key
 from mcpproxy.policy.bearer import LONGEST
+from mcpproxy.policy.buckets import Buckets
+from mcpproxy.policy.failures import Failures
 from mcpproxy.policy.introspect import FLYING, NO_S, UNREACHED_S, WAITING, Introspected, Introspection, basic
 from mcpproxy.policy.verdict import Accepted, Ask, Credential, Refused
+from mcpproxy.units import Rate
 from tests.policy.minting import ISSUER, NOW, RESOURCE, Said, bearer, good, settings
 
 ENDPOINT = "https://login.example/introspect"
@@ -43,15 +46,15 @@ class Gate:
     def says(self, **claims):
         self.answer = Response(200, json.dumps({"active": True, **good(**claims)}).encode())
 
-    def judge(self, token=b"opaque", now=None):
-        return self.introspected.judge(bearer(token), self.now if now is None else now)
+    def judge(self, token=b"opaque", now=None, payer=None):
+        return self.introspected.judge(bearer(token), self.now if now is None else now, payer)
 
-    async def settle(self, token=b"opaque"):
+    async def settle(self, token=b"opaque", payer=None):
         """As the edge does: ask what is to be asked, once, and judge again."""
-        judged = self.judge(token)
+        judged = self.judge(token, payer=payer)
         if isinstance(judged, Ask):
             await judged.question.ask()
-            judged = self.judge(token)
+            judged = self.judge(token, payer=payer)
         return judged
 
     async def kind(self, token=b"opaque"):
@@ -206,6 +209,54 @@ async def test_a_flood_of_tokens_does_not_drown_the_issuer(gate):
     await asyncio.gather(*asking)
     assert WAITING == len(gate.asked)
     assert isinstance(gate.judge(b"one-more"), Ask)
+
+
+INACTIVE = Response(200, b'{"active":false}')
+
+
+async def test_vain_questions_are_paid_for_and_beyond_the_budget_nobody_is_asked(gate):
+    account = Failures(Rate(1, 10.0, burst=4), Buckets()).payer(b"\x7f\0\0\1")
+    assert isinstance(await gate.settle(b"mine", account), Accepted)
+    gate.answer = INACTIVE
+    kinds = [(await gate.settle(b"made-up-%d" % number, account)).kind for number in range(40)]
+    assert kinds == ["token-inactive"] * 5 + ["too-many-failed-credentials"] * 35
+    assert len(gate.asked) == 6
+    gate.says()
+    gate.now += 9
+    assert (await gate.settle(b"new", account)).status == 429
+    gate.now += 51
+    assert isinstance(gate.judge(b"mine", payer=account), Ask), "it is time to ask again"
+    gate.now -= 51
+    for number in range(5):
+        gate.now += 10
+        assert isinstance(await gate.settle(b"new-%d" % number, account), Accepted), "what is good costs nothing"
+
+
+async def test_a_token_that_was_good_is_asked_about_again_from_a_flooded_address(gate):
+    account = Failures(Rate(1, 3600.0), Buckets()).payer(b"\x7f\0\0\1")
+    assert isinstance(await gate.settle(b"mine", account), Accepted)
+    gate.answer = INACTIVE
+    assert (await gate.settle(b"made-up", account)).kind == "token-inactive"
+    assert (await gate.settle(b"another", account)).status == 429
+    gate.says()
+    gate.now += 61
+    assert isinstance(await gate.settle(b"mine", account), Accepted)
+    assert (await gate.settle(b"another", account)).status == 429
+
+
+@pytest.mark.parametrize("said", [FetchError("timeout", "slow"), Response(200, json.dumps({"active": True, **good()}).encode())])
+async def test_questions_on_their_way_are_paid_for_until_they_turn_out_good_or_unanswered(gate, said):
+    failures = Failures(Rate(1, 3600.0, burst=9), Buckets())
+    account = failures.payer(b"\x7f\0\0\1")
+    gate.gate, gate.answer = asyncio.Event(), said
+    asking = [asyncio.create_task(gate.judge(b"token%d" % number, payer=account).question.ask()) for number in range(10)]
+    await asyncio.sleep(0)
+    assert (failures.failed, gate.judge(b"one-more", payer=account).status) == (10, 429)
+    assert isinstance(gate.judge(b"token1", payer=account), Ask), "one can wait for what is on its way"
+    gate.gate.set()
+    await asyncio.gather(*asking)
+    assert failures.failed == 0
+    assert isinstance(gate.judge(b"one-more", payer=account), Ask)
 
 
 async def test_what_is_remembered_is_bounded_and_made_up_tokens_push_nothing_out(gate, monkeypatch):

@@ -20,7 +20,7 @@ class Says:
     def __init__(self, judgement):
         self.judgement = judgement
 
-    def judge(self, credential, now):
+    def judge(self, credential, now, payer):
         return self.judgement
 
 

@@ -1,6 +1,7 @@
 """OAuth in front of a server that knows nothing of it, with a real authorization server: who waits for it, who is let in, and what others are told."""
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,9 +72,8 @@ def serve(run: Run, upstream: ScriptedUpstream, authority: Authority, certificat
             secret.chmod(0o600)
             table |= {"type": "introspection", "client_id": RESOURCE_SERVER, "client_secret": f"file:{secret}"}
         changes = {"auth": "corp", "path": "/mcp", "public_url": PUBLIC} | (route or {})
-        return run(
-            upstream.url, listen=listen(way, certificate), auth={"corp": table | (auth or {}), **(other_auth or {})}, route=changes, **more
-        )
+        more = {"listen": listen(way, certificate)} | more
+        return run(upstream.url, auth={"corp": table | (auth or {}), **(other_auth or {})}, route=changes, **more)
 
     return start
 
@@ -574,3 +574,62 @@ def test_names_roles_and_scopes_open_tools(way: str, serve: Serve, authority: Au
         "a token with a scope like it": [],
         "a token with the name": ["echo"],
     }
+
+
+# -- tokens that somebody makes up ----------------------------------------------------------------------------------------------------------------
+
+
+def counted(daemon: Daemon) -> Any:
+    """`failed_credentials`, as SIGUSR1 tells it."""
+    before = len(daemon.messages)
+    daemon.signal(signal.SIGUSR1)
+    [line] = until(lambda: [each for each in daemon.messages[before:] if "failed_credentials" in each], "the counts")
+    return json.loads(line[line.index("{") :])["failed_credentials"]
+
+
+def made_up(authority: Authority, token: str, number: int) -> str:
+    if authority.opaque:
+        return f"made-up-{number}"
+    return token[:-20] + f"{number:08d}" + token[-12:]  # of the signature
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_flood_of_made_up_tokens_costs_little_and_hurts_nobody_else(
+    way: str, opaque: bool, serve: Serve, authority: Authority, upstream: ScriptedUpstream, certificate: Certificate
+) -> None:
+    """The known caller at the same address is served, and the neighbour."""
+    authority.opaque = opaque
+    where = listen(way, certificate) | {"trusted_proxies": ["127.0.0.1"]}
+    daemon = serve(way, listen=where, limits={"failed_credentials": "1/h burst 9"})
+    known, other = authority.token(), authority.token()
+    here, there = ("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-For", "192.0.2.2")
+    with Talk(daemon, way, certificate) as talk:
+        assert talk.ask([shown(known), here]).status == 200
+        answers = [talk.ask([shown(made_up(authority, other, number)), here]) for number in range(40)]
+        assert [answer.status for answer in answers] == [401] * 10 + [429] * 30
+        assert reason(answers[-1].body) == "too-many-failed-credentials"
+        assert int(answers[-1].first("retry-after") or b"0") == 3600
+        for path_of_the_known in ("", "?a=1", "?a=2"):  # also with another head
+            assert talk.ask([shown(known), here], path="/mcp" + path_of_the_known).status == 200
+        assert talk.ask([shown(other), here]).status == 429
+        assert talk.ask([shown(other), there]).status == 200
+        assert talk.ask([shown(other), here]).status == 200, "now it is known"
+        assert talk.ask([shown(made_up(authority, other, 99)), there]).status == 401
+    assert counted(daemon) == {"verified": 11, "unseen": 31}
+    assert authority.asked["/introspect"] == (13 if opaque else 0)
+    assert len(upstream.requests()) == 6
+    assert len(until(lambda: [each for each in daemon.messages if "were answered 429" in each], "a warning")) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_address_is_the_connections_where_no_proxy_is_trusted(
+    way: str, serve: Serve, authority: Authority, certificate: Certificate
+) -> None:
+    daemon = serve(way, limits={"failed_credentials": "1/h burst 2"})
+    known = authority.token()
+    with Talk(daemon, way, certificate) as talk:
+        answers = [talk.ask([shown(made_up(authority, known, number)), ("X-Forwarded-For", f"192.0.2.{number}")]) for number in range(9)]
+    with Talk(daemon, way, certificate) as talk:
+        assert talk.ask([shown(known)]).status == 429
+    assert [answer.status for answer in answers] == [401] * 3 + [429] * 6
