@@ -609,7 +609,7 @@ def test_a_flood_of_made_up_tokens_costs_little_and_hurts_nobody_else(
         answers = [talk.ask([shown(made_up(authority, other, number)), here]) for number in range(40)]
         assert [answer.status for answer in answers] == [401] * 10 + [429] * 30
         assert reason(answers[-1].body) == "too-many-failed-credentials"
-        assert int(answers[-1].first("retry-after") or b"0") == 3600
+        assert 3500 < int(answers[-1].first("retry-after") or b"0") <= 3600
         for path_of_the_known in ("", "?a=1", "?a=2"):  # also with another head
             assert talk.ask([shown(known), here], path="/mcp" + path_of_the_known).status == 200
         assert talk.ask([shown(other), here]).status == 429
