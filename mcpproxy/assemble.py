@@ -144,7 +144,7 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
         questions=runtime.questions,
         networks=networks,
         context=context,
-        counts=any(staff.gate is not None or staff.failures is not None for staff in runtime.staffs),
+        counts=any(not staff.idle for staff in runtime.staffs),
         proxy_line=listen.proxy_protocol,
         asks_certificates=isinstance(listen.tls, Tls) and listen.tls.client_ca is not None,
         links=runtime.links,

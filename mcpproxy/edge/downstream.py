@@ -35,6 +35,7 @@ from mcpproxy.edge.debts import TOO_MUCH_S, Debt, Debts
 from mcpproxy.edge.doorstep import Doorstep
 from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, LINGER_SILENT_S, NO_UPSTREAM, Exchange, lingers_until
 from mcpproxy.edge.facts import Caller
+from mcpproxy.edge.gathering import Gathering
 from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan
 from mcpproxy.edge.questions import Questions
@@ -66,13 +67,6 @@ class Draining:
 
 
 @dataclass(slots=True)
-class Gathering:
-    """Bodies that are not whole yet and wait to be judged: what they hold together (edge/exchange.gather)."""
-
-    size: int = 0  # bytes
-
-
-@dataclass(slots=True)
 class Front:
     """What all connections of one listener share."""
 
@@ -86,7 +80,7 @@ class Front:
     questions: Questions
     networks: Networks
     context: ssl.SSLContext | None  # of a TLS listener
-    counts: bool  # some route has limits or asks who it is: addresses are counted
+    counts: bool  # some route counts what addresses do
     proxy_line: bool  # connections begin with a PROXY header
     asks_certificates: bool
     links: set[Downstream | Multiplex | Doorstep]
@@ -579,7 +573,7 @@ class Downstream(Link):
             if deadline <= now:
                 self.abort()
         elif state is body_bytes and self.reading and self.exchange.rplan is None and not self.waits_for_100():
-            deadline = self.since + limits.body_stall
+            deadline = self.exchange.body_deadline(self.since)
             if deadline <= now:
                 self.exchange.fail(ProxyError("body-timeout", Side.DOWNSTREAM, 408))
         elif self.between_requests():

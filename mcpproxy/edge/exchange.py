@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from mcpproxy.clock import clock, http_date, monotonic
 from mcpproxy.edge import tunnel
+from mcpproxy.edge.gathering import Hold
 from mcpproxy.edge.plan import CHUNKED_LENGTH, INTERIM_LENGTH, UNTIL_CLOSE_LENGTH, Plan, ResponsePlan, only_head
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http import replies, sse
@@ -38,7 +39,7 @@ from mcpproxy.upstream.pool import SLICE, Cancellable, UpstreamLink
 from mcpproxy.upstream.retry import may_retry
 
 if TYPE_CHECKING:
-    from mcpproxy.edge.downstream import Downstream
+    from mcpproxy.edge.downstream import Downstream, Front
     from mcpproxy.edge.ledger import Ledger
     from mcpproxy.edge.stream import Stream
 
@@ -58,9 +59,6 @@ LENGTH_LINE = re.compile(rb"\r\ncontent-length: [0-9]+", re.IGNORECASE)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TOO_LARGE_TO_JUDGE = ProxyError("body-too-large-to-judge", Side.DOWNSTREAM, 413)
 ASIDE = 64 * 1024  # bytes of a body that is refused unseen, that are read all the same to say in the answer which call it is for
-GATHERED = (
-    256 * 1024 * 1024
-)  # bytes of unfinished bodies that wait to be judged, of one listener; beyond it those that still come are answered 503
 TOO_MUCH_TO_JUDGE = ProxyError("too-much-to-judge", Side.INTERNAL, 503)
 BROKEN = 500  # logged when a bug of ours ended it before a status went out
 CLIENT_LEFT = 499  # logged when the client left before a status went out (nginx's number, which log tools know)
@@ -84,11 +82,11 @@ class Exchange(EventWords):
         "bytes_in",
         "commented",
         "continued",
-        "counted",
         "ending",
         "first",
         "gathered",
         "held",
+        "hold",
         "interims",
         "ledger",
         "link",
@@ -131,8 +129,8 @@ class Exchange(EventWords):
         self.unsent: bytes | None = None  # the request, when it leaves at the end of this turn
         self.rest: bytes | None = None  # the request's body as far as it came with the head, kept for a second attempt
         self.request_id = b""
-        self.counted = 0  # bytes of `gathered` that Front.gathering knows of
         self.gathered: bytearray | None = None  # the request's body so far, while a policy waits for all of it
+        self.hold: Hold | None = None  # and what Front.gathering knows of that
         self.ending = HEAD_END  # of the head for the server: with a credential of ours, where it takes one
         self.ledger: Ledger | None = None  # what must be told when this is over
         self.upstream = NO_UPSTREAM  # the endpoint, as the log line shows it
@@ -179,26 +177,36 @@ class Exchange(EventWords):
                 self.client.resume_upload()
             if self.gathered is not body:
                 return  # that was all of it
-        gathering, size = self.client.front.gathering, len(body)
-        gathering.size += size - self.counted
-        self.counted = size
-        if size > most:
+        guard = self.plan.guard
+        assert guard is not None
+        if len(body) > most:
             self.fail(TOO_LARGE_TO_JUDGE)
         elif self.request_ended:
             self.interims = 0  # what we said ourselves is no word of the server's
             self.ungather()
             self.rest = bytes(body)
-            assert self.plan.guard is not None
-            self.plan.guard.gathered(self)
-        elif size < gathering.size > GATHERED:
-            self.fail(TOO_MUCH_TO_JUDGE)
+            guard.gathered(self)
+        else:
+            if self.hold is None:
+                self.hold = Hold(guard.network or self.client.network, clock.now)
+            if not self.client.front.gathering.grow(self.hold, len(body)):
+                self.fail(TOO_MUCH_TO_JUDGE)
 
     def ungather(self) -> None:
         """The body came whole, or the exchange is over."""
         self.gathered = None
-        if self.counted:
-            self.client.front.gathering.size -= self.counted
-            self.counted = 0
+        hold, self.hold = self.hold, None
+        if hold is not None:
+            self.client.front.gathering.end(hold)
+
+    def body_deadline(self, since: float) -> float:
+        """When the client must have gone on with the body that is coming; something of it moved at `since`."""
+        front: Front = self.client.front
+        guard, deadline = self.plan.guard, since + front.limits.body_stall
+        if self.hold is None or guard is None:
+            return deadline
+        length = self.plan.length if self.plan.length >= 0 else guard.peek
+        return min(deadline, front.gathering.deadline(self.hold, length))
 
     def ask(self, question: Question, go_on: Callable[[Exchange], None]) -> None:
         """The world must be asked first (`waiting`, as for a link). The client is not read meanwhile, unless its request is complete."""
@@ -758,7 +766,7 @@ class Exchange(EventWords):
 
     def let_go(self) -> None:
         """The client's connection is gone. The two know each other; without this both would wait for the garbage collector."""
-        if self.counted:
+        if self.hold is not None:
             self.ungather()
         self.client = None
         self.send = self.client_gone

@@ -521,7 +521,7 @@ class Stream:
             return None
         takes = (x.link is not None and not self.blocked) or x.gathered is not None  # it is the client's turn
         if takes and not x.request_ended and x.rplan is None and not (x.plan.expects and not x.interims):
-            deadline = self.since + self.connection.front.limits.body_stall
+            deadline = x.body_deadline(self.since)
             if deadline <= now:
                 x.fail(ProxyError("body-timeout", Side.DOWNSTREAM, 408))
             return deadline

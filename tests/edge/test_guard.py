@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mcpproxy.edge import exchange
+from mcpproxy.edge import gathering as gathering_module
 from mcpproxy.edge.downstream import Downstream
 from mcpproxy.edge.exchange import ASIDE
 from mcpproxy.edge.guard import ASKED, Guard
@@ -201,7 +201,7 @@ def test_a_refusal_names_no_server_of_an_earlier_request(proxy):
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_unfinished_bodies_hold_no_more_than_so_much_together(proxy, monkeypatch, certificate, tls):
-    monkeypatch.setattr(exchange, "GATHERED", 5000)
+    monkeypatch.setattr(gathering_module, "GATHERED", 5000)
     edge = proxy(route=RULES, tls=tls)
     gathering = edge.runtime.fronts[0].gathering
 

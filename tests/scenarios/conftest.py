@@ -43,7 +43,8 @@ def guarded(run: Run, certificate: Certificate) -> Iterator[Guarded]:
         def make(spoken: str, *scripts: Script, tools: Any = TOOLS, route: Any = None, **changes: Any) -> tuple[Speaker, ScriptedUpstream]:
             upstream = stack.enter_context(ScriptedUpstream(*(scripts or (answer(),))))
             rules = {"tools": tools} if tools else {}
-            daemon = run(upstream.url, listen=listener(spoken, certificate), route={**rules, **(route or {})}, **changes)
+            changes = {"listen": listener(spoken, certificate)} | changes
+            daemon = run(upstream.url, route={**rules, **(route or {})}, **changes)
             return stack.enter_context(Speaker(daemon, spoken, certificate)), upstream
 
         yield make

@@ -6,12 +6,15 @@ import signal
 import pytest
 
 from tests.scenarios.conftest import Guarded
+from tests.support.certs import Certificate
+from tests.support.client import RawClient
 from tests.support.h2 import Code
-from tests.support.speakers import SPOKEN, call
+from tests.support.speakers import SPOKEN, Speaker, call, listener
 from tests.support.upstream import answer, once, response
 from tests.support.waiting import stays, until
 
 HEAD = b"POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+MIB = 1 << 20
 BODY = call("add", 1, {"text": "x" * 1000})
 
 
@@ -157,6 +160,37 @@ def test_a_client_that_leaves_before_our_100_harms_nobody(guarded: Guarded) -> N
         client.reset()
     assert speaker.ask(BODY).body == BODY
     assert {each["end"] for each in speaker.daemon.wait_records(21)} == {"client-gone", "done"}
+
+
+@pytest.mark.parametrize("spoken", SPOKEN)
+def test_who_fills_the_room_for_bodies_leaves_the_others_theirs(spoken: str, guarded: Guarded, certificate: Certificate) -> None:
+    """40 MiB that will never be whole, of one address behind a proxy; its neighbour calls with as large a body."""
+    trusts = listener(spoken, certificate) | {"trusted_proxies": ["127.0.0.1"]}
+    speaker, _ = guarded(spoken, listen=trusts)
+    most = MIB - 1
+    held: list[RawClient] = []
+    if speaker.is_h2:
+        client = speaker.connection_h2()
+        asked = [
+            client.call(body=b"", fields=[("x-forwarded-for", "192.0.2.1"), ("content-length", str(MIB))], ended=False) for _ in range(40)
+        ]
+        for each in asked:
+            each.send(b"x" * most)
+        client.until(lambda: sum(each.over for each in asked) >= 8, "answers to what found no room")
+        statuses = [each.status for each in asked if each.over]
+    else:
+        head = b"POST /mcp HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: %d\r\n\r\n" % MIB
+        for _ in range(40):
+            held.append(speaker.daemon.client(tls=certificate.client() if spoken == "tls" else None))
+            held[-1].try_send(head + b"x" * most)
+        refused = speaker.daemon.wait_records(8, reason="too-much-to-judge")
+        statuses = [record["status"] for record in refused]
+    assert statuses == [503] * 8
+    body = call("add", 1, {"x": "y" * 900_000})
+    with Speaker(speaker.daemon, spoken, certificate) as neighbour:
+        assert neighbour.ask(body, {"x-forwarded-for": "192.0.2.2"}).body == body
+    for each in held:
+        each.close()
 
 
 # --- HTTP/2
