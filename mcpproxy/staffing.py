@@ -1,7 +1,7 @@
 """Config → Staffs: who knows callers, what is limited, what is written down. The policies' half of `assemble`, made once per process.
 
-What can change while the daemon runs (key files, key sets) is asked about once a tick by `Offices.tick`; when a key was added or revoked, every judgement
-that was made before is forgotten (`forget`), so that it counts at once.
+What can change while the daemon runs (key files, key sets, files with secrets) is asked about by `Offices.tick`; when a key was added or revoked, or what
+a server is shown is another, every judgement that was made before is forgotten (`forget`), so that it counts at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from mcpproxy.clock import unix
 from mcpproxy.config.model import Config, Route
 from mcpproxy.config.policies import Auth
-from mcpproxy.config.secrets import secret
+from mcpproxy.config.renewal import Secrets
 from mcpproxy.edge.admission import Staff
 from mcpproxy.edge.questions import Questions
 from mcpproxy.errors import ProxyError
@@ -55,6 +55,7 @@ class Offices:
     hints: dict[str, Hints] = field(default_factory=dict)
     outbounds: dict[str, Outbound] = field(default_factory=dict)
     failures: Failures | None = None
+    secrets: Secrets = field(default_factory=Secrets)
     looked: float = 0.0
 
     def open(self) -> None:
@@ -64,14 +65,14 @@ class Offices:
                 self.keys[name] = ApiKeys(name, auth)
             elif auth.type == "mtls":
                 self.certificates[name] = Certificates(name, auth)
-        self.tokens = Tokens(self.config.auth, secret, self.messages.say)
+        self.tokens = Tokens(self.config.auth, self.secrets, self.messages.say)
         upstreams = self.config.upstream
         if any(upstream.identity is not None for upstream in upstreams.values()):
             self.identity = IdentityKey.kept(Store(Path(self.config.state_dir)))
         for name, upstream in upstreams.items():
             self.hints[name] = Hints()
             if upstream.credential is not None or upstream.identity is not None:
-                self.outbounds[name] = Outbound(name, upstream, secret, self.messages.say, self.identity)
+                self.outbounds[name] = Outbound(name, upstream, self.secrets, self.messages.say, self.identity)
 
     def authenticator(self, name: str, auth: Auth, route: Route) -> Authenticator:
         """One way to know callers, for tokens that are meant for this route."""
@@ -118,6 +119,19 @@ class Offices:
                 with suppress(ProxyError):  # too much is being asked already: at the next look
                     self.questions.ask(question, _nothing)
 
+    def _renew(self) -> bool:
+        """Secrets are in their files again. Do they change what is remembered?"""
+        renewed, said = self.secrets.reload()
+        for each in said:
+            self.messages.say("error", f"{each}; the secret read before goes on")
+        if not renewed:
+            return False
+        if self.tokens is not None:
+            self.tokens.renew()
+        changed = [outbound.renew() for outbound in self.outbounds.values()]
+        self.messages.say("info", f"secrets were read again: {', '.join(renewed)}")
+        return any(changed)
+
     def tick(self, now: float) -> None:
         """Once a tick: has a file changed, is a key set getting old?"""
         changed = False
@@ -129,9 +143,12 @@ class Offices:
                 else:
                     changed = True
                     self.messages.say("info", f"auth.{name}: the keys were read again")
+        looks = now - self.looked >= LOOK_S
+        if looks and self.secrets.changed():
+            changed = self._renew() or changed
         if changed:
             self.forget()
-        if now - self.looked >= LOOK_S:
+        if looks:
             self.looked = now
             self.ask_ahead()
         if self.failures is not None and (said := self.failures.tick(now)):

@@ -117,6 +117,27 @@ def test_a_broken_file_is_told_once_and_nothing_is_forgotten(office: Office) -> 
     assert office.forgotten == 0
 
 
+def test_secrets_that_changed_count_once_their_files_rest(tmp_path: Path, steps: Steps) -> None:
+    file = tmp_path / "value"
+    file.write_text("Bearer old")
+    office = Office(tmp_path, steps, f'credential = {{ type = "header", value = "file:{file}" }}')
+    outbound = office.it.outbounds["u"]
+    office.it.tick(LOOK_S)
+    file.write_text("Bearer another")
+    for count in range(2, 9):
+        office.it.tick(LOOK_S * count)
+    assert (outbound.static, office.forgotten) == (b"Authorization: Bearer another\r\n", 1)
+    file.write_text("")
+    for count in range(10, 18):
+        office.it.tick(LOOK_S * count)
+    assert (outbound.static, office.forgotten) == (b"Authorization: Bearer another\r\n", 1)
+    said = [(level, text) for level, text in office.said if "secret" in text]
+    assert said == [
+        ("info", f"secrets were read again: file:{file}"),
+        ("error", f"file:{file}: empty, or larger than 64 KiB; the secret read before goes on"),
+    ]
+
+
 def test_what_will_be_needed_is_asked_for_ahead(office: Office, steps: Steps, tmp_path: Path) -> None:
     asked: list[str] = []
     ask = office.it.questions.ask

@@ -28,7 +28,8 @@ its path, its line and the valid choices. A key that is not known is a mistake, 
 - **Rates** are texts: `"30/m"`, `"5/s burst 20"` (s, m, h, d).
 - **Files** with a relative name are looked for beside the configuration file. Unix sockets and key sets (`jwks`) are given by absolute paths.
 - **Secrets** never stand in the file, only where they are found: `"env:NAME"` (a variable of the environment) or `"file:path"` (one line; readable by
-  the daemon only). They are read at the start, and nothing prints them.
+  the daemon only). They are read at the start, files also when they change (within some
+  seconds; one that cannot be used any more changes nothing). A variable is what it was when the daemon started. Nothing prints them.
 
 The smallest file that serves:
 

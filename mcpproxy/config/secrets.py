@@ -1,4 +1,4 @@
-"""Secrets that the configuration names: read once, at the start, and never shown.
+"""Secrets that the configuration names: read at the start (and again when their files change: config/renewal), and never shown.
 
 A reference (`env:NAME`, `file:path`) stands in the model; the value goes only to who uses it. A file holds one line; its line end is not part of the secret.
 """

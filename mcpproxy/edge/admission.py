@@ -91,7 +91,7 @@ class Admission:
         self.authenticators, self.auths, self.look, self.scheme = staff.authenticators, staff.auths, staff.look, staff.scheme
         self.dress, self.gate, self.rules, self.hints = staff.dress, staff.gate, staff.rules, staff.hints
         self.outbound, self.audit, self.failures = staff.outbound, staff.audit, staff.failures
-        self.lines = staff.outbound.static if staff.outbound is not None else b""
+        self.shows = staff.outbound  # its `static` may change: then all plans are made anew
         if staff.outbound is not None and not staff.outbound.each:
             self.outbound = None
         self.hosts = frozenset(route.allow_hosts)
@@ -108,7 +108,7 @@ class Admission:
 
     def judge(self, head: RequestHead, raw: bytes, caller: Caller, now: float, address: bytes = b"") -> Found:
         """`raw` is the head as it came, `now` Unix seconds, `address` what the connection's is counted as (it changes no judgement that is kept)."""
-        found = Found(Told(drop=self.drop, lines=self.lines), self.dress)
+        found = Found(Told(drop=self.drop, lines=self.shows.static if self.shows is not None else b""), self.dress)
         guard = Guard(self, origin_of(head, caller, self.scheme), has_body=head.framing != NO_BODY)
         try:
             self._judge(head, caller, found, guard, now, address)

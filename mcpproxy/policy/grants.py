@@ -108,11 +108,8 @@ class Grants:
         self._name = name
         self._credential = credential
         self._exchange = credential.type == "token-exchange"
-        self._headers = (
-            ("Accept", "application/json"),
-            ("Content-Type", "application/x-www-form-urlencoded"),
-            ("Authorization", basic(credential.client_id or "", secret)),
-        )
+        self._headers: tuple[tuple[str, str], ...] = ()
+        self.renew(secret)
         self._fetch, self._say, self._now = fetch, say, now
         self._known: dict[bytes, Granted] = {}
         self._failed: dict[bytes, Failed] = {}
@@ -120,6 +117,14 @@ class Grants:
         self._flights: dict[bytes, asyncio.Future[None]] = {}
         self._tried = float("-inf")
         self._failing = False
+
+    def renew(self, secret: str) -> None:
+        """Our client secret is this one from now on. Tokens that it got us are good to their end."""
+        self._headers = (
+            ("Accept", "application/json"),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Authorization", basic(self._credential.client_id or "", secret)),
+        )
 
     def line(self, subject: bytes, now: float) -> bytes | Ask | ProxyError:
         """The field line for this caller's token, or for ours (no subject)."""

@@ -61,9 +61,8 @@ class Introspection:
         self.name = name
         self._auth = auth
         self._fetch = fetch
-        self._headers: tuple[tuple[str, str], ...] = (("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded"))
-        if auth.client_id is not None:
-            self._headers += (("Authorization", basic(auth.client_id, secret or "")),)
+        self._headers: tuple[tuple[str, str], ...] = ()
+        self.renew(secret)
         self._issuer = Issuer(auth.issuer, fetch) if auth.issuer is not None else None
         self._say = say
         self._now = now
@@ -73,6 +72,12 @@ class Introspection:
         self._flights: dict[bytes, asyncio.Future[None]] = {}
         self._seats = asyncio.Semaphore(FLYING)
         self._failing = False
+
+    def renew(self, secret: str | None) -> None:
+        """Our client secret is this one from now on."""
+        self._headers = (("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded"))
+        if self._auth.client_id is not None:
+            self._headers += (("Authorization", basic(self._auth.client_id, secret or "")),)
 
     def known(self, digest: bytes, now: float) -> Answer | None:
         """What the issuer said of this token, if that may still be believed."""

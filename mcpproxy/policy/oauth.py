@@ -22,10 +22,10 @@ from mcpproxy.policy.verdict import Authenticator, Question
 class Tokens:
     """`secret` reads a secret reference (`env:…`, `file:…`); it may raise StartError."""
 
-    __slots__ = ("_answers", "_auths", "_keys", "_made")
+    __slots__ = ("_answers", "_auths", "_keys", "_made", "_secret")
 
     def __init__(self, auths: Mapping[str, Auth], secret: Callable[[str], str], say: Say) -> None:
-        self._auths = auths
+        self._auths, self._secret = auths, secret
         self._keys: dict[str, KeySource] = {}
         self._answers: dict[str, Introspection] = {}
         self._made: dict[tuple[str, tuple[str, ...]], Authenticator] = {}
@@ -33,8 +33,15 @@ class Tokens:
             if auth.type == "jwt":
                 self._keys[name] = key_source(name, auth, fetcher(auth), say)
             elif auth.type == "introspection":
-                ours = secret(auth.client_secret) if auth.client_secret is not None else None
-                self._answers[name] = Introspection(name, auth, ours, fetcher(auth), say)
+                self._answers[name] = Introspection(name, auth, self._ours(auth), fetcher(auth), say)
+
+    def _ours(self, auth: Auth) -> str | None:
+        return self._secret(auth.client_secret) if auth.client_secret is not None else None
+
+    def renew(self) -> None:
+        """Secrets may have other values now."""
+        for name, source in self._answers.items():
+            source.renew(self._ours(self._auths[name]))
 
     def authenticator(self, name: str, audience: tuple[str, ...]) -> Authenticator | None:
         """For tokens that are for one of these URLs (unless the configuration names an audience). None: this one is not about tokens."""

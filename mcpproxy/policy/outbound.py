@@ -1,6 +1,7 @@
 """HOT. What an upstream is shown: our credential for it, and who calls. `[upstream.NAME.credential]`, `[upstream.NAME.identity]`.
 
     outbound = Outbound("files", upstream, secret=…, say=…, key=…)       at the start; it reads secrets
+    outbound.renew()                                                    secrets have changed; true: `static` has, too
     outbound.static                                                     field lines for every request alike: part of a plan
     outbound.lines(principal, credentials, now, request)                field lines for this one, or what must be asked first, or why there are none
     outbound.due(now)                                                   every few seconds: a question to be asked beside everything else
@@ -29,7 +30,7 @@ from mcpproxy.policy.verdict import Ask, Credential, Principal, Question
 class Outbound:
     """One upstream's. `secret` reads a secret reference (config/secrets) and may raise StartError; `key` is needed where the upstream has `identity`."""
 
-    __slots__ = ("_exchange", "_grants", "_signer", "_statements", "each", "name", "needs_body", "static")
+    __slots__ = ("_exchange", "_grants", "_read", "_signer", "_statements", "_upstream", "each", "name", "needs_body", "static")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Outbound:
             return value
 
         self.name = name
+        self._upstream, self._read = upstream, read
         self.static = b""
         self._grants: Grants | None = None
         self._signer: Signer | None = None
@@ -60,12 +62,11 @@ class Outbound:
         if credential is None or kind == "passthrough":
             pass
         elif kind == "header":
-            self.static = f"{credential.header}: {read('value')}\r\n".encode()
+            self.renew()
         elif kind == "sigv4":
             if upstream.host == "upstream" and len({urlsplit(url).netloc for url in upstream.urls}) > 1:
                 raise StartError(f"upstream.{name}: its servers have several names, and a signature is for one", "give host its name")
-            keys = (read(each) for each in ("access_key", "secret_key", "session_token"))
-            self._signer = Signer(credential.region or "", credential.service or "", *keys)
+            self._signer = self._signing()
         else:
             self._grants = Grants(name, credential, read("client_secret"), fetch or fetcher(credential), say, now)
         if upstream.identity is not None:
@@ -95,6 +96,23 @@ class Outbound:
         if self._statements is not None and principal is not None:
             said += self._statements.line(principal, now)
         return said
+
+    def renew(self) -> bool:
+        """Secrets may have other values now. Is `static` another one?"""
+        before, credential = self.static, self._upstream.credential
+        if credential is not None and credential.type == "header":
+            self.static = f"{credential.header}: {self._read('value')}\r\n".encode()
+        elif self._signer is not None:
+            self._signer = self._signing()
+        elif self._grants is not None:
+            self._grants.renew(self._read("client_secret"))
+        return self.static != before
+
+    def _signing(self) -> Signer:
+        credential = self._upstream.credential
+        assert credential is not None, "who asks has looked"
+        keys = (self._read(each) for each in ("access_key", "secret_key", "session_token"))
+        return Signer(credential.region or "", credential.service or "", *keys)
 
     def due(self, now: float) -> Question | None:
         """What should be asked now, though nobody waits for it. `now` is Unix seconds."""

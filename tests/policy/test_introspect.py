@@ -307,3 +307,11 @@ async def test_the_endpoint_comes_from_the_issuers_metadata():
     gate.introspected = Introspected("corp", gate.auth, (RESOURCE,), gate.source)
     assert "issuer-unreachable" == await gate.kind()
     assert "name no introspection endpoint" in gate.said.lines[0][1]
+
+
+async def test_the_issuer_is_asked_with_the_secret_of_now(gate):
+    await gate.settle(b"one")
+    gate.source.renew("another")
+    await gate.settle(b"two")
+    shown = [base64.b64decode(headers["Authorization"].removeprefix("Basic ")).decode() for _, _, _, headers in gate.asked]
+    assert shown == ["mcp%20proxy:s3%3Ac%25ret", "mcp%20proxy:another"]

@@ -1,5 +1,7 @@
 """What an upstream is shown, whatever the configuration says: never the caller's own credential in place of ours."""
 
+import base64
+
 import pytest
 
 from mcpproxy.config.model import Upstream
@@ -30,19 +32,21 @@ SHOWN = bearer(b"token-of-alice")
 REQUEST = Outgoing(b"POST", b"/mcp", b"up.example", b"{}")
 
 
-def made(kind=None, *, identity=None, answer=None, key=None, **given):
+def made(kind=None, *, identity=None, answer=None, key=None, secrets=None, shown=None, **given):
     """One upstream's Outbound, and the bodies its token endpoint was asked with."""
     asked = []
 
     async def fetch(url, *, method="GET", body=None, headers=()):
         asked.append(body)
+        if shown is not None:
+            shown.append(dict(headers)["Authorization"])
         if isinstance(answer, Exception):
             raise answer
         return answer or Response(200, b'{"access_token":"granted","token_type":"Bearer","expires_in":100}')
 
     credential = Credential(type=kind, **{**GIVEN[kind], **given}) if kind is not None else None
     upstream = Upstream(urls=("https://up.example",), credential=credential, identity=identity)
-    return Outbound("files", upstream, SECRETS.__getitem__, Said(), key, fetch=fetch, now=lambda: NOW), asked
+    return Outbound("files", upstream, (secrets or SECRETS).__getitem__, Said(), key, fetch=fetch, now=lambda: NOW), asked
 
 
 async def settled(outbound, principal=ALICE, credentials=(SHOWN,), now=NOW):
@@ -181,3 +185,43 @@ def test_a_secret_that_is_no_field_value(kind, monkeypatch):
 def test_nothing_secret_is_shown(kind):
     outbound, _ = made(kind)
     assert not any(secret in repr(outbound) for secret in SECRETS.values())
+
+
+# -- secrets that change --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_field_is_another_one_once_its_secret_is():
+    secrets = dict(SECRETS)
+    outbound, _ = made("header", secrets=secrets)
+    assert not outbound.renew()
+    secrets["env:V"] = "Bearer another"
+    assert outbound.renew()
+    assert b"Authorization: Bearer another\r\n" == outbound.static
+
+
+def test_signatures_are_of_the_keys_of_now():
+    secrets = dict(SECRETS)
+    outbound, _ = made("sigv4", secrets=secrets)
+    before = outbound.lines(AGENT, (), NOW, REQUEST)
+    secrets |= {"env:A": "AKIDANOTHER", "env:K": "another/key", "env:T": "another-session"}
+    assert not outbound.renew()
+    after = outbound.lines(AGENT, (), NOW, REQUEST)
+    assert before != after == made("sigv4", secrets=secrets)[0].lines(AGENT, (), NOW, REQUEST)
+    assert b"AKIDANOTHER/" in after and b"X-Amz-Security-Token: another-session" in after
+
+
+async def test_tokens_are_asked_for_with_the_secret_of_now_and_older_ones_serve():
+    secrets, shown = dict(SECRETS), []
+    outbound, asked = made("client-credentials", secrets=secrets, shown=shown)
+    line = await settled(outbound)
+    secrets["env:S"] = "another"
+    assert not outbound.renew()
+    assert line == await settled(outbound)
+    assert len(asked) == 1
+    await settled(outbound, now=NOW + 1000)
+    assert [base64.b64decode(each.removeprefix("Basic ")) for each in shown] == [b"us:client%20s3cret", b"us:another"]
+
+
+def test_what_needs_no_secret_does_not_change():
+    assert not made()[0].renew()
+    assert not made("passthrough")[0].renew()

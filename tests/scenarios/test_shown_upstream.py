@@ -125,6 +125,39 @@ def test_passthrough_is_said_and_then_done(house: House) -> None:
         assert tokens(upstream) == [token]
 
 
+def test_secrets_that_are_replaced_are_shown_without_a_restart(house: House) -> None:
+    """A field, which is part of what is remembered of heads, and keys that sign, which are three files."""
+    with ScriptedUpstream(answer()) as upstream:
+        credential = {"type": "header", "value": house.secret("value", "Bearer old")}
+        with house.serve(upstream, credential=credential) as talk:
+            for _ in range(3):
+                assert talk.ask([bearer(house.key)]).status == 200
+            assert set(tokens(upstream)) == {"old"}
+            house.secret("value", "Bearer another")
+            until(lambda: talk.ask([bearer(house.key)]).status == 200 and tokens(upstream)[-1] == "another", "the other one")
+            assert talk.ask([("X-API-Key", house.key)], path="/mcp?new").status == 200
+            assert tokens(upstream)[-1] == "another"
+        assert set(tokens(upstream)) == {"old", "another"}
+    house.daemon.stop()
+    aws = {
+        "type": "sigv4",
+        "region": "eu-central-1",
+        "service": "x",
+        **{name: house.secret(name, f"OLD{name}") for name in ("access_key", "secret_key", "session_token")},
+    }
+    with ScriptedUpstream(answer()) as upstream, house.serve(upstream, credential=aws) as talk:
+        assert talk.ask([bearer(house.key)]).status == 200
+        for name in ("access_key", "secret_key", "session_token"):
+            house.secret(name, f"NEW{name}")
+
+        def session() -> list[bytes]:
+            assert talk.ask([bearer(house.key)]).status == 200
+            return upstream.requests()[-1].all("x-amz-security-token")
+
+        until(lambda: session() == [b"NEWsession_token"], "the new keys")
+        assert b"Credential=NEWaccess_key/" in upstream.requests()[-1].all("authorization")[0]
+
+
 TRAILERS = {
     "principal_header": ("X-Caller", {"principal_header": "X-Caller"}),
     "identity": ("X-Who", {"identity": {"header": "X-Who"}}),
