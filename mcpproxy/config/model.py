@@ -323,7 +323,7 @@ class Route(Struct, frozen=True, kw_only=True):
         Rate | None,
         Key(
             Frequency(),
-            'How often each caller (each client address, where nobody is named) may ask, like `"30/m burst 10"`. Beyond it 429.',
+            'How often each caller (each client address, where nobody is named) may ask, like `"30/m burst 10"`. Beyond it 429. Each call of a batch counts.',
         ),
     ] = None
     limits: Annotated[
@@ -331,7 +331,13 @@ class Route(Struct, frozen=True, kw_only=True):
         Key(Words("name or list", Text("name", names.upstream_name), bare=True), "More limits: names of `[limit.NAME]`.", "none"),
     ] = ()
     tools: Annotated[Tools | None, Key(Table("table", Tools), "Who may call what, see `[route.tools]`.", "everybody everything")] = None
-    audit: Annotated[bool, Key(Flag(), "Calls on this route are written into the audit log, where there is one.")] = True
+    audit: Annotated[
+        bool,
+        Key(
+            Flag(),
+            "Calls on this route are written into the audit log, where there is one; bodies above 1 MiB (or `tools.peek`) pass unread.",
+        ),
+    ] = True
     allow_from: Annotated[
         tuple[str, ...],
         Key(

@@ -146,7 +146,11 @@ class Auth(Struct, frozen=True, kw_only=True):
 
 
 class Limit(Struct, frozen=True, kw_only=True):
-    """How much may be asked for. Routes name limits in `limits`; one that two routes name counts for both together, unless `per` says `route`."""
+    """How much may be asked for. Routes name limits in `limits`; one that two routes name counts for both together, unless `per` says `route`.
+
+    On MCP routes each message of a batch (revision 2025-03-26) counts, and all or none of them are let through: more than there is room for at once never
+    are. A batch that cannot be counted (more than 100 messages, larger than 1 MiB or `tools.peek`, no JSON in UTF-8) is refused.
+    """
 
     per: Annotated[
         tuple[str, ...],
@@ -260,7 +264,12 @@ class Tools(Struct, frozen=True, kw_only=True):
         ),
     ] = False
     peek: Annotated[
-        int, Key(Size(least=1 * KIB), "The largest body that is looked at; a larger one is denied (413). It is kept in memory so long.")
+        int,
+        Key(
+            Size(least=1 * KIB),
+            "The largest body that is looked at. It is kept in memory so long. A larger one is denied (413) where rules judge it; where they only watch "
+            "(`shadow`) it goes on unread.",
+        ),
     ] = 1 * MIB
 
 

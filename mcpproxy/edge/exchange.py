@@ -159,11 +159,12 @@ class Exchange(EventWords):
 
     def gather(self, most: int) -> None:
         """The guard must see the whole body, of at most `most` bytes, before it lets it pass (`Guard.gathered`). A client that waits for 100 gets ours."""
-        body = self.gathered
+        body, guard = self.gathered, self.plan.guard
+        assert guard is not None
         if body is None:
             body = self.gathered = bytearray(self.rest or b"")
-            if self.plan.length > most:
-                self.fail(TOO_LARGE_TO_JUDGE)
+            if self.plan.length > most and guard.knows_enough(body):
+                guard.overflow(self, TOO_LARGE_TO_JUDGE)
                 return
             if self.plan.expects and not body:
                 self.interims = 1
@@ -177,23 +178,29 @@ class Exchange(EventWords):
                 self.client.resume_upload()
             if self.gathered is not body:
                 return  # that was all of it
-        guard = self.plan.guard
-        assert guard is not None
         if len(body) > most:
-            self.fail(TOO_LARGE_TO_JUDGE)
+            guard.overflow(self, TOO_LARGE_TO_JUDGE)
         elif self.request_ended:
-            self.interims = 0  # what we said ourselves is no word of the server's
-            self.ungather()
-            self.rest = bytes(body)
+            self.whole()
             guard.gathered(self)
+        elif guard.has_seen_enough(self, body):
+            self.whole()
+            guard.unseen(self)
         else:
             if self.hold is None:
                 self.hold = Hold(guard.network or self.client.network, clock.now)
             if not self.client.front.gathering.grow(self.hold, len(body)):
-                self.fail(TOO_MUCH_TO_JUDGE)
+                guard.overflow(self, TOO_MUCH_TO_JUDGE)
+
+    def whole(self) -> None:
+        """What was gathered is all that is waited for: it goes on as if it had come with the head."""
+        assert self.gathered is not None
+        self.rest = bytes(self.gathered)
+        self.interims = 0  # what we said ourselves is no word of the server's
+        self.ungather()
 
     def ungather(self) -> None:
-        """The body came whole, or the exchange is over."""
+        """Nothing is waited for any more, or the exchange is over."""
         self.gathered = None
         hold, self.hold = self.hold, None
         if hold is not None:

@@ -5,11 +5,13 @@
                └─ wait, begin again                                                                                  └─ wait, go on
 
 Every step either calls the next one, waits (and is called again), or answers the client and ends the exchange. A guard belongs to one plan: route and
-caller are fixed, so what depends on them alone was worked out when the plan was compiled (`prepare`).
+caller are fixed, so what depends on them alone was worked out when the plan was compiled (`prepare`). One file because every step must
+know what each of the others may have left behind in the exchange.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from math import inf, nextafter
 from typing import TYPE_CHECKING
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from mcpproxy.edge.admission import Admission
     from mcpproxy.edge.exchange import Exchange
 
+GLANCE = 256  # bytes of a body that tell whether it is a batch
+# As the most generous server reads it: with a byte order mark, in UTF-16 or UTF-32. Nothing but blanks: it may become one.
+opens_batch = re.compile(rb"(?:\xef\xbb\xbf|\xfe\xff|\xff\xfe|\x00\x00\xfe\xff)?[\x00\t\n\r ]*(?:(\[)|\Z)").match
 ASKED = 3  # questions that one request may wait for, one after the other; an issuer that never gets to the point is broken
 
 
@@ -47,6 +52,7 @@ class Guard:
             "admit",
             "allowance",
             "audit",
+            "batches",
             "compared",
             "counts",
             "era",
@@ -57,10 +63,11 @@ class Guard:
             "identity",
             "keeps_account",
             "mirror",
+            "must_read",
             "names_calls",
             "network",
         ),
-        *("outbound", "peek", "shadow", "tooled", "traced", "where", "who"),
+        *("outbound", "peek", "reads", "ruled", "shadow", "tooled", "traced", "where", "who"),
     )
 
     def __init__(self, admission: Admission, origin: tuple[str, str], *, has_body: bool) -> None:
@@ -95,21 +102,25 @@ class Guard:
         self.allowance: Allowance | None = admission.rules.seen_by(self.principal) if admission.rules is not None else None
         needs = Needs.NOTHING if self.allowance is None else self.allowance.needs
         tooled = self.gate is not None and self.gate.needs_tool
-        ruled = needs is Needs.BODY or (needs is Needs.HEADERS and (mirror is None or mirror.call is None))
+        self.ruled = ruled = needs is Needs.BODY or (needs is Needs.HEADERS and (mirror is None or mirror.call is None))
         counted = tooled or (self.exemption is Exemption.IF_BODY_SAYS and self.gate is not None)
         audited = self.audit is not None
         self.era = mirror.version or "" if mirror is not None else ""
         signs = self.outbound is not None and self.outbound.needs_body
         self.shadow = self.allowance is not None and self.allowance.shadow
-        looks = self.has_body and (ruled or counted or audited or signs)
-        self.peek = admission.peek if looks else 0
+        self.must_read = self.has_body and ((ruled and not self.shadow) or counted or signs)  # what is too large for that is refused
+        self.reads = self.must_read or (self.has_body and (ruled or audited))
+        self.batches = (
+            self.gate is not None and self.has_body and admission.route.mcp and self.exemption is not Exemption.CERTAIN
+        )  # of a batch each call counts
+        self.peek = admission.peek if self.reads or self.batches else 0
         self.names_calls = mirror is not None and (
             (needs is not Needs.NOTHING and not self.shadow) or counted
         )  # what cannot be read is refused
         self.compared = mirror if self.names_calls or self.shadow else None
         self.counts = self.gate.admit if self.gate is not None and self.exemption is Exemption.NONE else None
         self.tooled = tooled
-        alone = self.peek == 0 and self.allowance is None and self.outbound is None
+        alone = not self.reads and self.allowance is None and self.outbound is None
         self.admit = self.counts if alone else None  # a limit is all there is to ask
 
     def needed(self) -> bool:
@@ -125,6 +136,8 @@ class Guard:
         x.upstream, x.reused = NO_UPSTREAM, 0  # a refusal must not name the server of the connection's last request
         if self.until <= clock.wall:
             self._look_again(x)
+        elif self.batches and not self.reads and (x.rest is None or x.rest[:1] != b"{"):
+            self._glance(x)
         elif self.admit is not None:
             found = self.admit(unix(), self.network or x.client.network, self.identity)
             if found is not None:
@@ -133,15 +146,59 @@ class Guard:
                 self._lease(x)
             else:
                 x.lease(x.began)  # that was just now
-        elif self.peek:
+        elif self.reads:
             if x.request_ended and not x.asked and 0 < x.plan.length <= self.peek:
                 self.gathered(x)  # it came whole
             else:
                 x.gather(self.peek)
-        elif self.allowance is not None:
+        else:
+            self.unseen(x)
+
+    def unseen(self, x: Exchange) -> None:
+        """Nobody asks what the body says."""
+        if self.allowance is not None:
             self._judge(x, self._told_by_head())
         else:
             self._limit(x, ())
+
+    def _glance(self, x: Exchange) -> None:
+        """Limits alone ask what the body is: one call, or a batch of them?"""
+        if _is_batch(x, x.rest or b"") is False:
+            self.unseen(x)
+        elif x.request_ended:
+            self.gathered(x)
+        else:
+            x.gather(self.peek)
+
+    def knows_enough(self, body: bytes | bytearray) -> bool:
+        """Is it known what becomes of a body that is too large to be gathered?"""
+        return bool(body) or self.must_read or not self.batches
+
+    def has_seen_enough(self, x: Exchange, body: bytearray) -> bool:
+        """It was gathered only to tell whether it is a batch, and it is none."""
+        return self.batches and not self.reads and _is_batch(x, x.rest or b"") is not False and _is_batch(x, body) is False
+
+    def overflow(self, x: Exchange, error: ProxyError) -> None:
+        """The body is too large to be gathered, or there is no room. Where nobody must judge it, it goes on as it comes, and that is written down."""
+        if self.must_read or not self.peek or (self.batches and _is_batch(x, x.gathered or b"") is not False):
+            x.fail(error)
+            return
+        x.whole()
+        audit, allowance, told = self.audit, self.allowance, self._told_by_head()
+        if audit is not None and audit.blocked:
+            self._answer(x, 503, "audit-unavailable", ())
+            return
+        x.ledger = ledger = Ledger(x, self, audit, ())
+        ledger.judged(Verdict(not self.ruled, "", error.kind), "shadow-denied" if self.ruled else "allowed")
+        if told and allowance is not None and not self.ruled:
+            verdict = allowance.judge(told[0])
+            if not verdict.allowed:
+                ledger.calls = told
+                ledger.judged(verdict, "shadow-denied" if self.shadow else "denied")
+                if not self.shadow:
+                    self._answer(x, 403, verdict.reason, told)
+                    return
+        self._limit(x, ())
 
     def gathered(self, x: Exchange) -> None:
         """The whole body is in `x.rest`."""
@@ -152,7 +209,7 @@ class Guard:
             if calls and (mirror := self.compared) is not None and (mirror.modern or len(calls) > 1 or calls[0].raw_meta):
                 mirror.check(calls)
         except CallError as error:
-            self._misread(x, error, calls, refused=self.names_calls)
+            self._misread(x, error, calls, refused=self.names_calls or (self.batches and _is_batch(x, x.rest or b"") is not False))
         else:
             self._judge(x, calls)
 
@@ -335,7 +392,7 @@ class Guard:
         )
 
     def _too_many(self, x: Exchange, denied: Denied, calls: tuple[Call, ...]) -> None:
-        if not x.request_ended and 0 < x.plan.length <= ASIDE and self.admission.route.mcp and not x.plan.expects:
+        if not x.request_ended and x.ledger is None and 0 < x.plan.length <= ASIDE and self.admission.route.mcp and not x.plan.expects:
             x.gather(ASIDE)  # it is nearly here: then the answer says whom it is for, and the connection can go on
             return
         if x.ledger is not None:
@@ -351,6 +408,17 @@ class Guard:
             denied.kind,
             lambda close: too_many(denied, jsonrpc=jsonrpc, close=close, id=ids, head_only=head_only, extra=fields),
         )
+
+
+def _is_batch(x: Exchange, body: bytes | bytearray) -> bool | None:
+    """Does the body that begins so hold several calls? None: that cannot be said yet."""
+    start = bytes(body[:GLANCE])
+    if x.plan.length < 0:
+        pieces: list[bytes] = []
+        ChunkedScanner(REQUEST).feed(start, pieces)
+        start = b"".join(pieces)
+    found = opens_batch(start)
+    return False if found is None else True if found[1] or len(start) == GLANCE else None
 
 
 def payload(x: Exchange) -> bytes:

@@ -90,7 +90,7 @@ def asked(proxy, tmp_path):
     ],
 )
 def test_a_body_is_gathered_only_where_something_depends_on_it(proxy, route, looks):
-    assert bool(guard_of(proxy(route=route), post(b"{}")).peek) is looks
+    assert guard_of(proxy(route=route), post(b"{}")).reads is looks
 
 
 def test_a_head_that_is_believed_spares_the_look(proxy):
@@ -143,6 +143,147 @@ def test_a_body_whose_length_is_too_much_is_not_waited_for(proxy):
     assert (status, told["error"]["data"]["reason"]) == (413, "body-too-large-to-judge")
 
 
+# -- what nobody must judge ---------------------------------------------------------------------------------------------------------------------
+
+WATCHED = 'tools = { allow = [{ tools = ["add"] }], shadow = true, peek = "1KiB" }'
+LARGE = b"x" * 5000
+
+
+def pieces_of(body, how):
+    """A request with this body: known to be too large by its head, or found out as it comes."""
+    if how == "sized":
+        return [post(b"", length=len(body)), *[body[at : at + 500] for at in range(0, len(body), 500)]]
+    chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[at : at + 500] for at in range(0, len(body), 500))]
+    return [b"POST /mcp HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("how", ["sized", "chunked"])
+def test_a_body_that_nobody_must_judge_goes_on_as_it_comes(proxy, how):
+    edge = proxy(route=WATCHED)
+    client = edge.client()
+    wire = pieces_of(LARGE, how)
+    for piece in wire[:5]:
+        client.sendall(piece)
+        edge.steps.for_a_while(0.005)
+    server = edge.accept()
+    got = edge.read(server, 2000 if how == "sized" else wire[4])
+    for piece in wire[5:]:
+        client.sendall(piece)
+        edge.steps.for_a_while(0.005)
+    got += edge.read(server, wire[-1])
+    assert b"".join(wire[1:]) in got
+    server.sendall(OK)
+    edge.read(client, b"ok")
+    assert [(200, "done")] == [(line["status"], line["end"]) for line in edge.lines(1)]
+    assert edge.runtime.fronts[0].gathering.size == 0 == edge.pool.in_use
+
+
+def test_where_there_is_no_room_to_gather_what_nobody_must_judge_goes_on(proxy, monkeypatch):
+    monkeypatch.setattr(exchange, "GATHERED", 600)
+    edge = proxy(route=WATCHED)
+    other, client = edge.client(), edge.client()
+    other.sendall(post(b"x" * 500, length=1000))
+    edge.until(lambda: edge.runtime.fronts[0].gathering.size)
+    client.sendall(post(b"x" * 500, length=1000))
+    server = edge.accept()
+    edge.read(server, b"x" * 500)
+    client.sendall(b"y" * 500)
+    edge.read(server, b"y" * 500)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_call_that_its_head_names_is_judged_by_it_where_the_body_is_too_large(proxy, trusted, tmp_path):
+    top = write_toml({"state_dir": str(tmp_path / "state"), "audit": {"file": str(tmp_path / "audit.log")}})
+    edge = proxy(route=f'tools = {{ allow = [{{ tools = ["add"] }}], trust_headers = {str(trusted).lower()}, peek = "1KiB" }}', top=top)
+    for name, status in (("rm", 403 if trusted else 413), ("add", 200 if trusted else 413)):
+        client = edge.client()
+        modern = f"MCP-Protocol-Version: {MODERN}\r\nMcp-Method: tools/call\r\nMcp-Name: {name}\r\n"
+        client.sendall(post(LARGE, modern))
+        if status == 200:
+            server = edge.accept()
+            edge.read(server, LARGE)
+            server.sendall(OK)
+            edge.read(client, b"ok")
+        else:
+            assert read_answer(edge, client)[0] == status
+
+
+# -- batches ------------------------------------------------------------------------------------------------------------------------------------
+
+LIMITED = 'rate = "1/h burst 5"'
+BATCH = b"[" + b",".join(call("add", number) for number in range(4)) + b"]"
+
+
+@pytest.mark.parametrize("spelled", ["", " \r\n", "pieces", "chunked", "late"])
+@pytest.mark.parametrize("route", [LIMITED, LIMITED + '\ntools = { allow = [{ methods = "*" }] }'], ids=["", "rules that allow everything"])
+def test_each_call_of_a_batch_counts(proxy, route, spelled):
+    edge = proxy(route=route)
+    client, server = edge.client(), None
+    body = spelled.encode() + BATCH if not spelled.isalpha() else BATCH
+    wire = {"pieces": [post(body)[:-100], body[-100:]], "chunked": pieces_of(body, "chunked"), "late": [post(b"", length=len(body)), body]}
+    for status in (200, 429):
+        for piece in wire.get(spelled, [post(body)]):
+            client.sendall(piece)
+            edge.steps.for_a_while(0.005)
+        if status == 200:
+            server = server or edge.accept()
+            edge.read(server, b"0\r\n\r\n" if spelled == "chunked" else BATCH[-20:])
+            server.sendall(OK)
+            edge.read(client, b"ok")
+        else:
+            status, told = read_answer(edge, client)
+            assert (status, [each["id"] for each in told]) == (429, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"[" + b",".join([call()] * 1000) + b"]", "batch-too-large", 400),
+        (BATCH.decode().encode("utf-16"), "bad-json", 400),
+        (BATCH.decode().encode("utf-16-be"), "bad-json", 400),
+        (b"\xef\xbb\xbf" + BATCH, "bad-json", 400),
+        (b" " * 300, "bad-json", 400),
+        (b"[" + b" " * (1 << 20), "body-too-large-to-judge", 413),
+    ],
+)
+def test_what_may_be_a_batch_and_cannot_be_counted_is_refused(proxy, body, kind, status):
+    edge = proxy(route='rate = "1000/s burst 5000"')
+    client = edge.client()
+    for at in range(0, len(body), 30_000):
+        client.sendall((post(b"", length=len(body)) if not at else b"") + body[at : at + 30_000])
+        edge.steps.for_a_while(0.002)
+    found, told = read_answer(edge, client)
+    assert (found, told["error"]["data"]["reason"]) == (status, kind)
+
+
+@pytest.mark.parametrize("start", [b"{", b"-", b"\xff\xd8\xff", b"\n{", b"\xff\xfe{\0"])
+def test_what_is_no_batch_is_not_gathered_for_a_limit(proxy, start):
+    edge = proxy(route=LIMITED)
+    client = edge.client()
+    client.sendall(post(b"", length=5000))
+    edge.steps.for_a_while(0.005)
+    client.sendall(start)
+    server = edge.accept()
+    edge.read(server, start)
+    client.sendall(b"x" * (5000 - len(start)))
+    edge.read(server, 5000 - len(start))
+    server.sendall(OK)
+    edge.read(client, b"ok")
+
+
+def test_a_batch_on_a_stream_counts_too(proxy):
+    edge = proxy(route=LIMITED)
+    client, server = H2Client(edge), None
+    for status in (b"200", b"429"):
+        stream = client.open({"content-length": str(len(BATCH))}, BATCH)
+        if status == b"200":
+            server = edge.accept()
+            edge.read(server, BATCH)
+            server.sendall(OK)
+        client.until(lambda stream=stream: stream in client.ends)
+        assert client.heads[stream][0][b":status"] == status
+
+
 def test_a_stop_while_a_body_comes_has_its_line(proxy):
     edge = proxy(route=RULES)
     client = edge.client()
@@ -180,7 +321,7 @@ def test_a_call_that_is_too_much_is_read_as_far_as_its_id(proxy):
     client.sendall(body)
     status, told = read_answer(edge, client)
     assert (status, told["id"]) == (429, "late")
-    client.sendall(post(b"", length=ASIDE + 1))  # nobody reads so much to say no
+    client.sendall(post(b"{", length=ASIDE + 1))  # nobody reads so much to say no
     status, told = read_answer(edge, client)
     assert (status, told["id"]) == (429, None)
 

@@ -219,6 +219,33 @@ def test_every_request_that_is_refused_by_its_head_has_its_line(spoken: str, aud
     audited.verify()
 
 
+@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
+@pytest.mark.parametrize("spoken", SPOKEN)
+def test_an_audit_breaks_no_upload(spoken: str, sized: bool, audited: Audited) -> None:
+    speaker = audited.start(spoken, answer(response(OK)), tools=None)
+    large = call("add", 1, {"text": "x" * (3 << 20)})
+    assert [speaker.ask(body, audited.fields(), sized=sized).status for body in (large, call(), large)] == [200, 200, 200]
+    assert [request.body for request in audited.upstream.requests()] == [large, call(), large]
+    told = [(line.get("unread"), line.get("reason"), line["verdict"], line.get("tool"), line["outcome"]) for line in audited.lines(3)]
+    unread = (True, "body-too-large-to-judge", "allowed", None, "ok")
+    assert told == [unread, (None, None, "allowed", "add", "ok"), unread]
+    audited.verify()
+
+
+@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
+@pytest.mark.parametrize("spoken", SPOKEN)
+def test_a_body_too_large_for_the_rules_has_a_line(spoken: str, sized: bool, audited: Audited) -> None:
+    speaker = audited.start(spoken, answer(response(OK)))
+    assert speaker.ask(call("add", 1, {"text": "x" * (2 << 20)}), audited.fields(), sized=sized).status == 413
+    (line,) = audited.lines(1)
+    assert (line["unread"], line["reason"], line["verdict"], line["principal"]) == (
+        True,
+        "body-too-large-to-judge",
+        "denied",
+        "agent-alpha",
+    )
+
+
 @pytest.mark.parametrize("spoken", ["plain", "h2"])
 def test_shadow_writes_down_what_would_have_been_denied(spoken: str, audited: Audited) -> None:
     speaker = audited.start(spoken, answer(response(OK)), tools={**TOOLS, "shadow": True})
