@@ -7,10 +7,11 @@ twice) is refused here too. The command `policy` asks the same about a table of 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -21,6 +22,7 @@ from mcpproxy.errors import StartError
 if TYPE_CHECKING:
     from mcpproxy.config.load import Loaded
     from mcpproxy.policy.tools import Rules, Verdict
+    from mcpproxy.policy.verdict import Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +69,51 @@ def judged(loaded: Loaded, route: int, asked: Asked) -> Verdict:
     from mcpproxy.mcp.call import calls_of
     from mcpproxy.mcp.jsonrpc import CallError
     from mcpproxy.policy.tools import Verdict
-    from mcpproxy.policy.verdict import Principal
 
     rules = _rules(loaded, route, asked)
     if rules is None:
         return Verdict(True, f"route[{route}]")
-    principal = None if asked.who is None else Principal(asked.who, "explain", frozenset(asked.roles), frozenset(asked.scopes))
     try:
-        return rules.seen_by(principal).judge_all(calls_of(asked.body()))
+        return rules.seen_by(_principal(asked)).judge_all(calls_of(asked.body()))
     except CallError as error:
         return Verdict(False, f"route[{route}].tools", error.kind)
+
+
+def nearest(loaded: Loaded, route: int, asked: Asked) -> str:
+    """Of a call that no rule allows: which rule comes nearest, and what of it does not fit. "": there is none."""
+    from mcpproxy.mcp.call import calls_of
+
+    rules = _rules(loaded, route, asked)
+    miss = rules.nearest(_principal(asked), calls_of(asked.body())[0]) if rules is not None else None
+    if miss is None:
+        return ""
+    rule: object = loaded.config.route[route].tools
+    for name, number in re.findall(r"\.(allow|deny)\[(\d+)\]", miss.rule):
+        rule = getattr(rule, name)[int(number)]
+    return f"nearest: {_placed(loaded, miss.rule)}: {'; '.join(_missed(rule, key, asked) for key in miss.keys)}"
+
+
+def _missed(rule: Any, key: str, asked: Asked) -> str:
+    """Why a rule does not fit."""
+    if key == "who":
+        return f"`who = {_shown(rule.who)}` {'does not name this caller' if asked.who is not None else 'asks for somebody with a name'}"
+    if key in ("methods", "tools"):
+        return f"`{key} = {_shown(getattr(rule, key))}` does not name {asked.method if key == 'methods' else asked.tool}"
+    name, _, condition = key.removeprefix("args.").rpartition(".")
+    if name in rule.args:
+        return f"argument `{name}` is not certainly `{condition} = {_shown(getattr(rule.args[name], condition))}`"
+    return f"argument `{key.removeprefix('args.')}` is missing"
+
+
+def _shown(value: object) -> str:
+    """As it could stand in the file."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _principal(asked: Asked) -> Principal | None:
+    from mcpproxy.policy.verdict import Principal
+
+    return None if asked.who is None else Principal(asked.who, "explain", frozenset(asked.roles), frozenset(asked.scopes))
 
 
 def _rules(loaded: Loaded, route: int, asked: Asked) -> Rules | None:
@@ -120,9 +157,14 @@ def told(loaded: Loaded, verdict: Verdict) -> str:
     """A verdict in one line: by which rule, where it stands, and why."""
     from mcpproxy.http.replies import MESSAGES
 
-    line = _line(loaded, verdict.rule)
-    place = f"{verdict.rule} (line {line})" if line else verdict.rule
+    place = _placed(loaded, verdict.rule)
     return f"{place}: {MESSAGES[verdict.reason]} [{verdict.reason}]" if verdict.reason else place
+
+
+def _placed(loaded: Loaded, rule: str) -> str:
+    """A rule, and where it stands."""
+    line = _line(loaded, rule)
+    return f"{rule} (line {line})" if line else rule
 
 
 def _line(loaded: Loaded, rule: str) -> int | None:
@@ -180,6 +222,8 @@ def command(
     number = route_of(loaded, route)
     verdict = judged(loaded, number, asked := Asked(who, roles, scopes, method, tool, args, read_only))
     click.echo(f"{'allowed' if verdict.allowed else 'denied'}  {asked}\n  {told(loaded, verdict)}")
+    if verdict.reason == "call-not-allowed" and (near := nearest(loaded, number, asked)):
+        click.echo(f"  {near}")
     tools = loaded.config.route[number].tools
     if tools is None:
         click.echo("  This route has no [route.tools]: everybody may call everything.")

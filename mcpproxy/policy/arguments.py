@@ -18,6 +18,7 @@ from mcpproxy.config.regular import regular
 Answer = bool | None  # None: that cannot be said
 Condition = Callable[[object], Answer]
 MATCHED = 4096  # characters of a text that a pattern is tried on
+KEYS = tuple(key for key in Constraint.__struct_fields__ if key != "optional")
 YES = frozenset({"true", "t", "yes", "y", "on"})  # what servers that are lenient take for a truth value
 NO = frozenset({"false", "f", "no", "n", "off"})
 
@@ -25,10 +26,10 @@ NO = frozenset({"false", "f", "no", "n", "off"})
 class Constraints:
     """What the arguments of one rule must be."""
 
-    __slots__ = ("_of", "names")
+    __slots__ = ("_of", "names", "table")
 
     def __init__(self, table: Mapping[str, Constraint]) -> None:
-        self.names = tuple(table)
+        self.table, self.names = table, tuple(table)
         self._of = [(name, constraint.optional, _conditions(constraint)) for name, constraint in table.items()]
 
     def hold(self, arguments: Mapping[str, object]) -> Answer:
@@ -47,6 +48,20 @@ class Constraints:
                 if said is None:
                     answer = None
         return answer
+
+    def failing(self, arguments: Mapping[str, object]) -> str:
+        """The first condition that does not certainly hold, as it stands in the configuration: `path.inside`, or `path` alone: it is missing. For people."""
+        for name, constraint in self.table.items():
+            value = arguments.get(name)
+            if value is None:
+                if not constraint.optional:
+                    return name
+                continue
+            for key in KEYS:
+                conditions = _conditions(Constraint(**{key: getattr(constraint, key)}))
+                if any(condition(value) is not True for condition in conditions):
+                    return f"{name}.{key}"
+        return ""
 
 
 def _conditions(constraint: Constraint) -> list[Condition]:

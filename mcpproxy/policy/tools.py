@@ -13,7 +13,7 @@ characters, spaces around, `..` in a URI) are refused before any rule is asked, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from unicodedata import category, combining, normalize
@@ -63,6 +63,14 @@ class Verdict:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """An `allow` that nearly fits a call: what of it does not, by its keys: `who`, `methods`, `tools`, `args.path`, `args.path.inside`."""
+
+    rule: str
+    keys: tuple[str, ...]
+
+
 class Needs(Enum):
     """What of a request a View must see."""
 
@@ -90,6 +98,16 @@ class _Rule:
     def fits(self, method: str, name: str | None) -> bool:
         """All but the arguments."""
         return self._methods(method) and (self._names is None or (name is not None and self._names(name)))
+
+    def misses(self, principal: Principal | None, call: Call, forms: Sequence[str | None]) -> tuple[str, ...]:
+        """The keys of this rule that do not fit the call. Raises CallError."""
+        keys: tuple[str, ...] = () if self.concerns(principal) else ("who",)
+        if not self._methods(call.method):
+            keys += ("methods",)
+        if self._names is not None and not all(name is not None and self._names(name) for name in forms):
+            keys += ("tools",)
+        found = self.arguments.failing(call.arguments(Words(*self.arguments.names))) if self.arguments is not None else ""
+        return (*keys, f"args.{found}") if found else keys
 
 
 class _Case:
@@ -218,6 +236,12 @@ class Rules:
     def judge(self, principal: Principal | None, call: Call) -> Verdict:
         """May `principal` make this call?"""
         return self.seen_by(principal).judge(call)
+
+    def nearest(self, principal: Principal | None, call: Call) -> Miss | None:
+        """The `allow` that comes nearest to a call that none of them allows; the first of several. For people. Raises CallError."""
+        forms = (call.name,) if call.name is None else (call.name, _meant(call.method, call.name))
+        found = [Miss(rule.verdict.rule, rule.misses(principal, call, forms)) for rule in self._allow]
+        return min(found, key=lambda miss: len(miss.keys), default=None)
 
 
 def is_odd(name: str) -> bool:

@@ -69,7 +69,46 @@ def explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Explain:
 def test_the_verdict_and_its_rule(explain: Explain, arguments: str, status: int, told: str) -> None:
     found, lines = explain(*arguments.split())
     assert (found, lines[0].split()[0]) == (status, "denied" if status else "allowed")
-    assert lines[-1].endswith(told) or lines[-1].endswith(f"{told}.")
+    assert any(line.endswith((told, f"{told}.")) for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--tool search_docs", 'allow[0] (line 11): `who = ["agent-*"]` asks for somebody with a name'),
+        ("--as bob --tool search_docs", 'allow[0] (line 11): `who = ["agent-*"]` does not name this caller'),
+        ("--as agent-x --tool other", 'allow[0] (line 11): `tools = ["search_*"]` does not name other'),
+        ("--as bob --role ops --tool x", "allow[1] (line 14): argument `path` is missing"),
+        ('--as bob --role ops --tool x --args {"path":"/etc"}', 'allow[1] (line 14): argument `path` is not certainly `inside = "/srv"`'),
+        ('--as bob --role ops --tool x --args {"path":5}', 'allow[1] (line 14): argument `path` is not certainly `inside = "/srv"`'),
+        (
+            '--as bob --tool x --args {"path":"/etc"}',
+            'allow[0] (line 11): `who = ["agent-*"]` does not name this caller; `tools = ["search_*"]` does not name x',
+        ),
+        ("--method resources/read --tool file:///etc/x", 'allow[2] (line 18): `tools = ["file:///srv/*"]` does not name file:///etc/x'),
+        (
+            "--method resources/subscribe --tool file:///srv/x",
+            'allow[2] (line 18): `methods = ["resources/read", "completion/complete"]` does not name resources/subscribe',
+        ),
+        ("--method resources/read --tool file:///srv/%2e/x", None),
+        ("--as agent-alpha --tool delete_x", None),
+    ],
+)
+def test_the_nearest_rule_and_what_of_it_does_not_fit(explain: Explain, arguments: str, told: str | None) -> None:
+    found, lines = explain(*arguments.split())
+    assert found == 1
+    assert [line for line in lines if "nearest" in line] == ([f"  nearest: route[0].tools.{told}"] if told else [])
+
+
+def test_a_dotted_argument_is_told_by_its_name(explain: Explain) -> None:
+    text = RULES.replace(
+        'args = { path = { inside = "/srv" } }', 'args = { "a.b" = { max = 3, optional = true }, "c.d" = { one_of = [1, true] } }'
+    )
+    ask = ("--as", "x", "--role", "ops", "--tool", "x", "--args")
+    assert explain(*ask, '{"a.b": 4, "c.d": 1}', text=text)[1][-1].endswith("argument `a.b` is not certainly `max = 3`")
+    assert explain(*ask, '{"a.b": 3}', text=text)[1][-1].endswith("argument `c.d` is missing")
+    assert explain(*ask, '{"c.d": 2}', text=text)[1][-1].endswith("argument `c.d` is not certainly `one_of = [1, true]`")
+    assert explain(*ask, '{"c.d": true}', text=text)[0] == 0
 
 
 def test_what_a_tool_says_of_itself_is_supposed(explain: Explain) -> None:

@@ -164,3 +164,18 @@ def test_bounds_agree_with_plain_comparison(value: object, low: int, high: int) 
         assert answer is (low <= value <= high)
     else:
         assert answer is (False if value is None else None)
+
+
+def test_what_does_not_hold_is_named_for_people() -> None:
+    table = {"path": Constraint(inside="/srv", max_length=9), "n": Constraint(min=1, max=3, optional=True)}
+    asked: list[tuple[dict[str, object], str]] = [
+        ({}, "path"),
+        ({"path": "/srv/a"}, ""),
+        ({"path": "/srv/a", "n": 4}, "n.max"),
+        ({"path": "/srv/a", "n": "2"}, "n.min"),
+        ({"path": "/etc"}, "path.inside"),
+        ({"path": "/srv/aaaaaa"}, "path.max_length"),
+    ]
+    for arguments, key in asked:
+        assert Constraints(table).failing(arguments) == key
+        assert (Constraints(table).hold(arguments) is True) is (key == "")
