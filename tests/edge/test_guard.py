@@ -179,7 +179,7 @@ def test_a_body_that_nobody_must_judge_goes_on_as_it_comes(proxy, how):
 
 
 def test_where_there_is_no_room_to_gather_what_nobody_must_judge_goes_on(proxy, monkeypatch):
-    monkeypatch.setattr(exchange, "GATHERED", 600)
+    monkeypatch.setattr(gathering_module, "GATHERED", 600)
     edge = proxy(route=WATCHED)
     other, client = edge.client(), edge.client()
     other.sendall(post(b"x" * 500, length=1000))
