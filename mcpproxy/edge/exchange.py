@@ -107,6 +107,9 @@ class Exchange(EventWords):
     )
 
     head_state: ClassVar[Any]  # of `receive`, while a response head is awaited
+    answer_state: ClassVar[
+        Any
+    ]  # the same, where the request went out whole at its first attempt: most answers are small and come whole, too
     short_states: ClassVar[tuple[Any, ...]]  # of `receive`: those that `event` may stand in for
 
     def __init__(self, client: Downstream | Stream) -> None:
@@ -251,38 +254,41 @@ class Exchange(EventWords):
 
     def leased(self, link: UpstreamLink) -> None:
         """Send what there is of the request."""
-        client, plan = self.client, self.plan
+        client, plan, endpoint = self.client, self.plan, link.endpoint
         link.lessee = self
         self.link = link
         self.reused = link.uses
-        self.upstream = link.endpoint.quoted
-        self.receive = self.head_state
-        message = b"".join(
-            (plan.heads[link.endpoint.index], plan.forwarded or client.forwarded, self.request_id, self.ending, self.rest or b"")
-        )
-        if self.waiting is None and self.request_ended and plan.upgrade is None:
+        self.upstream = endpoint.quoted
+        message = b"".join((plan.heads[endpoint.index], plan.forwarded or client.forwarded, self.request_id, self.ending, self.rest or b""))
+        if self.request_ended and self.waiting is None and plan.upgrade is None:
             self.unsent = message
-            self.accepted = False
             self.receive = too_early
             late = client.requests
             late.append((self, message))
             if len(late) == 1:
                 link.loop.at_end_of_turn(partial(send_requests, late))
-        else:
-            self.send_request(link, message)
-
-    def send_request(self, link: UpstreamLink, message: bytes) -> None:
-        """What there is of it."""
-        client = self.client
-        self.receive = self.head_state
-        try:
-            sent = link.send(message)
-        except WOULD_BLOCK:
-            sent = 0
-        except OSError as error:
-            self.accepted = False
-            self.upstream_ended(error)
             return
+        self.receive = self.head_state
+        outcome: int | Exception
+        try:
+            outcome = link.send(message)
+        except OSError as error:
+            outcome = error
+        self.sent(message, outcome)
+
+    def sent(self, message: bytes, outcome: int | Exception) -> None:
+        """So much of the request is with the server's kernel; or why nothing is."""
+        client = self.client
+        if isinstance(outcome, WOULD_BLOCK):
+            sent = 0
+        elif isinstance(outcome, OSError):
+            self.accepted = False
+            self.upstream_ended(outcome)
+            return
+        elif isinstance(outcome, Exception):
+            raise outcome
+        else:
+            sent = outcome
         if sent == len(message):
             self.accepted = True
             if sent > READ:
@@ -293,7 +299,8 @@ class Exchange(EventWords):
         else:
             self.accepted = sent > 0
             self.waiting = None
-            link.hold(message[sent:])
+            assert self.link is not None
+            self.link.hold(message[sent:])
             client.pause_upload()
 
     def upload(self, data: bytes) -> None:
@@ -578,7 +585,7 @@ class Exchange(EventWords):
         if not started and may_retry(
             reused=self.reused > 0,
             attempts=self.attempts + 1,
-            accepted=self.accepted,
+            accepted=self.accepted and self.unsent is None,
             method=self.plan.method,
             whole=self.request_ended and self.rest is not None,
         ):
@@ -663,7 +670,7 @@ class Exchange(EventWords):
         streaming = self.link is not None and self.rplan is not None and self.receive is not tunnel.from_server
         if streaming and self._ended_meanwhile():
             return
-        self._settle(keep=False)
+        self._settle(keep=self.unsent is not None)  # of a request that did not leave yet the server knows nothing
         self._record(end, self._status() or CLIENT_LEFT, b"")
 
     def _ended_meanwhile(self) -> bool:
@@ -791,8 +798,18 @@ def send_requests(late: list[tuple[Exchange, bytes]]) -> None:
         for x, message in late:
             if x.unsent is message:
                 x.unsent = None
+                x.receive = x.answer_state
+                outcome: int | Exception
                 try:
-                    x.send_request(x.link, message)  # type: ignore[arg-type]
+                    outcome = x.link.send(message)  # type: ignore[union-attr]
+                except Exception as error:
+                    outcome = error
+                if outcome == len(message) <= READ:
+                    x.accepted = True
+                    continue
+                x.receive = x.head_state
+                try:
+                    x.sent(message, outcome)
                 except Exception as error:  # of one of them: the others are sent all the same
                     x.client.front.loop.broken("a request raised", x.event, error)
     finally:
@@ -1056,5 +1073,5 @@ def pass_on(x: Exchange, out: bytes) -> None:
         x.finished()
 
 
-Exchange.head_state = staticmethod(response_head)
+Exchange.head_state = Exchange.answer_state = staticmethod(response_head)
 Exchange.short_states = (response_events,)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 PING_AFTER_S = 60.0  # seconds of silence after which a client with open streams is asked whether it is still there
 PONG_WITHIN_S = 20.0  # seconds it has to say so
-SPARE = 128  # streams kept for the next requests of this connection, until it is idle: as many as it may have by default
 LINGER_S = 1.0  # seconds between the last word (GOAWAY) and the end
 UNSENT = 128 * 1024  # bytes in the kernel that were not sent yet: more would only stand between an event and its client
 ANSWERS = 512  # frames that may wait behind a blocked write (answers to PING and SETTINGS) before the client is not read any more
@@ -85,7 +84,7 @@ class Multiplex(Link):
         self.streams: dict[int, Stream] = {}
         self.starting: list[Stream] = []  # requests of this read, not yet started
         self.waiting: dict[int, Stream] = {}  # streams that have something to send and no room, in the order of their turns
-        self.spare: list[Stream] = []
+        self.spare: list[Stream] = []  # for the next requests, until it is idle
         self.served = 0
         self.filled = 0  # bytes of payload in `out`
         self.flushing = False  # `flush` will be called in this turn
@@ -128,7 +127,7 @@ class Multiplex(Link):
         h2, starting = self.h2, self.starting
         if h2.ended:
             return  # after the last word everything is read and forgotten
-        h2.receive(data)
+        h2.receive(data, self.read_behind)
         if h2.spent > 0:
             self.pay(h2)
         if self.fd < 0:  # a write to it failed meanwhile: nobody is there to ask anything
@@ -145,6 +144,16 @@ class Multiplex(Link):
             self.give_up()
         elif self.pending is not None and len(self.h2.out) > ANSWERS:
             self.pause()  # it does not take our answers: no more questions (`drained` goes on)
+
+    def read_behind(self) -> bytes:
+        """A read ended between a request's head and its body, as most clients send them. More is usually here: then both go on in one piece."""
+        try:
+            data = self.recv(READ)
+        except OSError:
+            return b""  # nothing is, or an end that the next read meets again
+        if len(data) == READ:
+            self.loop.again(self.fd)
+        return data
 
     def pay(self, h2: Connection) -> None:
         """What was read made trouble: no more of it until that is paid for (edge/debts)."""
@@ -186,28 +195,38 @@ class Multiplex(Link):
         self.streams[stream] = made
         self.starting.append(made)
 
-    def on_call(self, stream: int, head: bytes, body: bytes) -> None:
-        """A request that came whole: as on_head and on_body, in one."""
+    def on_call(self, stream: int, head: bytes, body: bytes) -> bool:
+        """A request that came whole: as on_head and on_body, in one. Where nothing is to be asked and a link is warm, it starts at once: it leaves
+        at the end of this turn, if it is not cancelled before."""
         get_plan = self.get_plan
         plan = get_plan(head)
-        if plan is None or plan.upgrade is not None:
+        size = len(body)
+        if plan is None or plan.length != size or plan.upgrade is not None:
             self.on_head(stream, head, False)
             self.on_body(stream, body, True)
-            return
+            return False
         spare = self.spare
         made = spare.pop() if spare else Stream(self)
         made.id = stream
         made.done = True
-        made.size = made.owed = size = len(body)
+        made.size = size
         x = made.exchange
         x.plan = plan
-        x.began = self.heard
+        x.began = heard = self.heard
         self.served = served = self.served + 1
         x.request_id = plan.request_id or b"%b%x" % (self.id_prefix, served)
         x.bytes_in = len(head) + size
         x.rest = body
         self.streams[stream] = made
+        if plan.guard is None:
+            link = plan.pool.take(heard)
+            if link is not None:
+                made.started = x.request_ended = True
+                x.leased(link)
+                return True
+        made.owed = size
         self.starting.append(made)
+        return False
 
     def on_body(self, stream: int, data: bytes, ended: bool) -> None:
         """More of a request's body."""
@@ -326,11 +345,7 @@ class Multiplex(Link):
             stream.tidy()
         stream.id = 0
         stream.started = False
-        spare = self.spare
-        if len(spare) < SPARE:
-            spare.append(stream)
-        else:
-            stream.let_go()
+        self.spare.append(stream)
         if not streams:
             self.since = clock.now
             if self.goodbye or self.draining.is_set:

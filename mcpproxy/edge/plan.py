@@ -106,6 +106,10 @@ class Plan:
     untrailed: frozenset[bytes] = (
         NOTHING  # names of fields (lower case) that may not come behind the body: credentials, and what only we say
     )
+    usual: bool = field(init=False)  # nothing about it asks for a second look at its answer
+
+    def __post_init__(self) -> None:
+        self.usual = not self.expects and not self.document
 
     def refused(self, status: int, kind: str) -> Plan:
         """The plan for a head like this one that is refused after all, though route and caller are known: with their fields, and with its audit line."""
@@ -140,6 +144,10 @@ class ResponsePlan:
     upgrade: bytes | None
     extra: bytes  # log members: the session a server just opened
     challenge: bool = False  # it names the metadata of an OAuth resource
+    usual: bool = field(init=False)  # nothing about it asks for a second look
+
+    def __post_init__(self) -> None:
+        self.usual = self.keep_link and not self.challenge
 
     def rewritten(self, challenge: Callable[[bytes], bytes]) -> ResponsePlan:
         """With every WWW-Authenticate in other words, and the length that was hidden."""

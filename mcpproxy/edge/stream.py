@@ -596,36 +596,41 @@ class StreamExchange(Exchange):
 
 
 def response_head(x: StreamExchange, data: bytes) -> None:
-    """Waiting for a response head. The whole of a small answer passes here: HEADERS and DATA, then the stream is over."""
+    """Waiting for a response head."""
     if x.held:
         data, x.held = x.held + data, b""
     end = data.find(HEAD_END) + 4
-    plan: ResponsePlan | None = x.plan.responses.get(data[:end])
-    if plan is None:
-        plan = x.judge_response(data, end)
-        if plan is None:
-            return
+    plan: ResponsePlan | None = x.plan.responses.get(data[:end]) or x.judge_response(data, end)
+    if plan is not None:
+        x.respond(plan, data, end)
+
+
+def whole_answer(x: StreamExchange, data: bytes) -> None:
+    """The first bytes that come for a whole request at its first attempt. A small answer is all there: HEADERS and DATA, then the stream is over."""
+    asked = x.plan
+    end = data.find(HEAD_END) + 4
+    plan: ResponsePlan | None = asked.responses.get(data[:end])
+    size = len(data) - end
     client = x.client
     connection = client.connection
-    size = len(data) - end
     if (
-        plan.length != size
-        or not x.request_ended
-        or plan.challenge
-        or x.plan.document
-        or x.spoiled
+        plan is None
+        or plan.length != size
+        or not plan.usual
+        or not asked.usual
         or connection.pending is not None
         or not connection.h2.answer(client.id, plan.head, data[end:])
     ):
-        x.respond(plan, data, end)
+        x.receive = response_head
+        response_head(x, data)
         return
     if not connection.flushing:
         connection.stir()
     now = monotonic()
     if x.ledger is not None:
         x.ledger.answered(plan, data[end:], size, now)
+        x.ledger = None
     link: Any = x.link
-    asked = x.plan
     client.log.add(
         (
             asked.about,
@@ -636,7 +641,7 @@ def response_head(x: StreamExchange, data: bytes) -> None:
             now,
             plan.status,
             x.bytes_in,
-            x.bytes_out + size,
+            size,
             x.upstream,
             x.reused,
             b"done",
@@ -644,16 +649,11 @@ def response_head(x: StreamExchange, data: bytes) -> None:
         )
     )
     x.link = x.rest = None
+    if x.ending is not HEAD_END:
+        x.ending = HEAD_END
     if plan.idle_hint is not None:
         link.hint(plan.idle_hint)
-    if plan.keep_link and link.pending is None and (not asked.expects or x.continued):
-        link.pool.keep(link, now)
-    else:
-        link.pool.discard(link)
-    if x.attempts or x.interims or x.ending is not HEAD_END:
-        x.forget()
-    else:
-        x.ledger = None
+    link.pool.keep(link, now)
     connection.stream_over(client)
 
 
@@ -698,5 +698,5 @@ def relay_bulk(x: StreamExchange, data: bytes) -> None:
         x.finished()
 
 
-StreamExchange.head_state = staticmethod(response_head)
+StreamExchange.head_state, StreamExchange.answer_state = staticmethod(response_head), staticmethod(whole_answer)
 StreamExchange.short_states = (relay,)

@@ -14,6 +14,7 @@ about ordinary streams; a test holds the two to the same words. It is one file b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -91,8 +92,8 @@ class Streams(Protocol):
     def on_body(self, stream: int, data: bytes, ended: bool) -> None:
         """Its body, without framing; may be empty when it ends."""
 
-    def on_call(self, stream: int, head: bytes, body: bytes) -> None:
-        """A request and its whole body: on_head and on_body in one. Only the lane sees that far ahead."""
+    def on_call(self, stream: int, head: bytes, body: bytes) -> bool:
+        """A request and its whole body: on_head and on_body in one. Only the lane sees that far ahead. True: the body goes on, as if `delivered`."""
 
     def on_trailers(self, stream: int, fields: Fields) -> None:
         """Its body ended with trailers."""
@@ -154,6 +155,7 @@ class Connection:
         "_last",
         "_leaving",
         "_limits",
+        "_more",
         "_owed",
         "_owed_apart",
         "_paid",
@@ -184,6 +186,7 @@ class Connection:
         self.now = now  # set by the edge: the budget flows back with time
         self._edge = edge
         self._limits = limits
+        self._more: Callable[[], bytes] | None = None
         self._budget = Budget(now)
         self._streams: dict[int, Stream] = {}
         self._highest = 0  # id of the newest stream
@@ -336,8 +339,9 @@ class Connection:
         if last:
             self._settle()
 
-    def receive(self, data: bytes) -> None:
-        """Take what the client sent."""
+    def receive(self, data: bytes, more: Callable[[], bytes] | None = None) -> None:
+        """Take what the client sent. `more` reads on, where a call began and its body may be behind (once; empty when nothing is)."""
+        self._more = more
         if self._unread:
             data = self._unread + data
         if self._preface and not self.ended:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from mcpproxy.http import target as targets
 from mcpproxy.http.blocks import Fields
@@ -37,13 +38,14 @@ class Malformed(Exception):
 class Request:
     """What was asked."""
 
-    __slots__ = ("head", "length", "may_end", "whole")
+    __slots__ = ("head", "length", "may_end", "repeat", "whole")
 
     def __init__(self, head: bytes, length: int | None, tunnel: bool) -> None:
         self.whole = head + b"\r\n"  # the head when the stream ends with it
         self.head = self.whole if length is not None or tunnel else b"%b%b\r\n" % (head, CHUNKED)  # the head when a body may follow
         self.length = -1 if length is None else length
         self.may_end = not length and not tunnel  # the stream may end with the head
+        self.repeat: Any = None  # the lane's: how the next whole call with this head is recognised
 
 
 def request(fields: Fields) -> Request:

@@ -1,6 +1,7 @@
 """An HTTP/2 client for the stepped rig: the h2 library speaks, the test decides when the proxy hears it."""
 
 import socket
+import ssl
 from typing import Any
 
 import h2.config
@@ -61,7 +62,7 @@ class H2Client:
         """Take what is there; true, so that it can stand in a condition."""
         try:
             data = self.sock.recv(1 << 20)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return True
         if not data:
             self.ended = True

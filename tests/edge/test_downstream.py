@@ -555,14 +555,14 @@ def test_an_unexpected_exception_in_a_pipelined_request_ends_the_connection(prox
 
 def test_an_unexpected_exception_in_one_request_that_leaves_late_ends_that_one_only(proxy, steps, monkeypatch):
     edge = proxy()
-    send = Exchange.send_request
+    leased = Exchange.leased
 
-    def sometimes(self, link, message):
-        if b"/bad" in message:
-            raises()
-        send(self, link, message)
+    def sometimes(self, link):
+        leased(self, link)
+        if self.unsent and b"/bad" in self.unsent:
+            link.send = raises
 
-    monkeypatch.setattr(Exchange, "send_request", sometimes)
+    monkeypatch.setattr(Exchange, "leased", sometimes)
     bad, good = edge.client(), edge.client()
     edge.until(lambda: len(edge.runtime.links) == 2)
     warm_up = GET.replace(b"/mcp", b"/warm")

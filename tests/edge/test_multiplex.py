@@ -1,5 +1,7 @@
 """One HTTP/2 connection: many requests, one write a turn, one client's trouble is nobody else's."""
 
+import socket
+
 import pytest
 
 from mcpproxy.clock import monotonic
@@ -443,3 +445,77 @@ def test_a_client_that_said_goodbye_is_closed_with_its_last_answer(proxy):
     server.sendall(OK)
     client.until(lambda: stream in client.ends)
     client.until(lambda: client.ended)
+
+
+# -- whole calls --------------------------------------------------------------------------------------------------------------------------------
+
+
+def frames_of(client: H2Client, count: int) -> list[bytes]:
+    """So many calls with bodies: HEADERS and DATA of each, not yet sent."""
+    made = []
+    for _ in range(count):
+        stream = client.h2.get_next_available_stream_id()
+        pairs = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", "/mcp"), ("content-length", "2")]
+        client.h2.send_headers(stream, pairs)
+        made.append(client.h2.data_to_send())
+        client.h2.send_data(stream, b"{}", end_stream=True)
+        made.append(client.h2.data_to_send())
+    return made
+
+
+def warm(edge, client):
+    """A link that rests, and a head that is known; the server's side of the link."""
+    server = None
+    for _ in range(3):
+        client.sock.sendall(b"".join(frames_of(client, 1)))
+        stream = client.h2.get_next_available_stream_id() - 2
+        server = server or edge.accept()
+        edge.read(server, b"{}")
+        server.sendall(OK)
+        client.until(lambda stream=stream: stream in client.ends)
+    return server
+
+
+def test_a_whole_call_that_is_cancelled_in_the_same_breath_leaves_its_link_as_it_was(proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    server = warm(edge, client)
+    pieces = frames_of(client, 1)
+    client.h2.reset_stream(client.h2.get_next_available_stream_id() - 2, 8)
+    client.sock.sendall(b"".join(pieces) + client.h2.data_to_send())
+    assert edge.lines(4)[3]["end"] == "client-gone"
+    client.sock.sendall(b"".join(frames_of(client, 1)))
+    assert edge.read(server, b"{}").count(b"POST") == 1
+    assert edge.no_more_connections()
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3], [0, 2, 3, 1]], ids=["one by one", "heads first", "bodies turned"])
+def test_calls_that_come_together_are_answered_each(order, proxy):
+    edge = proxy()
+    client = H2Client(edge)
+    first = warm(edge, client)
+    pieces = frames_of(client, 2)
+    client.sock.sendall(b"".join(pieces[at] for at in order))
+    for server in (first, edge.accept()):
+        edge.read(server, b"{}")
+        server.sendall(OK)
+    last = client.h2.get_next_available_stream_id() - 2
+    client.until(lambda: {last, last - 2} <= client.ends)
+    assert client.bodies[last] == client.bodies[last - 2] == b"ok"
+    assert [line["bytes_in"] for line in edge.lines(5)][-2:] == [edge.lines()[-1]["bytes_in"]] * 2
+
+
+def test_a_head_and_a_body_in_two_records_go_on_in_one_piece(proxy, certificate):
+    """Most clients send them apart; a server that reads both at once is woken once."""
+    edge = proxy(tls=True)
+    client = H2Client(edge, edge.tls_client(certificate.client(alpn=("h2",))))
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    server = warm(edge, client)
+    (link,) = edge.pool.endpoints[0].idle
+    sent, send = [], link.send
+    link.send = lambda data: sent.append(bytes(data)) or send(data)
+    head, body = frames_of(client, 1)
+    client.sock.send(head)
+    client.sock.send(body)
+    edge.read(server, b"{}")
+    assert len(sent) == 1

@@ -83,6 +83,18 @@ class Crowd:
             size = self.random.choice(SIZES)
         return [frame(HEADERS, END_HEADERS, self.newest, block), frame(DATA, 1, self.newest, b"x" * size)]
 
+    def calls(self) -> list[bytes]:
+        """Heads first, then their bodies, in any order; some come later or never."""
+        request = self.random.choice([2, 2, 3])
+        heads, bodies = [], []
+        for _ in range(self.random.randrange(1, 4)):
+            heads.append(frame(HEADERS, END_HEADERS, self.newest + 2, self.block(request)))
+            if self.random.random() < 0.9:
+                self.opened.pop(self.newest, None)
+                bodies.append(frame(DATA, 1, self.newest, b"x" * PROMISES[request]))
+        self.random.shuffle(bodies)
+        return heads + bodies
+
     def body(self) -> list[bytes]:
         if not self.opened:
             return self.open()
@@ -184,7 +196,7 @@ class Crowd:
         return [self.random.randbytes(self.random.randrange(20))]
 
 
-MANNERS = [Crowd.open, Crowd.call, Crowd.call, Crowd.body, Crowd.body, Crowd.body, Crowd.room]
+MANNERS = [Crowd.open, Crowd.call, Crowd.call, Crowd.calls, Crowd.body, Crowd.body, Crowd.body, Crowd.room]
 ODDITIES = [
     *(Crowd.open_odd, Crowd.continued, Crowd.padded, Crowd.body_odd, Crowd.trailers, Crowd.reset, Crowd.settings),
     *(Crowd.skip, Crowd.ping, Crowd.goaway, Crowd.room, Crowd.lie, Crowd.flood),
@@ -222,13 +234,13 @@ class Reacting(Play):
 
     def on_head(self, stream: int, head: bytes, ended: bool) -> None:
         super().on_head(stream, head, ended)
-        self.unread[stream] = 0
         if ended:
+            self.unread[stream] = 0
             self.react()
 
     def on_body(self, stream: int, data: bytes, ended: bool) -> None:
         super().on_body(stream, data, ended)
-        self.unread[stream] += len(data)
+        self.unread[stream] = self.unread.get(stream, 0) + len(data)
         self.react()
 
     def on_trailers(self, stream: int, fields: Fields) -> None:
@@ -283,4 +295,18 @@ class Reacting(Play):
         self.heard()
         said = [(one.kind, one.flags, one.stream, one.payload) for one in self.spoken]
         rooms = [connection.room(stream) for stream in range(1, 40, 2)]
-        return [self.calls, said, connection.ended, connection.open, connection.pongs, rooms]
+        return [in_order(self.calls), said, connection.ended, connection.open, connection.pongs, rooms]
+
+
+def in_order(calls: list[Any]) -> list[Any]:
+    """Each head that a body follows, right before what follows it: the lane may tell a head later than it came, but never after its stream's body."""
+    told: list[Any] = []
+    heads: dict[int, Any] = {}
+    for call in calls:
+        if call[0] == "head" and not call[3]:
+            heads[call[1]] = call
+            continue
+        if call[0] != "sent" and call[1] in heads:
+            told.append(heads.pop(call[1]))
+        told.append(call)
+    return told + [heads[stream] for stream in sorted(heads)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mcpproxy.http import frames, lane
 from mcpproxy.http.frames import DATA, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, HEADERS, PADDED, RST_STREAM, frame
-from mcpproxy.http.h2 import Connection
+from mcpproxy.http.h2 import Connection, H2Limits
 from mcpproxy.http.lane import HEAD_SIZE, HEADS, Lane
 from tests.http.h2crowd import LIMITS, Crowd, Reacting
 from tests.http.h2play import GET, OK, POST, Play, data, update
@@ -77,6 +77,79 @@ def test_a_call_that_is_known_and_whole_is_told_in_one(monkeypatch: pytest.Monke
     head = b"POST /mcp HTTP/2.0\r\nhost: a.example\r\ncontent-length: 5\r\n\r\n"
     assert calls == [(5, head, b"hello"), (9, head, b"hello")]
     assert [call[:2] for call in play.told()] == [("head", 1), ("body", 1), ("head", 3), ("body", 3), ("head", 7), ("body", 7)]
+
+
+LENGTH_5 = [*POST, (b"content-length", b"5")]
+HEAD_5 = b"POST /mcp HTTP/2.0\r\nhost: a.example\r\ncontent-length: 5\r\n\r\n"
+
+
+class Caller(Play):
+    """A lane whose client knows the table already; what it tells of whole calls is kept apart, and they go on at once."""
+
+    def __init__(self, limits: H2Limits) -> None:
+        self.whole: list[tuple[int, bytes]] = []
+        super().__init__(Lane, limits)
+        self.say(self.head(1, LENGTH_5), data(1, b"first", ended=True)).say(self.head(3, LENGTH_5), data(3, b"third", ended=True))
+        for stream in (1, 3):
+            self.connection.reset(stream, 8)
+        self.whole.clear()
+        self.told()
+
+    def on_call(self, stream: int, head: bytes, body: bytes) -> bool:
+        assert head == HEAD_5
+        self.whole.append((stream, body))
+        return True
+
+
+def test_calls_are_whole_also_where_all_heads_come_before_all_bodies() -> None:
+    play = Caller(H2Limits())
+    heads = [play.head(stream, LENGTH_5) for stream in (5, 7, 9)]
+    play.say(*heads, data(5, b"fifth", ended=True), data(9, b"ninth", ended=True), data(7, b"seven", ended=True))
+    assert play.whole == [(5, b"fifth"), (9, b"ninth"), (7, b"seven")]
+    assert not play.told()
+
+
+def test_heads_whose_bodies_do_not_come_with_them_are_told_in_order_after_the_calls() -> None:
+    play = Caller(H2Limits())
+    play.say(*(play.head(stream, LENGTH_5) for stream in (5, 7, 9)), data(7, b"seven", ended=True), data(9, b"ni"))
+    assert play.whole == [(7, b"seven")]
+    assert [call[:2] for call in play.told()] == [("head", 5), ("head", 9), ("body", 9)]
+
+
+def test_what_lies_behind_is_read_once_where_a_body_is_missing() -> None:
+    play = Caller(H2Limits())
+    behind = [data(5, b"fifth", ended=True) + data(7, b"se"), b"nobody asks for this"]
+    play.connection.receive(play.head(5, LENGTH_5) + play.head(7, LENGTH_5), lambda: behind.pop(0))
+    assert play.whole == [(5, b"fifth")]
+    assert [call[:2] for call in play.told()] == [("head", 7), ("body", 7)]
+    assert len(behind) == 1
+    play.connection.receive(data(7, b"ven", ended=True), lambda: behind.pop(0))
+    assert len(behind) == 1
+
+
+def test_nothing_is_read_behind_where_nothing_is_missing() -> None:
+    play = Caller(H2Limits())
+    play.connection.receive(play.head(5, LENGTH_5) + data(5, b"fifth", ended=True), lambda: pytest.fail("read on"))
+    assert play.whole == [(5, b"fifth")]
+
+
+def test_calls_that_went_on_open_the_connections_window() -> None:
+    play = Caller(H2Limits(connection_window=70_000))
+    fields = [*POST, (b"content-length", b"16000")]
+    play.on_call = lambda *_: True  # type: ignore[method-assign]
+    for stream in range(5, 17, 2):
+        play.say(play.head(stream, fields) + data(stream, b"x" * 16000, ended=True))
+        play.connection.reset(stream, 8)
+    steps = [one.payload for one in play.heard() if one.kind == "WINDOW_UPDATE" and one.stream == 0]
+    assert sum(int.from_bytes(step, "big") for step in steps) >= 48_000
+
+
+def test_no_more_calls_are_taken_than_there_may_be_streams() -> None:
+    play = Caller(H2Limits(streams=2))
+    play.say(*(play.head(stream, LENGTH_5) for stream in (5, 7, 9)), data(5, b"fifth", ended=True), data(7, b"seven", ended=True))
+    assert play.whole == []
+    assert [call[:2] for call in play.told()][:2] == [("head", 5), ("head", 7)]
+    assert [(one.kind, one.stream) for one in play.heard() if one.kind == "RST_STREAM"][-1] == ("RST_STREAM", 9)
 
 
 FOLLOWERS = {
