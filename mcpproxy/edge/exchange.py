@@ -731,6 +731,7 @@ class Exchange(EventWords):
                 link.loop.swap_reader(link.fd, link.readable)
         if link is not None:
             if keep:
+                link.slice = SLICE
                 link.pool.keep(link, monotonic())
             else:
                 link.pool.discard(link)

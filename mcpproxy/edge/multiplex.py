@@ -22,10 +22,11 @@ from mcpproxy.clock import clock, monotonic
 from mcpproxy.edge import local
 from mcpproxy.edge.debts import ABANDONED, UNASKED
 from mcpproxy.edge.exchange import CLIENT_LEFT, NO_UPSTREAM
-from mcpproxy.edge.stream import Stream
+from mcpproxy.edge.stream import Alone, Stream
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http.h2 import Connection, H2Limits
 from mcpproxy.net.link import READ, Link
+from mcpproxy.upstream.pool import BULK_SLICE, SLICE
 
 if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream, Front
@@ -35,6 +36,7 @@ PING_AFTER_S = 60.0  # seconds of silence after which a client with open streams
 PONG_WITHIN_S = 20.0  # seconds it has to say so
 LINGER_S = 1.0  # seconds between the last word (GOAWAY) and the end
 UNSENT = 128 * 1024  # bytes in the kernel that were not sent yet: more would only stand between an event and its client
+UNSENT_ALONE = 2**31 - 1  # the same while a download has the connection for itself: the kernel decides
 ANSWERS = 512  # frames that may wait behind a blocked write (answers to PING and SETTINGS) before the client is not read any more
 TURN = 16384  # bytes a waiting stream may send before the next one's turn: a frame
 
@@ -44,7 +46,9 @@ class Multiplex(Link):
 
     __slots__ = (
         "about",
+        "alone",
         "debt",
+        "deep",
         "draining",
         "filled",
         "flushing",
@@ -76,6 +80,8 @@ class Multiplex(Link):
         self.draining = front.draining
         self.about, self.forwarded, self.id_prefix = like.about, like.forwarded, like.id_prefix
         self.peer, self.network, self.shelf, self.debt = like.peer, like.network, like.shelf, like.debt
+        self.alone: Alone | None = None  # the event stream that writes its frames itself
+        self.deep = False  # a download has the connection for itself
         self.resting = False  # not read for a while: its address is in debt
         self.get_plan = self.shelf.plans_h2.fresh.get
         limits = front.limits
@@ -127,6 +133,8 @@ class Multiplex(Link):
         h2, starting = self.h2, self.starting
         if h2.ended:
             return  # after the last word everything is read and forgotten
+        if self.alone is not None:
+            self.together()
         h2.receive(data, self.read_behind)
         if h2.spent > 0:
             self.pay(h2)
@@ -291,13 +299,25 @@ class Multiplex(Link):
 
     def stir(self) -> None:
         """Something was put into `out`: it leaves at the end of this turn."""
+        if self.alone is not None:
+            self.together()
         if not self.flushing:
             self.flushing = True
             self.loop.at_end_of_turn(self.flush)
 
+    def together(self) -> None:
+        """Something else is read or said than the frames of the stream that had the connection for itself."""
+        alone, self.alone = self.alone, None
+        if alone is not None:
+            self.h2.release(alone.id, alone.room)
+            alone.room = 0
+
     def flush(self) -> None:
         """One write for all streams; then those that found no room have their turns."""
         self.flushing = False
+        if self.deep and len(self.streams) > 1:
+            self.deep = False
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         self._write_out()
         if self.waiting and self.pending is None:
             self.take_turns()
@@ -318,6 +338,15 @@ class Multiplex(Link):
         self.flush()
         if self.pending is None and self.fd >= 0 and not self.resting:
             self.resume()
+
+    def room_for_bulk(self) -> int:
+        """A download fills its reads: how large may they be? One that has the connection for itself takes what room the kernel has, as over HTTP/1.1."""
+        if len(self.streams) > 1:
+            return SLICE
+        if not self.deep and self.sock.family != socket.AF_UNIX:
+            self.deep = True
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_ALONE)
+        return BULK_SLICE
 
     def take_turns(self) -> None:
         """Room for everybody: one frame each, again and again, while it lasts."""
@@ -426,6 +455,7 @@ class Multiplex(Link):
         self.spare.clear()
         self.starting.clear()
         self.waiting.clear()
+        self.alone = None
         super()._release()
         self.h2 = NO_CONNECTION
 

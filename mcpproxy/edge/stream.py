@@ -12,6 +12,7 @@ bytes are with the server's kernel, and not before: that is the back-pressure. I
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,10 +33,12 @@ from mcpproxy.edge.exchange import (
 )
 from mcpproxy.edge.plan import CHUNKED_LENGTH, ResponsePlan
 from mcpproxy.errors import ProxyError, Side
+from mcpproxy.http.frames import FRAME_LIMIT, pack_head
 from mcpproxy.http.framing import CRLF, ChunkedScanner, sizes
 from mcpproxy.http.replies import dated
 from mcpproxy.http.upgrade import answers_our_key
 from mcpproxy.net.link import WOULD_BLOCK
+from mcpproxy.upstream.pool import SLICE
 
 if TYPE_CHECKING:
     from mcpproxy.edge.downstream import Downstream, Front
@@ -345,6 +348,8 @@ class Stream:
     def send(self, data: bytes) -> int:
         """Payload, as far as there is room: how much went out."""
         connection = self.connection
+        if connection.alone is not None:
+            connection.together()
         if connection.pending is not None or connection.filled >= FULL:
             return 0
         sent: int = connection.h2.send(self.id, data)
@@ -352,26 +357,6 @@ class Stream:
         if not connection.flushing:
             connection.stir()
         return sent
-
-    def send_event(self, data: bytes) -> int:
-        """As `send`, at the end of a turn. On a connection without other streams nothing else leaves in this turn: the frame needs not wait for it."""
-        connection = self.connection
-        if connection.flushing or connection.pending is not None or len(connection.streams) != 1:
-            return self.send(data)
-        frame = connection.h2.framed(self.id, data)
-        if frame is None:
-            return self.send(data)
-        send = connection.send
-        try:
-            sent = send(frame)
-        except WOULD_BLOCK:
-            sent = 0
-        except OSError as error:  # at the end of the turn, as if `flush` had met it: the caller is not done with its exchange
-            connection.loop.at_end_of_turn(partial(connection.lost, error))
-            return len(data)
-        if sent != len(frame):
-            connection.hold(memoryview(frame)[sent:])
-        return len(data)
 
     def write(self, data: bytes) -> bool:
         """Send, and keep what finds no room."""
@@ -528,6 +513,59 @@ class Stream:
         return x.due(now)
 
 
+class Alone:
+    """An event stream that has its connection for itself, as most do: its frames go to the socket at once, past connection and lane.
+
+    With thousands of streams an event costs what it touches, so everything it needs is here: room that was reserved in both windows, and the connection's
+    own `send`. The first event asks for them; `Multiplex.together` ends that whenever anything else is read or said on the connection.
+    """
+
+    __slots__ = ("client", "id", "room", "wire")
+
+    def __init__(self, client: Stream) -> None:
+        self.client = client
+        self.id = client.id
+        self.room = 0  # bytes of payload
+        self.wire: Callable[[bytes], int] = client.connection.send
+
+    def send(self, data: bytes) -> int:
+        """As Stream.send."""
+        size = len(data)
+        room = self.room - size
+        if room < 0 or size > FRAME_LIMIT:
+            return self._begin(data)
+        self.room = room
+        frame = pack_head(size << 8, 0, self.id) + data
+        wire = self.wire
+        try:
+            sent = wire(frame)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError as error:  # at the end of the turn, as if `flush` had met it: the caller is not done with its exchange
+            connection = self.client.connection
+            connection.loop.at_end_of_turn(partial(connection.lost, error))
+            return size
+        if sent != len(frame):
+            connection = self.client.connection
+            connection.together()
+            connection.hold(memoryview(frame)[sent:])
+        return size
+
+    def _begin(self, data: bytes) -> int:
+        """No room is reserved, or not enough: is this a moment to do so?"""
+        client = self.client
+        connection = client.connection
+        if connection.alone is not None:
+            connection.together()
+        size = len(data)
+        if not connection.flushing and connection.pending is None and len(connection.streams) == 1 and size <= FRAME_LIMIT:
+            self.room = connection.h2.reserve(self.id)
+            connection.alone = self
+            if size <= self.room:
+                return self.send(data)
+        return client.send(data)
+
+
 class StreamExchange(Exchange):
     """An exchange whose client is a stream: heads become HEADERS frames, chunked bodies lose their framing."""
 
@@ -579,9 +617,9 @@ class StreamExchange(Exchange):
         if self.receive is response_body_read and plan.dechunk and self.boundary is None and self.ledger is None:
             self.receive = relay
             if self.recv is not None:
-                self.send = self.client.send_event
-        elif self.receive is response_events:  # the connection writes at the end of the turn anyway
-            self.receive = response_body
+                self.send = Alone(self.client).send
+        elif self.receive is response_events or self.receive is response_body:  # the connection writes at the end of the turn anyway
+            self.receive = splice
         pass_on(self, data)
 
     def finished(self) -> None:
@@ -657,6 +695,18 @@ def whole_answer(x: StreamExchange, data: bytes) -> None:
     connection.stream_over(client)
 
 
+def fit_slice(x: StreamExchange, data: bytes) -> None:
+    """A read that was full says that more is there: the next one may be larger, where nobody waits behind it."""
+    if len(data) >= SLICE and x.link is not None:
+        x.link.slice = x.client.connection.room_for_bulk()
+
+
+def splice(x: StreamExchange, data: bytes) -> None:
+    """A body without framing of its own."""
+    fit_slice(x, data)
+    response_body(x, data)
+
+
 def relay(x: StreamExchange, data: bytes) -> None:
     """As response_body_read, and short for the common slice: one event in one chunk."""
     if len(data) >= BULK:
@@ -687,6 +737,7 @@ def relay_bulk(x: StreamExchange, data: bytes) -> None:
     if len(pieces) > BULK_PIECES:
         pieces = [b"".join(pieces)]
     x.touched = clock.now
+    fit_slice(x, data)
     send = x.client.send  # large events, too, leave in one write at the end of the turn
     for at, piece in enumerate(pieces):
         sent = send(piece)

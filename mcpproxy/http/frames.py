@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from struct import Struct
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 1, 1, 4, 8, 32
@@ -37,6 +39,9 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 def rst_stream(stream: int, code: int) -> bytes:
     """§6.4."""
     return frame(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
+
+
+pack_head = Struct(">IBI").pack  # the first nine bytes of a frame, of (length << 8 | kind, flags, stream) (§4.1)
 
 
 def settings(values: dict[int, int]) -> bytes:

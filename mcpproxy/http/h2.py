@@ -285,9 +285,13 @@ class Connection:
         self.data(stream, data[:room], False)
         return room
 
-    def framed(self, stream: int, data: bytes) -> bytes | None:
-        """A frame for the caller to write, where there is a short way to one."""
-        return None
+    def reserve(self, stream: int) -> int:
+        """Take all the room there is for this stream (`room`) out of both windows, where there is a short way to spend it: bytes for DATA frames that the
+        caller makes (frames.data_head). What is left comes back by `release`, before anything else is asked of this connection."""
+        return 0
+
+    def release(self, stream: int, size: int) -> None:
+        """So much of what was reserved was not sent."""
 
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a piece of the body, not more than there is room for."""

@@ -30,6 +30,7 @@ from mcpproxy.http.frames import (
     MOST,
     WINDOW,
     frame,
+    pack_head,
     rst_stream,
     window_update,
 )
@@ -39,8 +40,8 @@ HEADS = 1024  # response heads whose blocks are remembered, by all connections t
 HEAD_SIZE = 2048  # bytes of such a head
 SPARE = 256  # streams that are over and wait to be used again
 
-_frame = Struct(">IBI")  # length << 8 | kind, flags, stream
-_unpack, _pack, _peek = _frame.unpack_from, _frame.pack, Struct(">5sI").unpack_from
+_unpack = Struct(">IBI").unpack_from  # as frames.pack_head
+_peek = Struct(">5sI").unpack_from  # length, kind and flags as they are, stream
 
 spare: list[LaneStream] = []  # of all connections: streams that brought a whole call and took a whole answer
 
@@ -175,7 +176,7 @@ class Lane(Connection):
         """Calls with this HEADERS frame."""
         made: Repeat | None = asked.repeat
         if made is None:
-            made = asked.repeat = Repeat(asked, head[9:], head[:5], _pack(asked.length << 8, END_STREAM, 0)[:5])
+            made = asked.repeat = Repeat(asked, head[9:], head[:5], pack_head(asked.length << 8, END_STREAM, 0)[:5])
         self._repeat = made
         return made
 
@@ -339,21 +340,33 @@ class Lane(Connection):
     def send(self, stream: int, data: bytes) -> int:
         """Send as much of this piece of the body as there is room for; returns how much."""
         found, size = self._lane.get(stream), len(data)
-        if found is None or size > FRAME_LIMIT or size > found.credit or size > self._shared or found.done:
+        if found is None or size > found.credit or size > self._shared or found.done:
             return super().send(stream, data)
         found.credit -= size
         self._shared -= size
-        self.out.append(_pack(size << 8, 0, stream) + data)
+        if size <= FRAME_LIMIT:
+            self.out.append(pack_head(size << 8, 0, stream) + data)
+        else:
+            self._say_frames(stream, data, 0)
         return size
 
-    def framed(self, stream: int, data: bytes) -> bytes | None:
-        """As `send`, for all of the piece or nothing, and for a caller who puts the frame on the wire himself, now."""
-        found, size = self._lane.get(stream), len(data)
-        if found is None or size > FRAME_LIMIT or size > found.credit or size > self._shared or found.done:
-            return None
-        found.credit -= size
-        self._shared -= size
-        return _pack(size << 8, 0, stream) + data
+    def reserve(self, stream: int) -> int:
+        """All the room there is, for frames that the caller makes himself."""
+        room = self.room(stream)
+        if room:
+            found = self._lane[stream]
+            if found.done:
+                return 0
+            found.credit -= room
+            self._shared -= room
+        return room
+
+    def release(self, stream: int, size: int) -> None:
+        """So much of it was not sent."""
+        self._shared += size
+        found = self._lane.get(stream)
+        if found is not None:
+            found.credit += size
 
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a piece of the body, not more than there is room for."""
@@ -361,23 +374,29 @@ class Lane(Connection):
         if found is None or found.done:
             return
         size = len(data)
-        out: list[bytes | memoryview] = self.out  # type: ignore[assignment]  # to be joined
         found.credit -= size
         self._shared -= size
-        if size > FRAME_LIMIT:
-            data = memoryview(data)
-            full, left = _pack(FRAME_LIMIT << 8, 0, stream), size
-            while left > FRAME_LIMIT:
-                out += (full, data[size - left : size - left + FRAME_LIMIT])
-                left -= FRAME_LIMIT
-            data, size = data[size - left :], left
-        out += (_pack(size << 8, ended, stream), data)
+        self._say_frames(stream, data, END_STREAM if ended else 0)
         if ended:
             found.done = True
             if found.ended:
                 self._drop(stream, found)
                 if self._leaving:
                     self._settle()
+
+    def _say_frames(self, stream: int, data: bytes | memoryview, last: int) -> None:
+        """In as many DATA frames as it needs, without a copy of it; `last` are the flags of the last one."""
+        out: list[bytes | memoryview] = self.out  # type: ignore[assignment]  # to be joined
+        left = len(data)
+        if left > FRAME_LIMIT:
+            data = memoryview(data)
+            full, at = pack_head(FRAME_LIMIT << 8, 0, stream), 0
+            while left > FRAME_LIMIT:
+                out += (full, data[at : at + FRAME_LIMIT])
+                at += FRAME_LIMIT
+                left -= FRAME_LIMIT
+            data = data[at:]
+        out += (pack_head(left << 8, last, stream), data)
 
     def _say_trailers(self, stream: int, fields: Fields) -> None:
         self._say_block(stream, self._writer.encode(fields), True)

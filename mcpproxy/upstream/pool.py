@@ -27,6 +27,7 @@ from mcpproxy.upstream.endpoint import Endpoint
 
 RESTED = 0.2  # seconds: a link idle for longer is asked for news before it is leased; under load links rest for less and it costs nothing
 SLICE = READ - 64  # bytes per read: with the frame headers of HTTP/2 it still fills four TLS records and begins no fifth
+BULK_SLICE = 2 * SLICE  # the same, for a download that has its client's connection for itself
 HINT_MARGIN = 1.0  # seconds taken off a server's `Keep-Alive: timeout=`: its clock starts earlier than ours
 
 
@@ -71,7 +72,7 @@ class PoolLimits:
 class UpstreamLink(Link):
     """A connection to an endpoint."""
 
-    __slots__ = ("endpoint", "idle_s", "lessee", "pool", "rested", "uses")
+    __slots__ = ("endpoint", "idle_s", "lessee", "pool", "rested", "slice", "uses")
 
     def __init__(self, pool: Pool, endpoint: Endpoint, sock: socket.socket) -> None:
         super().__init__(pool.loop, pool.wheel, sock)
@@ -79,13 +80,14 @@ class UpstreamLink(Link):
         self.endpoint = endpoint
         self.lessee: Lessee | None = None
         self.rested = 0.0
+        self.slice = SLICE  # bytes per read
         self.idle_s = pool.limits.keepalive_idle
         self.uses = 0
 
     def readable(self) -> None:
         recv = self.recv  # a slot is read twice as fast as it is called through (here and wherever the hot path does this)
         try:
-            data = recv(SLICE)
+            data = recv(self.slice)
         except OSError as error:
             if not self.read_failed(error):
                 return
@@ -94,7 +96,7 @@ class UpstreamLink(Link):
         if lessee is None:
             self.pool.forget(self)  # closed while idle, or bytes nobody asked for
         elif data:
-            if len(data) == SLICE:
+            if len(data) >= SLICE:
                 self.loop.again(self.fd)
             receive = lessee.receive
             receive(lessee, data)

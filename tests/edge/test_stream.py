@@ -1,9 +1,13 @@
 """One HTTP/2 stream: bodies both ways, windows as back-pressure, ends that say what happened."""
 
+import socket
+
 import pytest
 
 from mcpproxy.edge.exchange import EVENT, LINGER_SILENT_S
+from mcpproxy.edge.multiplex import UNSENT, UNSENT_ALONE
 from mcpproxy.http.upgrade import ACCEPT
+from mcpproxy.upstream.pool import BULK_SLICE, SLICE
 from tests.edge.h2client import H2Client, upload_on
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -381,6 +385,42 @@ def test_a_tunnel_loses_nothing_when_its_server_is_slow(proxy):
     assert edge.end(server) == (b"", "fin")
 
 
+# -- bulk ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_a_download_reads_more_at_once_while_it_has_the_connection_for_itself(framing, proxy):
+    edge = proxy()
+    client = H2Client(edge, window=1 << 30)
+    client.h2.increment_flow_control_window(1 << 30)
+    client.flush()
+    stream, server, _ = asked(edge, client)
+    fields = b"Transfer-Encoding: chunked" if framing == "chunked" else b"Content-Length: 100000000"
+    server.sendall(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % fields)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    connection = next(iter(edge.runtime.links))
+    piece = b"z" * 65536
+    sent = 0
+
+    def more_until(condition):
+        nonlocal sent
+        data = chunk(piece) if framing == "chunked" else piece
+        while not condition():
+            server.setblocking(True)
+            server.sendall(data * 4)
+            sent += 4 * len(piece)
+            client.until(lambda expected=sent: len(client.bodies.get(stream, b"")) == expected)
+
+    link = connection.streams[stream].exchange.link
+    more_until(lambda: link.slice == BULK_SLICE)
+    assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_ALONE
+    _, second = streaming(edge, client)
+    more_until(lambda: link.slice == SLICE)
+    assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT
+    second.close()
+    assert set(client.bodies[stream]) == {ord("z")}
+
+
 # -- events leave the short way ---------------------------------------------------------------------------------------------------------------
 
 
@@ -470,6 +510,36 @@ def test_events_wait_for_room_and_none_is_lost(proxy, full):
     client.until(lambda: len(client.bodies[stream]) == sent // len(event) * 1000)
     assert set(client.bodies[stream]) == {ord("x")}
     assert edge.runtime.loop._readers[link.fd] == x.event
+
+
+@pytest.mark.parametrize("whole", [b"", b"0\r\n\r\n"], ids=["goes on", "ended"])
+def test_a_stream_that_was_alone_gives_back_the_room_it_did_not_use(whole, proxy):
+    """The connection's window, to the byte: less would starve the others, more is a protocol error (RFC 9113 §6.9)."""
+    edge = proxy()
+    client = H2Client(edge)
+    client.credits = False
+    stream, server = streaming(edge, client)
+    for _ in range(5):
+        server.sendall(chunk(b"x" * 1000))
+        edge.steps.turn(3)
+    client.until(lambda: len(client.bodies.get(stream, b"")) == 5000)
+    connection = next(iter(edge.runtime.links))
+    assert connection.alone is not None
+    server.sendall(whole)
+    edge.until(lambda: not whole or not connection.streams)
+    other = client.open()
+    second = server if whole else edge.accept()
+    edge.read(second)
+    second.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"y" * 50_000)
+    second.setblocking(True)
+    second.sendall(b"y" * 50_000)
+    client.until(lambda: len(client.bodies.get(other, b"")) == 65535 - 5000)
+    client.credits = True
+    client.h2.increment_flow_control_window(1 << 20)
+    client.h2.increment_flow_control_window(1 << 20, other)
+    client.flush()
+    client.until(lambda: other in client.ends)
+    assert len(client.bodies[other]) == 100_000
 
 
 def test_a_client_that_is_gone_when_an_event_comes_stops_the_server(proxy):

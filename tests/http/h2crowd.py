@@ -256,7 +256,7 @@ class Reacting(Play):
         random, connection = self.random, self.connection
         for _ in range(random.randrange(4) if self.unread else 0):
             stream = random.choice(list(self.unread))
-            what = random.choice(["respond", "data", "data", "data", "trailers", "delivered", "delivered", "reset", "rare"])
+            what = random.choice(["respond", "data", "data", "data", "trailers", "alone", "delivered", "delivered", "reset", "rare"])
             if what == "respond" or (what in ("data", "trailers") and stream not in self.answered):
                 name = random.choice(["ok", "ok", "ok", "interim", "large", "whole"])
                 if name == "whole":
@@ -268,6 +268,8 @@ class Reacting(Play):
                     self.answered.add(stream)
             elif what == "data" and random.random() < 0.1:
                 connection.answer(stream, OK, b"z" * random.choice([0, 1, 1000, 20000]))  # too late
+            elif what == "alone" and stream in self.answered:
+                self.write_alone(stream, random.choice([1, 100, 5000]))
             elif what == "data":
                 size = random.choice([0, 1, 100, 40000])
                 if random.random() < 0.5:
@@ -288,6 +290,17 @@ class Reacting(Play):
                 connection.goaway(last=random.random() < 0.3)
             else:
                 connection.ping()
+
+    def write_alone(self, stream: int, size: int) -> None:
+        """A frame of the edge's own, where there is a short way to one."""
+        connection = self.connection
+        size = min(size, connection.room(stream))
+        reserved = connection.reserve(stream)
+        if reserved:
+            connection.out.append(frame(DATA, 0, stream, b"z" * size))
+            connection.release(stream, reserved - size)
+        elif size:
+            connection.send(stream, b"z" * size)
 
     def outcome(self) -> list[Any]:
         """All that anybody can see of the connection."""

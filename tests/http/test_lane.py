@@ -254,19 +254,3 @@ def test_a_client_that_shrinks_its_table_is_told_before_the_next_block() -> None
         play.connection.respond(stream, OK, True)
     _, first, second = play.heard()
     assert first.payload == b"\x20" + second.payload
-
-
-@pytest.mark.parametrize("kind", [Connection, Lane])
-def test_a_frame_for_the_caller_is_given_only_where_there_is_room_for_all_of_it(kind: type[Connection]) -> None:
-    play = Play(kind)
-    play.say(play.head(1, GET))
-    play.connection.respond(1, OK, False)
-    before = list(play.connection.out)
-    framed = play.connection.framed(1, b"hello")
-    assert framed == (data(1, b"hello") if kind is Lane else None)
-    assert play.connection.room(1) == frames.WINDOW - len(b"hello" if framed else b"")
-    while play.connection.framed(1, b"x" * 1000) is not None:
-        pass
-    assert play.connection.room(1) < 1000 or kind is Connection
-    assert play.connection.framed(3, b"hello") is None
-    assert play.connection.out == before
