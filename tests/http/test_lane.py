@@ -254,3 +254,28 @@ def test_a_client_that_shrinks_its_table_is_told_before_the_next_block() -> None
         play.connection.respond(stream, OK, True)
     _, first, second = play.heard()
     assert first.payload == b"\x20" + second.payload
+
+
+def test_room_is_reserved_in_both_windows_and_comes_back() -> None:
+    play = Play(Lane)
+    play.say(play.head(1, GET), play.head(3, GET))
+    play.connection.respond(1, OK, False)
+    play.say(update(1, 100_000), update(3, 100_000))
+    assert play.connection.reserve(1) == frames.WINDOW  # all that the connection allows
+    assert [play.connection.room(stream) for stream in (1, 3)] == [0, 0]
+    play.connection.release(1, frames.WINDOW - 500)
+    assert [play.connection.room(stream) for stream in (1, 3)] == [frames.WINDOW - 500] * 2
+    assert play.connection.reserve(1) == frames.WINDOW - 500
+    play.connection.data(1, b"", True)
+    play.connection.release(1, 1000)  # of a stream that is over: the connection has it
+    assert play.connection.room(3) == 1000
+
+
+@pytest.mark.parametrize("kind", [Connection, Lane])
+def test_nothing_is_reserved_where_nothing_may_be_sent(kind: type[Connection]) -> None:
+    play = Play(kind)
+    play.say(play.head(1, GET), play.head(3, GET))
+    play.connection.respond(1, OK, True)
+    assert play.connection.reserve(1) == 0
+    assert play.connection.reserve(5) == 0
+    assert play.connection.room(3) == frames.WINDOW
