@@ -12,7 +12,7 @@ from typing import Any
 from mcpproxy.net.loop import new_loop
 from mcpproxy.net.timers import Wheel
 
-DEADLINE = 10.0  # seconds, reached only by a test that fails
+DEADLINE = 30.0  # seconds, reached only by a test that fails
 
 
 class Steps:

@@ -107,11 +107,11 @@ def test_a_stalled_body_is_told_408_on_its_stream(length: int | None, sent: byte
 
 
 def test_a_slow_body_that_goes_on_is_served(run: Run) -> None:
-    with ScriptedUpstream(answer()) as upstream, speak(run(upstream.url, limits=LIMITS)) as client:
+    with ScriptedUpstream(answer()) as upstream, speak(run(upstream.url, limits={**LIMITS, "body_stall": "3s"})) as client:
         call = client.open(request_fields(length=12), ended=False)
         for byte in b"hello, world":
             call.send(bytes([byte]))
-            client.drain(0.2)
+            client.drain(0.3)
         assert call.end().wait().body == b"hello, world"
 
 

@@ -27,10 +27,10 @@ from tests.support.client import RawClient
 from tests.support.nursery import Born, nursery
 from tests.support.ports import free_port
 from tests.support.toml import write_toml
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 Record = dict[str, Any]
-START_S = 20.0  # an import of everything on a busy machine
+START_S = 60.0  # an import of everything on a busy machine
 
 
 def simple_config(*urls: str, port: int = 0, **changes: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Daemon:
         self._told_to_end |= number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
         self.process.send_signal(number)
 
-    def wait(self, deadline_s: float = 15.0) -> int:
+    def wait(self, deadline_s: float = DEADLINE) -> int:
         """Its exit code, once it ended by itself or after a signal; all its output has been read then."""
         self._told_to_end = True
         code = self.process.wait(deadline_s)
@@ -179,7 +179,7 @@ class Daemon:
 
     # --- looking at it
 
-    def wait_records(self, count: int, deadline_s: float = 10.0, **fields: Any) -> list[Record]:
+    def wait_records(self, count: int, deadline_s: float = DEADLINE, **fields: Any) -> list[Record]:
         """At least `count` records with these fields."""
         return until(
             lambda: found if len(found := self.select(**fields)) >= count else [],
@@ -187,7 +187,7 @@ class Daemon:
             deadline_s=deadline_s,
         )
 
-    def record(self, deadline_s: float = 10.0, **fields: Any) -> Record:
+    def record(self, deadline_s: float = DEADLINE, **fields: Any) -> Record:
         """The one record with these fields."""
         found = self.wait_records(1, deadline_s, **fields)
         assert len(found) == 1, f"{len(found)} log lines with {fields}: {found}"
@@ -248,7 +248,7 @@ def dial(address: str) -> socket.socket:
 
 
 def run_to_end(
-    config: Mapping[str, Any] | str, directory: Path, *, prefix: Sequence[str] = (), deadline_s: float = 20.0
+    config: Mapping[str, Any] | str, directory: Path, *, prefix: Sequence[str] = (), deadline_s: float = START_S
 ) -> tuple[int, str]:
     """Start a daemon that is expected to refuse: its exit code and all it wrote to stderr."""
     daemon = Daemon(config, directory, prefix=prefix, ready=False)
