@@ -3,10 +3,11 @@
    bytes ──▶ http/h2 (judge or lane) ──▶ on_head, on_body, on_trailers, on_reset, on_window ──▶ Stream (edge/stream) ──▶ its exchange
    bytes ◀── flush, once per turn    ◀── `out`                                              ◀── Stream
 
-1. A request starts when everything that was read with it has been looked at: a small one goes upstream whole, in one write, and one that was
+1. A request leaves when everything that was read with it has been looked at: a small one goes upstream whole, in one write, and one that was
    cancelled in the same breath goes nowhere.
-2. All frames of a turn of the loop leave in one write. While the client has not taken the last one, streams are given no room: each keeps at most
-   one read (64 KiB) and stops its own upstream; nothing else grows but answers to control frames, which http/h2 budgets.
+2. All frames of a turn of the loop leave in one write (but for those of a stream that is `alone`). While the client has not taken the last one,
+   streams are given no room: each keeps at most one read (64 KiB; 128 KiB of a lone download) and stops its own upstream; nothing else grows but
+   answers to control frames, which http/h2 budgets.
 3. When there is room again, waiting streams take turns of one frame's size, so that an event never waits for another stream's download.
 4. A silent connection with open streams is asked for a sign of life (PING); an idle one is told to go (GOAWAY).
 
