@@ -400,8 +400,8 @@ class Route(Struct, frozen=True, kw_only=True):
         bool,
         Key(
             Flag(),
-            "WebSocket handshakes are passed on. With `false`, and wherever there are `tools`, the request goes on without its Upgrade. "
-            "Nobody looks at what passes in a WebSocket: for limits and logs it is one request.",
+            "WebSocket handshakes are passed on. With `false`, and wherever there are `tools` or calls are audited, the request goes on without its "
+            "Upgrade. Nobody looks at what passes in a WebSocket: for limits and logs it is one request.",
         ),
     ] = True
 

@@ -326,7 +326,10 @@ class Judge:
                 return self._answered(parsed, about, found)
             about += found.about
             guard = found.guard
-        upgrade = parsed.upgrade if route.upgrade and route.tools is None else None  # no rule sees what passes in a tunnel
+        judged = route.tools is not None or (
+            guard is not None and guard.audit is not None
+        )  # neither rule nor audit sees what passes in a tunnel
+        upgrade = parsed.upgrade if route.upgrade and not judged else None
         target = strip(parsed.target, route.path.encode()) if route.strip_prefix else parsed.target
         if asks is not None and route.strip_prefix:
             target = WELL_KNOWN.encode() + strip(asks, route.path.encode()).rstrip(b"/")

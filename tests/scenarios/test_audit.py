@@ -276,6 +276,16 @@ def test_a_route_without_rules_is_audited_too(audited: Audited) -> None:
     ]
 
 
+def test_no_websocket_is_opened_where_calls_are_audited(audited: Audited) -> None:
+    """Its calls would be in no line."""
+    audited.start("plain", tools=None)
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    with audited.daemon.client() as client:
+        client.send(f"GET /mcp HTTP/1.1\r\nHost: a\r\nX-API-Key: {audited.key}\r\n{upgrade}\r\n".encode())
+        assert client.response().status == 200
+    assert audited.upstream.requests()[0].all("upgrade") == []
+
+
 @pytest.mark.parametrize("spoken", ["plain", "h2"])
 def test_each_call_of_a_batch_has_a_line_with_its_own_outcome(spoken: str, audited: Audited) -> None:
     reply = b'[%b,{"jsonrpc":"2.0","id":"b","result":{"isError":true}}]' % ERROR
