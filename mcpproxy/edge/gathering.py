@@ -48,11 +48,11 @@ class Gathering:
         """It is whole, or over."""
         self.size -= hold.size
         if hold.address:
-            left = self.shares[hold.address] - hold.size
+            left = self.shares.get(hold.address, 0) - hold.size  # none there: another one of the address was the last that held anything
             if left:
                 self.shares[hold.address] = left
             else:
-                del self.shares[hold.address]
+                self.shares.pop(hold.address, None)
 
     def deadline(self, hold: Hold, length: int) -> float:
         """When a body of at most this length must be whole, as things are now."""

@@ -57,6 +57,16 @@ def test_one_body_alone_may_be_larger_than_a_share() -> None:
     assert not it.grow(Hold(HOME, 0.0), 1)
 
 
+def test_bodies_of_which_nothing_came_yet_are_ended_like_others() -> None:
+    """Clients that write their head and their body apart (the Python SDK), several at once: one that holds nothing may end before another one does."""
+    it = Gathering()
+    nothing, more, last = (Hold(HOME, 0.0) for _ in range(3))
+    assert it.grow(nothing, 0) and it.grow(more, 10) and it.grow(last, 0)
+    for hold in (more, nothing, last):
+        it.end(hold)
+    assert (it.size, it.shares) == (0, {})
+
+
 def test_what_ended_is_given_back() -> None:
     it, chance = Gathering(), random.Random(5)
     holds: list[Hold] = []

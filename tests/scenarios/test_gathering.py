@@ -2,6 +2,7 @@
 
 import json
 import signal
+from contextlib import ExitStack
 
 import pytest
 
@@ -25,6 +26,29 @@ def test_nothing_reaches_the_server_before_the_whole_body_is_here(guarded: Guard
     stays(lambda: not upstream.links, 0.2, "nobody was called")
     client.send(BODY[500:])
     assert client.response(b"POST").body == BODY
+
+
+@pytest.mark.parametrize("spoken", SPOKEN)
+def test_several_heads_of_one_client_may_come_before_their_bodies(spoken: str, guarded: Guarded) -> None:
+    """As the Python SDK sends them when it makes calls at once."""
+    speaker, _ = guarded(spoken)
+    if speaker.is_h2:
+        client = speaker.connection_h2()
+        asked = [client.call(body=b"", ended=False) for _ in range(3)]
+        client.ping()
+        for each in asked:
+            each.send(BODY).end()
+            assert each.wait().body == BODY
+    else:
+        with ExitStack() as stack:
+            secured = speaker.certificate.client() if spoken == "tls" else None
+            several = [stack.enter_context(speaker.daemon.client(tls=secured)) for _ in range(3)]
+            for one in several:
+                one.send(HEAD % len(BODY))
+            stays(lambda: not any(one.how for one in several), 0.2, "they are waited for")
+            for one in several:
+                one.send(BODY)
+                assert one.response(b"POST").body == BODY
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
