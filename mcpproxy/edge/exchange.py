@@ -297,7 +297,7 @@ class Exchange(EventWords):
                 self.waiting = None
                 client.resume_upload()
         else:
-            self.accepted = sent > 0
+            self.accepted = True  # what is held goes on whenever the kernel likes, and nobody tells us of its first byte
             self.waiting = None
             assert self.link is not None
             self.link.hold(message[sent:])
@@ -724,7 +724,7 @@ class Exchange(EventWords):
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.cancel()
-        link, self.link, self.unsent = self.link, None, None
+        link, self.link, unsent, self.unsent = self.link, None, self.unsent, None
         if self.recv is not None:
             self.recv = None
             if link is not None and link.reading:
@@ -732,7 +732,7 @@ class Exchange(EventWords):
         if link is not None:
             if keep:
                 link.slice = SLICE
-                link.pool.keep(link, monotonic())
+                link.pool.keep(link, monotonic() if unsent is None else link.rested)  # to its server a link that was not used rests on
             else:
                 link.pool.discard(link)
         self.receive = self.head_state

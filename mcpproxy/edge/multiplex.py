@@ -144,7 +144,7 @@ class Multiplex(Link):
             return
         if starting:
             for stream in starting:
-                if not stream.started and stream.id:
+                if not stream.started and stream.id and not h2.ended:
                     stream.start()
             starting.clear()
         if not self.flushing and h2.out:
@@ -372,6 +372,7 @@ class Multiplex(Link):
         if stream.used or stream.owed:
             self.waiting.pop(stream.id, None)
             self.h2.delivered(stream.id, stream.owed + sum(map(len, stream.backlog)))
+            stream.owed = 0
             stream.tidy()
         stream.id = 0
         stream.started = False

@@ -35,6 +35,29 @@ def test_a_small_call_passes_and_its_link_is_kept(proxy):
     assert (0, 1) == (edge.pool.in_use, len(edge.pool.endpoints[0].idle))
 
 
+@pytest.mark.parametrize("taken", [0, 10], ids=["late", "in pieces"])
+def test_a_call_that_the_kernel_took_late_is_not_sent_twice(taken, proxy):
+    """A server that answered before it had read all of the last call may leave no room for the next one at first."""
+    edge = proxy()
+    client = edge.client()
+    server = call(edge, client)
+    (link,) = edge.pool.endpoints[0].idle
+    send = link.send
+
+    def full(data):
+        link.send = send
+        if not taken:
+            raise BlockingIOError
+        return send(data[:taken])
+
+    link.send = full
+    client.sendall(POST)
+    assert edge.read(server, b"{}").startswith(b"POST")
+    server.close()
+    assert edge.read(client, 12).startswith(b"HTTP/1.1 502")
+    assert edge.no_more_connections()
+
+
 # -- the server stops listening ---------------------------------------------------------------------------------------------------------------
 
 

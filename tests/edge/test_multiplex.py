@@ -489,6 +489,53 @@ def test_a_whole_call_that_is_cancelled_in_the_same_breath_leaves_its_link_as_it
     assert edge.no_more_connections()
 
 
+def test_a_link_whose_call_was_cancelled_in_the_same_breath_has_rested_all_the_time(proxy):
+    """Its server counts from the last byte that came: were the rest to begin anew, the link would be used beyond the server's patience."""
+    edge = proxy()
+    client = H2Client(edge)
+    warm(edge, client)
+    (link,) = edge.pool.endpoints[0].idle
+    link.rested -= 1.0
+    rested = link.rested
+    pieces = frames_of(client, 1)
+    client.h2.reset_stream(client.h2.get_next_available_stream_id() - 2, 8)
+    client.sock.sendall(b"".join(pieces) + client.h2.data_to_send())
+    assert edge.lines(4)[3]["end"] == "client-gone"
+    assert edge.pool.endpoints[0].idle == [link]
+    assert link.rested == rested
+
+
+def test_calls_behind_which_the_protocol_is_broken_go_nowhere(proxy):
+    """The first has the only link, the second waits for it: neither is sent."""
+    edge = proxy("max_connections = 1")
+    client = H2Client(edge)
+    server = warm(edge, client)
+    client.sock.sendall(b"".join(frames_of(client, 2)) + frame(9, 1, b""))
+    client.until(lambda: client.ended)
+    assert client.goodbye == 1
+    assert [line["end"] for line in edge.lines(5)][3:5] == ["refused", "refused"]
+    edge.steps.for_a_while(0.02)
+    with pytest.raises(BlockingIOError):
+        server.recv(1)
+    assert (edge.pool.in_use, len(edge.pool.endpoints[0].idle)) == (0, 1)
+
+
+def test_what_a_cancelled_call_owed_is_not_given_back_by_the_next_one(proxy):
+    """The client's window would open for bytes that never came."""
+    edge = proxy("max_connections = 1")
+    client = H2Client(edge)
+    server = warm(edge, client)
+    first = client.h2.get_next_available_stream_id()
+    client.sock.sendall(b"".join(frames_of(client, 2)))
+    edge.read(server, b"{}")
+    client.reset(first + 2)
+    edge.lines(4)
+    server.sendall(OK)
+    client.until(lambda: first in client.ends)
+    connection = next(iter(edge.runtime.links))
+    assert [stream.owed for stream in connection.spare] == [0, 0]
+
+
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3], [0, 2, 3, 1]], ids=["one by one", "heads first", "bodies turned"])
 def test_calls_that_come_together_are_answered_each(order, proxy):
     edge = proxy()
