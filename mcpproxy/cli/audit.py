@@ -5,6 +5,7 @@ Problems go to stdout, one per line with file and line number, then one line wit
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,9 @@ def command() -> None:
     metavar="PUBLIC.pem",
     help="Check signatures with this key alone; no state directory is read. May be repeated where the key was changed.",
 )
-@click.option("--part", is_flag=True, help="These files are only a part: older ones are gone, newer ones are not given.")
+@click.option(
+    "--part", is_flag=True, help="These files are only a part: older ones are gone; newer ones, too, unless the log itself is among them."
+)
 @config_option
 @state_dir_option
 def verify(files: tuple[str, ...], keys: tuple[Path, ...], part: bool, config: Path, state_dir: str | None) -> int:
@@ -62,7 +65,9 @@ def verify(files: tuple[str, ...], keys: tuple[Path, ...], part: bool, config: P
                     "--state-dir names another; --key PUBLIC.pem needs none" if known.audit else f"there is no [audit] in {config}",
                 )
             key = public_key(place.read_bytes(), str(place))
-            found = reading.verify(_files(files, known, config), [key], head, part=part, moved=lambda: read_head(state) != head)
+            named = _files(files, known, config)
+            ends = not part or not files or _has_newest(named, known)
+            found = reading.verify(named, [key], head, part=part, ends=ends, moved=lambda: read_head(state) != head)
     except (OSError, EOFError) as error:
         said = error.strerror or error if isinstance(error, OSError) else error
         raise StartError(f"{getattr(error, 'filename', None) or 'audit log'}: {said}") from None
@@ -101,6 +106,11 @@ def _files(files: tuple[str, ...], config: Config | None, place: Path) -> list[s
     return [str(each) for each in log.parent.iterdir() if each == log or each.name.startswith((f"{log.name}.", f"{log.name}-"))] or [
         str(log)
     ]
+
+
+def _has_newest(files: list[str], config: Config) -> bool:
+    """Is the log that is being written among them? Then the chain must not end before its newest line."""
+    return config.audit is not None and any(os.path.realpath(each) == os.path.realpath(config.audit.file) for each in files)
 
 
 def _print(found: Report) -> None:

@@ -87,7 +87,7 @@ def unwise(config: Config, now: float) -> Iterator[Finding]:
                 yield Finding((*place, "key"), f"{files.key}: everybody on this machine may read this key; chmod o-r")
             left = _seconds_left(files.cert, now)
             if left is not None and left < SOON:
-                said = "has expired" if left < 0 else f"expires in {int(left // DAY)} days"
+                said = "has expired" if left < 0 else f"expires {_in_days(left)}"
                 yield Finding((*place, "cert"), f"{files.cert}: the certificate {said}")
     for place, file in _key_files(config):
         yield from _unwise_keys(file, place, now)
@@ -152,7 +152,12 @@ def _unwise_keys(file: str, place: Place, now: float) -> Iterator[Finding]:
         yield Finding(place, f"{file}: no key in it is valid: nobody comes in by it; mcpproxy key add NAME")
     for name, until in last.items():
         if until - now < SOON:
-            yield Finding(place, f"{file}: the key of {name} expires in {int((until - now) // DAY)} days; mcpproxy key rotate {name}")
+            yield Finding(place, f"{file}: the key of {name} expires {_in_days(until - now)}; mcpproxy key rotate {name}")
+
+
+def _in_days(seconds: float) -> str:
+    days = int(seconds // DAY)
+    return "within a day" if days == 0 else "in 1 day" if days == 1 else f"in {days} days"
 
 
 def _pairs(config: Config) -> Iterator[tuple[Place, CertificateFiles]]:

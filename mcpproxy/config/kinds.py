@@ -240,7 +240,7 @@ class File(Kind):
             raise Wrong(f'{show_value(value)}: "~" is nobody\'s home here; give the whole path (or "./~…" for a file of that name)')
         if self.words and "/" not in value:
             words = ", ".join(f'"{word}"' for word in self.words)
-            raise Wrong(f'{show_value(value)}: must be {words} or a path with a "/"{nearest(value, self.words)}', self.words)
+            raise Wrong(f'{show_value(value)}: must be {words} or a path with a "/", like "./{value}"{nearest(value, self.words)}')
         return value if value.startswith("/") or not base else f"{base}/{value}"
 
 

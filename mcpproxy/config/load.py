@@ -184,10 +184,11 @@ class Reader:
                 return value
             return self.table(kind.of, value, place)
         if isinstance(kind, Tables):
+            header = f"[[{'.'.join(part for part in place if isinstance(part, str))}]]"
             if isinstance(value, Mapping):
-                raise Wrong(f"there can be several of these: write [[{place[-1]}]], in double brackets")
+                raise Wrong(f"there can be several of these: write {header}, in double brackets")
             if not isinstance(value, list):
-                raise Wrong(f"{show_value(value)}: must be a list of tables")
+                raise Wrong(f"{show_value(value)}: must be a list of tables: write {header} and its keys below it")
             return tuple(self.table(kind.of, item, (*place, number)) for number, item in enumerate(value))
         if isinstance(kind, Named):
             if not isinstance(value, Mapping):
@@ -208,7 +209,10 @@ class Reader:
         if kind.bare and isinstance(value, str):
             return (kind.item.read(value, self._base),)
         if not isinstance(value, list):
-            raise Wrong(f"{show_value(value)}: must be a list in brackets" + (f": [{show_value(value)}]" if isinstance(value, str) else ""))
+            raise Wrong(
+                f"{show_value(value)}: must be {'a text or ' if kind.bare else ''}a list in brackets"
+                + (f": [{show_value(value)}]" if isinstance(value, str) else "")
+            )
         if len(value) < kind.least:
             raise Wrong("the list is empty")
         found: list[Any] = []

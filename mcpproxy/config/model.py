@@ -413,7 +413,7 @@ class Log(Struct, frozen=True, kw_only=True):
         str,
         Key(
             File('"stdout", "stderr", "off" or file', ("stdout", "stderr", "off")),
-            "One JSON line per exchange. A file is opened for appending, and opened again at SIGUSR1 (log rotation).",
+            'One JSON line per exchange. A file (its name has a `/`: `"./access.log"`) is opened for appending, and opened again at SIGUSR1 (log rotation).',
         ),
     ] = "stdout"
     level: Annotated[

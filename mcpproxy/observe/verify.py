@@ -94,13 +94,15 @@ def verify(
     head: Head | None = None,
     *,
     part: bool = False,
+    ends: bool = True,
     moved: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """`files` are sorted by their first lines. `part`: the chain may begin before them and go on after them. `moved`: is the head another one now?
+    """`files` are sorted by their first lines. `part`: the chain may begin before them. `ends`: it may not go on after them.
+    `moved`: is the head another one now?
 
     Raises OSError.
     """
-    reading = _Reading({key_id(key): key for key in keys}, head, part=part)
+    reading = _Reading({key_id(key): key for key in keys}, head, part=part, ends=ends)
     for file in sorted(files, key=first_number):
         reading.read(file)
     return reading.end(moved)
@@ -143,9 +145,9 @@ class _Odd:
 
 
 class _Reading:
-    def __init__(self, keys: Mapping[str, Ed25519PublicKey], head: Head | None, *, part: bool) -> None:
+    def __init__(self, keys: Mapping[str, Ed25519PublicKey], head: Head | None, *, part: bool, ends: bool) -> None:
         self.report = Report()
-        self._keys, self._head, self._part = keys, head, part
+        self._keys, self._head, self._part, self._ends = keys, head, part, ends
         self._at: tuple[int, str] | None = None  # number and hash of the line before, as it says itself
         self._good: tuple[int, str] = (0, NO_HASH)  # of the newest line of an unbroken chain
         self._head_hashes: set[str] = set()  # of the line that has the head's number
@@ -180,9 +182,9 @@ class _Reading:
         if not report.lines:
             self._problem("there is no line of an audit log in it")
         elif head is not None and head.sure and head.sure_hash not in self._head_hashes:
-            if self._head_hashes or (not self._part and head.sure < report.newest):
+            if self._head_hashes or (self._ends and head.sure < report.newest):
                 self._problem(f"this is not the chain that was written: line {head.sure} had another hash")
-            elif not self._part:
+            elif self._ends:
                 self._problem(f"the end is missing: the newest line written was {head.sure}, the last one here is {report.newest}")
         return report
 

@@ -62,6 +62,19 @@ def test_a_missing_file_is_named(config: str, capsys: Said, tmp_path: Path) -> N
     assert "the end is missing: the newest line written was 9, the last one here is 4" in run(capsys, "verify", "-c", config, status=1)[0]
 
 
+def test_of_a_part_that_holds_the_log_itself_the_end_must_be_there(config: str, capsys: Said, tmp_path: Path) -> None:
+    """Where rotation has taken the first files away, `--part` is all that is left, and a log that was cut short is found all the same."""
+    log, old = tmp_path / "audit.log", tmp_path / "audit.log.1"
+    assert "unchanged: 2 calls" in run(capsys, "verify", "-c", config, "--part", str(old))[0]
+    old.unlink()
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-2]))
+    for files in [], [str(log)], [f"{tmp_path}/./audit.log"]:
+        assert (
+            "the end is missing: the newest line written was 9, the last one here is 7"
+            in run(capsys, "verify", "-c", config, "--part", *files, status=1)[0]
+        )
+
+
 def test_with_a_key_no_configuration_is_needed(config: str, capsys: Said, tmp_path: Path) -> None:
     public = tmp_path / "public.pem"
     public.write_text(run(capsys, "key", "-c", config)[0])

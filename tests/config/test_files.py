@@ -127,7 +127,8 @@ def test_a_key_everybody_may_read_is_unwise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left_days", "words"), [(20, None), (13.5, "expires in 13 days"), (0.5, "expires in 0 days"), (-1, "has expired")]
+    ("left_days", "words"),
+    [(20, None), (13.5, "expires in 13 days"), (1.5, "expires in 1 day"), (0.5, "expires within a day"), (-1, "has expired")],
 )
 def test_a_certificate_that_ends_soon_is_named(left_days: float, words: str | None, tmp_path: Path) -> None:
     made = make_certificate(tmp_path)

@@ -94,7 +94,7 @@ def test_taken(kind: kinds.Kind, value: object, read: object) -> None:
         (kinds.Scalar(), float("nan"), "must be a text"),
         (kinds.Scalar(), -(1 << 63) - 1, "must be a text"),
         (LOG, "sdtout", 'did you mean "stdout"'),
-        (LOG, "access.log", 'a path with a "/"'),
+        (LOG, "access.log", 'a path with a "/", like "./access.log"'),
     ],
 )
 def test_refused(kind: kinds.Kind, value: object, said: str) -> None:

@@ -80,7 +80,7 @@ fields = "many"
         (GOOD.replace("[upstream.search]", "[[upstream]]"), "upstream", 3, "write [upstream.NAME]"),
         (GOOD.replace("[upstream.search]", '[upstream."a b"]').replace('"search"', '"a b"'), 'upstream."a b"', 3, "1 to 64 letters"),
         ("upstream.x = 1\n" + GOOD.replace("[upstream.search]", "[route_]"), "upstream.x", 1, "must be a table"),
-        ("listen = 1\n" + GOOD[GOOD.index("[up") :], "listen", 1, "must be a list of tables"),
+        ("listen = 1\n" + GOOD[GOOD.index("[up") :], "listen", 1, "must be a list of tables: write [[listen]] and its keys below it"),
         ("listen = [1]\n" + GOOD[GOOD.index("[up") :], "listen[0]", 1, "must be a table"),
         (
             with_upstream("").replace('["http://127.0.0.1:9000"]', '"http://127.0.0.1:9000"'),
@@ -95,7 +95,8 @@ fields = "many"
         (with_listen("tls = true"), "listen[0].tls", 3, 'must be "dev" or a table with the keys cert, key,'),
         (with_listen('redirect = "http"'), "listen[0].redirect", 3, "https"),
         (with_route('host = ["a.example", "*"]'), "route[0].host[1]", 7, "leave it out"),
-        (with_route("host = 5"), "route[0].host", 7, "must be a list"),
+        (with_route("host = 5"), "route[0].host", 7, "must be a text or a list in brackets"),
+        (with_route("tools = { allow = 5 }"), "route[0].tools.allow", 7, "write [[route.tools.allow]] and its keys"),
         ("log = 1\n" + GOOD, "log", 1, "must be a table with the keys access, level"),
     ],
 )

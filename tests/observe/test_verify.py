@@ -42,7 +42,7 @@ class Made:
             else:
                 file.write_bytes(data)
         key = public_key(self.key.read_bytes(), "key")
-        return verify([str(file) for file in files if file.exists()], [key], self.head if head else None, part=part)
+        return verify([str(file) for file in files if file.exists()], [key], self.head if head else None, part=part, ends=not part)
 
     def problems(self, new: bytes, **how: bool) -> list[str]:
         return [str(problem).rpartition("/")[2] for problem in self.found(new, self.old, **how).problems]
