@@ -80,11 +80,15 @@ def judged(loaded: Loaded, route: int, asked: Asked) -> Verdict:
 
 
 def nearest(loaded: Loaded, route: int, asked: Asked) -> str:
-    """Of a call that no rule allows: which rule comes nearest, and what of it does not fit. "": there is none."""
+    """Of a call that no rule allows: which rule comes nearest, and what of it does not fit. "": there is none, or nobody can say."""
     from mcpproxy.mcp.call import calls_of
+    from mcpproxy.mcp.jsonrpc import CallError
 
     rules = _rules(loaded, route, asked)
-    miss = rules.nearest(_principal(asked), calls_of(asked.body())[0]) if rules is not None else None
+    try:
+        miss = rules.nearest(_principal(asked), calls_of(asked.body())[0]) if rules is not None else None
+    except CallError:  # arguments that are there twice are judged only where a rule that fits asks for them
+        return ""
     if miss is None:
         return ""
     rule: object = loaded.config.route[route].tools

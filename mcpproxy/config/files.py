@@ -18,6 +18,7 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from cryptography import x509
 
 from mcpproxy.config import keyfile, secrets
@@ -66,7 +67,7 @@ def broken(config: Config) -> Iterator[Finding]:
     for name, auth in config.auth.items():
         if auth.ca is not None:
             yield from _authorities(auth.ca, ("auth", name, "ca"))
-        if auth.jwks is not None and auth.jwks.startswith("file:") and (reason := _unreadable(auth.jwks[5:])):
+        if auth.jwks is not None and auth.jwks.startswith("file:") and (reason := _unreadable(auth.jwks[5:]) or _no_key_set(auth.jwks[5:])):
             yield Finding(("auth", name, "jwks"), f"{auth.jwks[5:]}: {reason}")
     for place, file in _key_files(config):
         if said := keys(file).said:
@@ -153,6 +154,16 @@ def _unwise_keys(file: str, place: Place, now: float) -> Iterator[Finding]:
     for name, until in last.items():
         if until - now < SOON:
             yield Finding(place, f"{file}: the key of {name} expires {_in_days(until - now)}; mcpproxy key rotate {name}")
+
+
+def _no_key_set(file: str) -> str:
+    """Why this is no JWK Set (RFC 7517 §5), like a key that stands alone; whether its keys can be used, the start says."""
+    try:
+        with open(file, "rb") as data:
+            said = msgspec.json.decode(data.read())
+    except (OSError, ValueError):
+        return "not JSON in UTF-8"
+    return "" if isinstance(said, dict) and isinstance(said.get("keys"), list) else 'no key set: {"keys": [...]} is one'
 
 
 def _in_days(seconds: float) -> str:

@@ -92,6 +92,7 @@ def test_the_verdict_and_its_rule(explain: Explain, arguments: str, status: int,
         ),
         ("--method resources/read --tool file:///srv/%2e/x", None),
         ("--as agent-alpha --tool delete_x", None),
+        ('--as bob --tool x --args {"path":"/srv/a","path":"/srv/b"}', None),
     ],
 )
 def test_the_nearest_rule_and_what_of_it_does_not_fit(explain: Explain, arguments: str, told: str | None) -> None:

@@ -238,11 +238,20 @@ def test_authorities_and_key_sets_of_issuers_are_looked_at(certificate: Certific
         text = f'[auth.corp]\ntype = "jwt"\nissuer = "https://login.example"\nca = "{ca}"\njwks = "file:{keys}"\n'
         return read(with_route('host = "a.test"\nauth = "corp"') + text)
 
-    assert said(auth(certificate.cert, certificate.cert)) == []
+    keys = tmp_path / "keys.json"
+    for text, wrong in [
+        ('{"keys": []}', []),
+        ('{"kty": "EC"}', [f'line 13: auth.corp.jwks: {keys}: no key set: {{"keys": [...]}} is one']),
+        ("[]", [f'line 13: auth.corp.jwks: {keys}: no key set: {{"keys": [...]}} is one']),
+        ("-----BEGIN", [f"line 13: auth.corp.jwks: {keys}: not JSON in UTF-8"]),
+    ]:
+        keys.write_text(text)
+        assert said(auth(certificate.cert, keys)) == wrong
+    keys.write_text('{"keys": []}')
     none = tmp_path / "none"
     assert said(auth(certificate.cert, none)) == [f"line 13: auth.corp.jwks: {none}: No such file or directory"]
-    assert said(auth(none, certificate.cert)) == [f"line 12: auth.corp.ca: {none}: No such file or directory"]
-    assert "no certificate in PEM" in said(auth(certificate.key, certificate.cert))[0]
+    assert said(auth(none, keys)) == [f"line 12: auth.corp.ca: {none}: No such file or directory"]
+    assert "no certificate in PEM" in said(auth(certificate.key, keys))[0]
 
 
 def test_authorities_of_token_endpoints_are_looked_at(certificate: Certificate, tmp_path: Path) -> None:
