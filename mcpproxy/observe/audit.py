@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -151,12 +152,14 @@ class _Worker:
             if self.failing and not self._block:
                 self._lose(sum(map(_is_call, self._bodies)))
                 self._bodies.clear()
+                with suppress(OSError):  # a kill forgets it then
+                    self._chain.keep_lost()
             self._log.done(len(entries), size, failing=self.failing)
         self._end()
 
     def reopen(self) -> None:
         """Raises OSError."""
-        self._chain.reopen(_unix())
+        self._chain.reopen(_unix(), self._bodies)
         self._catch_up()
 
     def _catch_up(self) -> None:

@@ -160,8 +160,12 @@ class Chain:
 
     # -- files -----------------------------------------------------------------------------------------------------------------------------
 
-    def reopen(self, now: float) -> None:
-        """Go on in a new file of the same name, unless it is still the same one. Raises OSError."""
+    def keep_lost(self) -> None:
+        """Remember how many entries are lost, for whoever comes after a kill. Raises OSError, but not because the disk is full."""
+        self._keeper.write(self._sure, (self.seq, self.hash), self.lost)
+
+    def reopen(self, now: float, waiting: list[bytes]) -> None:
+        """Go on in a new file of the same name, unless it is still the same one. What the old one will never take comes before what waits. Raises OSError."""
         fresh = opened(self.file)
         found, ours = os.fstat(fresh), os.fstat(self._fd)
         same = (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
@@ -174,7 +178,7 @@ class Chain:
             if same:
                 os.close(fresh)
                 raise
-            torn = self._give_up()  # the old file will never take the rest
+            torn = self._give_up(waiting=waiting)  # the old file will never take the rest
         if same:
             os.close(fresh)
             return
@@ -235,8 +239,9 @@ class Chain:
                 self._sync_at = now
                 self._sync()
 
-    def _give_up(self, *, ended_later: bool = False) -> bytes:
-        """Back to the newest line that is whole in the file; what follows it there. `ended_later`: a line that lacks its end only will get it."""
+    def _give_up(self, *, ended_later: bool = False, waiting: list[bytes] | None = None) -> bytes:
+        """Back to the newest line that is whole in the file; what follows it there. `ended_later`: a line that lacks its end only will get it.
+        `waiting`: calls and warnings that are given up come before these; without it they are lost."""
         written = bytes(self._batch[: len(self._batch) - len(self._rest)])
         self.seq, self.hash = self._sure
         *lines, torn = written.split(b"\n")
@@ -244,7 +249,11 @@ class Chain:
             lines.append(torn)
             torn = b""
         gone = torn + bytes(self._rest)
-        self.lost += gone.count(b'"type":"call"') + sum(map(int, _LOST.findall(gone)))
+        self.lost += sum(map(int, _LOST.findall(gone)))
+        if waiting is None:
+            self.lost += gone.count(b'"type":"call"')
+        else:
+            waiting[:0] = [body for each in gone.split(b"\n") if (body := _said_again(each))]
         for each in lines:
             if line := taken_apart(each):
                 self.seq, self.hash = line.seq, line.hash
@@ -330,6 +339,13 @@ def _without_head(pieces: Sequence[bytes], lines: Sequence[Line | None]) -> Resu
             torn = b"" if b"\n" in left else left  # lines nobody can vouch for, or half a one
             return Resumed("unknown", line.seq, line.hash, torn=torn, foreign=len(left) - len(torn))
     return Resumed("unknown", 0, NO_HASH, foreign=len(b"\n".join(pieces)))
+
+
+def _said_again(line: bytes) -> bytes:
+    """The body of a line that shall stand elsewhere; nothing for what only made sense where it stood."""
+    found = taken_apart(line)
+    body = found.body.partition(b",")[2] if found is not None else b""
+    return body if b'"type":"call"' in body or b'"type":"warning"' in body else b""
 
 
 def _torn(fragment: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -230,6 +231,65 @@ print("ready", flush=True)
 while True:
     log.add(entry())
 """
+
+
+def test_with_block_a_rotation_on_a_full_disk_loses_nothing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audits, "RETRY_S", 0.02)
+    log = play.open(when_full="block")
+    for _ in range(9):
+        log.add(entry())
+    written(play, log, 9)
+    old = play.file.with_name("audit.log.1")
+    with full_disk(play.file, 300):
+        for _ in range(5):
+            log.add(entry())
+        log.tick()
+        until(lambda: log.blocked)
+        play.file.rename(old)
+        log.reopen()
+        until(lambda: not log.blocked)  # the new file is small enough
+    written(play, log, 5)
+    assert log.close(DEADLINE)
+    report = play.verify(old)
+    assert (report.problems, report.calls, report.lost, log.lost) == ([], 14, 0, 0)
+
+
+KILLED = """
+import sys
+from mcpproxy.config.policies import Audit
+from mcpproxy.observe.audit import AuditLog
+from tests.observe.samples import entry
+from tests.observe.test_audit import full_disk
+from pathlib import Path
+file = Path(sys.argv[1])
+log = AuditLog(Audit(file=str(file)), sys.argv[2], lambda level, text: None)
+log.add(entry())
+log.tick()
+while file.read_bytes().count(b'"call"') != 1:
+    pass
+with full_disk(file, max(2048 - file.stat().st_size, 0)):  # the head has its place
+    for number in range(70):
+        log.add(entry())
+        log.tick()
+        while log._done != number + 2:
+            pass
+    print(log.lost, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_full_disk_took_is_told_after_a_kill(play: Play) -> None:
+    command = [sys.executable, "-c", KILLED, str(play.file), str(play.state)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lost = int(process.stdout.readline())
+        process.kill()
+    assert lost > 50
+    assert play.open().close(DEADLINE)
+    report = play.verify()
+    (missing,) = re.findall(rb'"start":"kill".*"missing":(\d+)', play.file.read_bytes())
+    assert (report.problems, report.lost) == ([], lost)
+    assert report.calls + lost + int(missing) == 71
 
 
 def larger(file: Path, size: int) -> bool:

@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for number in range(12):
         if number == 4:
             file.rename(old)
-            chain.reopen(NOW)
+            chain.reopen(NOW, [])
         chain.append([BODY % number], NOW)
         if number == 8:
             chain.rest(NOW + 60)
