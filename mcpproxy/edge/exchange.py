@@ -220,10 +220,12 @@ class Exchange(EventWords):
 
     def ask(self, question: Question, go_on: Callable[[Exchange], None]) -> None:
         """The world must be asked first (`waiting`, as for a link). The client is not read meanwhile, unless its request is complete."""
+        client, guard = self.client, self.plan.guard
         if not self.request_ended:
-            self.client.pause()
+            client.pause()
+        address = (guard.network if guard is not None else b"") or client.network
         try:
-            self.waiting = self.client.front.questions.ask(question, partial(self._answered, go_on))
+            self.waiting = client.front.questions.ask(question, partial(self._answered, go_on), address)
         except ProxyError as error:
             self.fail(error)
 

@@ -6,7 +6,7 @@
 A token is for us (client credentials, RFC 6749 §4.4: the subject is empty) or for one caller (token exchange, RFC 8693: the subject is the caller's own
 token, which must have been judged before).
 
- 1. One question at a time per subject, however many wait.
+ 1. One question at a time per subject, however many wait, and no more than 64 at once.
  2. Our own token is renewed in the last quarter of its life, before anybody waits for it (`due`), while it is used at all. When that fails it serves on,
     to its end. Tokens of callers are asked for again when they are needed again.
  3. An endpoint that could not be reached is left alone for a few seconds, one whose answer was no use is not asked the same: 503 meanwhile. One that says
@@ -33,6 +33,7 @@ from mcpproxy.policy.issuer import Fetch, json_object
 from mcpproxy.policy.jwks import Say
 from mcpproxy.policy.verdict import Ask, Question
 
+FLYING = 64  # questions on their way; the others wait
 KEPT = 4096  # tokens, and as many failures
 LONGEST = 16 * 1024  # bytes of a token; upstreams take heads of 8 to 64 KiB
 UNSAID_S = 300.0  # what a token is believed that does not say how long it lasts (RFC 6749 §5.1 only recommends it)
@@ -100,6 +101,7 @@ class Grants:
         "_name",
         "_now",
         "_say",
+        "_seats",
         "_tried",
         "_unreached",
     )
@@ -115,6 +117,7 @@ class Grants:
         self._failed: dict[bytes, Failed] = {}
         self._unreached: Failed | None = None
         self._flights: dict[bytes, asyncio.Future[None]] = {}
+        self._seats = asyncio.Semaphore(FLYING)
         self._tried = float("-inf")
         self._failing = False
 
@@ -168,7 +171,8 @@ class Grants:
     async def _learn(self, subject: bytes) -> None:
         heard = self._tried = self._now()
         try:
-            token, lasts = await self._grant(subject)
+            async with self._seats:
+                token, lasts = await self._grant(subject)
         except Refusal as refusal:
             if subject and refusal.error in ABOUT_CALLER:
                 _remember(self._failed, subject, Failed("exchange-refused", 403, self._now(), REFUSED_S))

@@ -3,7 +3,8 @@
 1. An answer is remembered by the token's digest: `active` ones for `cache`, never past the token's own end; the others for ten seconds, in a table of
    their own, so that nobody can push good answers out with words of their own.
 2. Each unknown token is a question, and who shows it pays for a vain one (policy/failures); one token is asked about once however many wait. At most
-   32 questions are on their way and 256 wait; beyond it 503, as an issuer that drowns helps nobody.
+   32 questions are on their way and 256 wait; beyond it 503, as an issuer that drowns helps nobody. Tokens that were good the last time have 32 places of
+   their own and never wait behind words that somebody made up.
 3. An issuer that cannot be asked is not asked again for the same token for three seconds: 503. A remembered answer is not used longer for that.
 4. The answer is judged like the claims of a signed token (policy/claims), `aud` included: a token for somebody else is active, too.
 """
@@ -53,7 +54,21 @@ class Introspection:
     """What one issuer says of tokens, for all audiences. Times are Unix seconds, and of two moments the distance counts (as in jwks)."""
 
     __slots__ = (
-        *("_active", "_auth", "_failing", "_fetch", "_flights", "_headers", "_inactive", "_issuer", "_now", "_say", "_seats", "_unreached"),
+        *(
+            "_active",
+            "_again",
+            "_auth",
+            "_failing",
+            "_fetch",
+            "_flights",
+            "_headers",
+            "_inactive",
+            "_issuer",
+            "_now",
+            "_say",
+            "_seats",
+            "_unreached",
+        ),
         "name",
     )
 
@@ -71,6 +86,7 @@ class Introspection:
         self._unreached: dict[bytes, float] = {}
         self._flights: dict[bytes, asyncio.Future[None]] = {}
         self._seats = asyncio.Semaphore(FLYING)
+        self._again = asyncio.Semaphore(FLYING)  # for tokens that were good the last time
         self._failing = False
 
     def renew(self, secret: str | None) -> None:
@@ -93,10 +109,10 @@ class Introspection:
         if failed is not None and abs(now - failed) < UNREACHED_S:
             return UNREACHABLE
         if digest not in self._flights:
-            if len(self._flights) >= WAITING:
-                return UNREACHABLE
             if digest in self._active:
                 payer = None  # it was good a moment ago
+            elif len(self._flights) >= WAITING:
+                return UNREACHABLE
             if payer is not None and (broke := payer.broke(now)) is not None:
                 return broke
         return Ask(Question(f"token {self.name} {digest.hex()}", lambda: self._ask(token, digest, payer)))
@@ -113,7 +129,7 @@ class Introspection:
 
     async def _learn(self, token: bytes, digest: bytes, payer: Payer | None) -> None:
         try:
-            async with self._seats:
+            async with self._again if digest in self._active else self._seats:
                 claims = await self._introspect(token)
         except (FetchError, ValueError) as error:
             if not self._failing:

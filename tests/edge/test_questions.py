@@ -103,6 +103,28 @@ def test_there_are_bounds_and_they_are_given_back(steps, world, monkeypatch):
     assert heard == [1, 1, 1, 2, 2, 2, 2]
 
 
+def test_one_address_has_an_eighth_of_the_places_and_gets_it_back(steps, world, monkeypatch):
+    monkeypatch.setattr(room, "QUESTIONS", 16)
+    monkeypatch.setattr(room, "WAITERS", 32)
+    questions, heard = Questions(steps.loop), []
+    here, there = b"\x7f\0\0\1", b"\x7f\0\0\2"
+    for _ in range(2):
+        for about in ("one", "two"):
+            questions.ask(world.question(about), lambda: heard.append(1), here)
+        with pytest.raises(ProxyError, match="too-many-questions"):
+            questions.ask(world.question("three"), lambda: None, here)
+        questions.ask(world.question("three"), lambda: heard.append(2), there)
+        for about in ("one", "three"):  # one that is asked already takes no question, but a place to wait
+            questions.ask(world.question(about), lambda: heard.append(1), here)
+        with pytest.raises(ProxyError, match="too-many-questions"):
+            questions.ask(world.question("two"), lambda: None, here)
+        questions.ask(world.question("two"), lambda: heard.append(2), there)
+        for about in ("one", "two", "three"):
+            world.answer(about)
+        assert sorted(heard) == [1, 1, 1, 1, 2, 2]
+        heard.clear()
+
+
 def test_a_question_that_breaks_leaves_nobody_waiting(steps, world):
     questions, heard = Questions(steps.loop), []
     questions.ask(world.question(fails=True), lambda: heard.append(1))

@@ -211,6 +211,22 @@ async def test_a_flood_of_tokens_does_not_drown_the_issuer(gate):
     assert isinstance(gate.judge(b"one-more"), Ask)
 
 
+async def test_what_was_good_does_not_wait_behind_what_is_made_up(gate):
+    assert isinstance(await gate.settle(b"mine"), Accepted)
+    gate.now += 61
+    gate.gate = asyncio.Event()
+    flood = [asyncio.create_task(gate.judge(b"token%d" % number).question.ask()) for number in range(WAITING)]
+    await asyncio.sleep(0)
+    mine = gate.judge(b"mine")
+    assert isinstance(mine, Ask)
+    flood.append(asyncio.create_task(mine.question.ask()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert FLYING + 2 == len(gate.asked), "it is on its way at once"
+    gate.gate.set()
+    await asyncio.gather(*flood)
+
+
 INACTIVE = Response(200, b'{"active":false}')
 
 

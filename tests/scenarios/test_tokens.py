@@ -15,7 +15,7 @@ from tests.support.authorization import MACHINE, RESOURCE_SECRET, RESOURCE_SERVE
 from tests.support.certs import Certificate
 from tests.support.client import post
 from tests.support.daemon import Daemon
-from tests.support.h2 import H2Client, request_fields
+from tests.support.h2 import H2Client, request_fields, speak
 from tests.support.keys import Keys
 from tests.support.talk import WAYS, Talk, listen
 from tests.support.upstream import ScriptedUpstream, answer
@@ -620,6 +620,42 @@ def test_a_flood_of_made_up_tokens_costs_little_and_hurts_nobody_else(
     assert authority.asked["/introspect"] == (13 if opaque else 0)
     assert len(upstream.requests()) == 6
     assert len(until(lambda: [each for each in daemon.messages if "were answered 429" in each], "a warning")) == 1
+
+
+def test_made_up_tokens_that_keep_the_issuer_busy_keep_nobody_else_out(serve: Serve, authority: Authority) -> None:
+    """A token that was good is asked about again in time, while one address has all the questions open that it may have."""
+    authority.opaque = True
+    truth, opened, lies, again = authority.answer, threading.Event(), [0], [0]
+
+    def hangs(request: Any) -> Answer:
+        if b"made-up" in request.body:
+            lies[0] += 1
+            opened.wait(20)
+        elif request.url.endswith("/introspect"):
+            again[0] += 1
+        return truth(request)
+
+    authority.answer = hangs  # type: ignore[method-assign]
+    daemon = serve(listen=listen("plain", None) | {"trusted_proxies": ["127.0.0.1"]}, auth={"cache": "1s"})  # type: ignore[arg-type]
+    known, other = authority.token(), authority.token()
+    there = ("X-Forwarded-For", "192.0.2.2")
+    with Talk(daemon, "plain", None) as talk, speak(daemon) as flood:  # type: ignore[arg-type]
+        assert talk.ask([shown(known), there]).status == 200
+        for number in range(80):
+            fields = [("authorization", f"Bearer made-up-{number}"), ("x-forwarded-for", "192.0.2.1")]
+            flood.open(request_fields("POST", "/mcp", fields=fields, length=0))
+        flood.ping()
+        until(lambda: lies[0] == 32, "as many as may be on their way")
+        waits = threading.Thread(target=lambda: answers.append(talk_too.ask([shown(other), there], deadline_s=30).status))
+        answers: list[int] = []
+        with Talk(daemon, "plain", None) as talk_too:  # type: ignore[arg-type]
+            waits.start()
+            asked = again[0]
+            until(lambda: talk.ask([shown(known), there]).status == 200 and again[0] >= asked + 2, "it is asked about again")
+            assert lies[0] == 32
+            opened.set()
+            waits.join()
+        assert answers == [200], "a new one from elsewhere waits its turn"
 
 
 @pytest.mark.parametrize("way", WAYS)
