@@ -6,10 +6,11 @@ bound to (`cnf`: a token that is for the holder of a key, shown by somebody with
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from math import inf, isfinite
+from math import inf
 from typing import Any
 from unicodedata import is_normalized
 
@@ -18,6 +19,7 @@ from mcpproxy.policy.resource import canonical
 from mcpproxy.policy.verdict import Principal, Refused
 
 NUMBER = (int, float)
+LARGEST = sys.float_info.max  # JSON has larger whole numbers
 NAME = 256  # characters; it goes to logs and perhaps to the upstream
 
 Claims = Mapping[str, Any]
@@ -97,7 +99,7 @@ def in_time(since: float, until: float, now: float) -> Refused | None:
 def _moment(claims: Claims, name: str) -> float | None:
     """A NumericDate; 0 when it is not there, None when it is something else."""
     value = claims.get(name, 0)
-    return float(value) if isinstance(value, NUMBER) and not isinstance(value, bool) and isfinite(value) and value >= 0 else None
+    return float(value) if isinstance(value, NUMBER) and not isinstance(value, bool) and 0 <= value <= LARGEST else None
 
 
 def words(value: object, *, split: bool = True) -> tuple[str, ...]:

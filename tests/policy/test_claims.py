@@ -61,6 +61,9 @@ def test_the_key_tells_tokens_apart():
         (good(exp=[NOW + 600]), "token-claims"),
         (good(exp=-1), "token-claims"),
         (good(exp=float("inf")), "token-claims"),
+        (good(exp=float("nan")), "token-claims"),
+        (good(exp=10**400), "token-claims"),  # no float is that large
+        (good(nbf=10**400), "token-claims"),
         (good(nbf=NOW + 31), "token-not-yet-valid"),
         (good(iat=NOW + 31), "token-not-yet-valid"),
         (good(nbf="soon"), "token-claims"),
