@@ -167,7 +167,10 @@ class Limit(Struct, frozen=True, kw_only=True):
             'How often (GCRA): `"30/m burst 10"` is one every two seconds on average, and ten more may come at once. Beyond it 429.',
         ),
     ] = None
-    daily: Annotated[int | None, Key(Count(), "How many per day (UTC). Beyond it 429 until midnight.")] = None
+    daily: Annotated[
+        int | None,
+        Key(Count(), "How many per day (UTC). Beyond it 429 until midnight. Counted in memory: a new start of the daemon begins anew."),
+    ] = None
     concurrent: Annotated[int | None, Key(Count(), "How many at once, open streams included. Beyond it 429.")] = None
 
 

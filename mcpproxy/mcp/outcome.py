@@ -10,9 +10,10 @@ Only answers count: messages with `result` or `error`. What else passes on a str
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 ANSWER = 256 << 10  # bytes of one answer; larger ones are rare, and their outcome is not worth the memory
 LIST = 2 << 20  # bytes of one answer whose result is wanted: a tools/list with thousands of tools
@@ -37,7 +38,7 @@ class _Result(Struct, gc=False):
 
 
 class _Error(Struct, gc=False):
-    code: int | None = None
+    code: Annotated[int, Meta(ge=-(2**53), le=2**53)] | None = None  # what every parser holds; a longer one would fill our lines
 
 
 class _Answer(Struct, gc=False):

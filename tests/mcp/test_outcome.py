@@ -52,6 +52,7 @@ def watched(pieces: list[bytes], *, stream: bool = True, wanted: bool = False) -
         (compact({"id": 1, "result": {}, "error": None}), OK),
         (compact({"id": None, "error": {"code": 403}}), Outcome("error", 403)),
         (compact({"id": None, "error": {"code": "x"}}), Outcome("error", None)),
+        (compact({"id": None, "error": {"code": 10**400}}), Outcome("error", None)),
         (compact({"id": None, "error": "x"}), Outcome("error", None)),
         (compact([DONE, ERROR]), OK),
         (compact([PROGRESS, FAILED]), TOOL_ERROR),
