@@ -65,16 +65,25 @@ def test_no_check_is_worse_through_the_daemon(
     certificate: Certificate,
     tmp_path: Path,
 ) -> None:
+    """A check is worse when it is so twice: on a busy machine suite and server lose races of their own, now here, now there."""
     expected = direct(revision)
     assert sum(status == "SUCCESS" for status, _ in expected.values()) >= passes  # else there is little that could become worse
-    seen = run_suite(proxies.url(conformance.origin, tls=tls) + "/mcp", revision, tmp_path, certificate.cert)
     if tls:
         expected = {check: said for check, said in expected.items() if check[0] not in PLAIN_ONLY}
-    missing = "FAILURE", "the check did not run"
-    worse = [
-        f"{check}: {status} directly, {seen.get(check, missing)} through the daemon"
-        for check, (status, _) in expected.items()
-        if RANK[seen.get(check, missing)[0]] < RANK[status]
-    ]
-    assert not worse, "\n".join(worse)
-    assert seen.keys() >= expected.keys()
+    url = proxies.url(conformance.origin, tls=tls) + "/mcp"
+
+    def worse(name: str) -> dict[Check, str]:
+        directory = tmp_path / name
+        directory.mkdir()
+        seen = run_suite(url, revision, directory, certificate.cert)
+        return {
+            check: f"{check}: {status} directly, {seen.get(check, 'nothing')} through the daemon"
+            for check, (status, _) in expected.items()
+            if check not in seen or RANK[seen[check][0]] < RANK[status]
+        }
+
+    found = worse("first")
+    if found:
+        again = worse("again")
+        found = {check: said for check, said in found.items() if check in again}
+    assert not found, "\n".join(found.values())
