@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import secrets
+import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import ceil
+
+from msgspec import structs
 
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.config.model import Config, Listen, Tls, Upstream
@@ -23,7 +29,7 @@ from mcpproxy.http import replies
 from mcpproxy.http.h2 import Connection
 from mcpproxy.http.head import HeadLimits
 from mcpproxy.http.lane import Lane
-from mcpproxy.net.listener import Address, Listener, bind
+from mcpproxy.net.listener import Address, Listener, bind, bind_all
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.pages import Heap
 from mcpproxy.net.timers import TICK, Ticker, Wheel
@@ -31,8 +37,9 @@ from mcpproxy.net.tls import Clients, Identity, client_context, server_context
 from mcpproxy.observe.accesslog import AccessLog
 from mcpproxy.observe.audit import AuditLog
 from mcpproxy.observe.messages import Messages
-from mcpproxy.observe.sinks import Sink
+from mcpproxy.observe.sinks import Sink, new_turns
 from mcpproxy.pki import devca
+from mcpproxy.policy.buckets import Buckets
 from mcpproxy.policy.headers import dress
 from mcpproxy.policy.network import Networks
 from mcpproxy.policy.present import ours
@@ -44,6 +51,47 @@ from mcpproxy.upstream.pool import Pool, PoolLimits
 PROTOCOLS = ("h2", "http/1.1")
 RESERVED_DESCRIPTORS = 64  # log files, listeners, the loop itself, a resolver or two
 DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
+
+
+@dataclass(slots=True)
+class Shared:
+    """What several workers have in common, made before the first of them is forked (docs/decisions/0014): listening sockets, so that no connection is lost
+    with a worker; TLS contexts, so that each takes the others' session tickets; limits; and the turns at writing the log."""
+
+    workers: int
+    sockets: list[list[socket.socket]]  # of each listener, one for each worker
+    contexts: list[ssl.SSLContext | None]  # of each listener
+    urls: list[str]
+    buckets: Buckets
+    turns: int
+    worker: int = 0  # who we are; set after the fork
+
+    def close(self) -> None:
+        """Give the addresses back, as far as this process has them."""
+        for sockets in self.sockets:
+            for sock in sockets:
+                if sock.fileno() >= 0:
+                    path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+                    sock.close()
+                    if path:
+                        with suppress(OSError):  # somebody tidied up already
+                            os.unlink(path)
+
+
+def share(config: Config) -> Shared:
+    """Bind the addresses and read the certificates for `config.workers` processes. Raises StartError."""
+    shared = Shared(config.workers, [], [], [], Buckets(config.workers), new_turns())
+    try:
+        for listen in config.listen:
+            shared.contexts.append(tls_context(listen, config))
+            shared.sockets.append(bind_all(Address.parse(listen.address), config.workers))
+            sock = shared.sockets[-1][0]
+            address = Address("", 0, sock.getsockname()) if sock.family == socket.AF_UNIX else Address(*sock.getsockname()[:2])
+            shared.urls.append(_url(address, shared.contexts[-1] is not None))
+    except BaseException:
+        shared.close()
+        raise
+    return shared
 
 
 @dataclass(slots=True)
@@ -67,32 +115,54 @@ class Runtime:
     fronts: list[Front] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
+    shared: Shared | None = None  # with other workers
+    spares: dict[int, list[Listener]] = field(default_factory=dict)  # the listeners of other workers, for as long as one of them is missing
 
 
-def assemble(config: Config, loop: EdgeLoop) -> Runtime:
-    """Build everything and bind the addresses; nothing is accepted yet. Raises StartError."""
+def assemble(config: Config, loop: EdgeLoop, shared: Shared | None = None) -> Runtime:
+    """Build everything and bind the addresses, unless they are `shared`; nothing is accepted yet. Raises StartError."""
+    if shared is not None:
+        config = part(config, shared.workers)
     wheel = Wheel(clock.tick())
-    sink = None if config.log.access == "off" else Sink(config.log.access)
+    sink = None if config.log.access == "off" else Sink(config.log.access, shared.turns if shared is not None else None)
     log = AccessLog(sink)
     messages = Messages(config.log.level)
     pools = {name: _pool(name, upstream, loop, wheel, messages) for name, upstream in config.upstream.items()}
     questions = Questions(loop)
     audit = AuditLog(config.audit, config.state_dir, messages.say) if config.audit is not None else None
     offices = Offices(config, questions, messages, audit)
+    if shared is not None:
+        offices.buckets = shared.buckets
     offices.open()
     chores: list[Callable[[float], None]] = [Heap().tick, log.tick, *(pool.tick for pool in pools.values()), offices.tick]
     ticker = Ticker(loop, wheel, chores)
     runtime = Runtime(loop, config, wheel, ticker, pools, log, messages, sink, Draining(), set(), questions, offices)
+    runtime.shared = shared
     runtime.staffs = offices.staff()
     offices.forget = partial(_forget, runtime)
     try:
-        for listen in config.listen:
-            _listener(listen, runtime)
+        for number in range(len(config.listen)):
+            _listener(number, runtime)
     except BaseException:
         for listener in runtime.listeners:
             listener.stop()
         raise
     return runtime
+
+
+def part(config: Config, workers: int) -> Config:
+    """What one of `workers` may have of that which is configured for all of them together."""
+    upstream = {
+        name: structs.replace(
+            each,
+            keepalive=ceil(each.keepalive / workers),
+            max_connections=each.max_connections // workers,  # never more than the server is meant to have
+            queue=ceil(each.queue / workers),
+        )
+        for name, each in config.upstream.items()
+    }
+    limits = structs.replace(config.limits, connections=ceil(config.limits.connections / workers))
+    return structs.replace(config, upstream=upstream, limits=limits)
 
 
 def _pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages: Messages) -> Pool:
@@ -114,9 +184,10 @@ def _pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages:
     return Pool(loop, wheel, tuple(Endpoint(url, tls) for url in upstream.urls), limits, Dial, tell)
 
 
-def _listener(listen: Listen, runtime: Runtime) -> None:
-    config, loop = runtime.config, runtime.loop
-    context = tls_context(listen, config)
+def _listener(number: int, runtime: Runtime) -> None:
+    config, loop, shared = runtime.config, runtime.loop, runtime.shared
+    listen = config.listen[number]
+    context = tls_context(listen, config) if shared is None else shared.contexts[number]
     secure = context is not None
     networks = Networks([(route.allow_from, route.deny_from) for route in config.route], listen.trusted_proxies)
     routes = tuple(_route(index, networks, secure, runtime) for index in range(len(config.route)))
@@ -156,16 +227,25 @@ def _listener(listen: Listen, runtime: Runtime) -> None:
     room = connection_room(limits.connections, sum(upstream.keepalive for upstream in config.upstream.values()))
     full = b"" if secure else replies.reply(503, "too-many-connections", jsonrpc=False, close=True, retry_after=1)
     links = runtime.links
-    listener = Listener(
-        loop,
-        bind(Address.parse(listen.address)),
-        front.greet,
-        lambda: len(links) < room,
-        full,
-    )
+
+    def listener(sock: socket.socket) -> Listener:
+        return Listener(loop, sock, front.greet, lambda: len(links) < room, full, owner=shared is None)
+
+    if shared is None:
+        ours = listener(bind(Address.parse(listen.address)))
+    else:
+        sockets = shared.sockets[number]
+        ours = listener(sockets[shared.worker])
+        for worker, sock in enumerate(sockets):
+            if sock is not sockets[shared.worker]:
+                runtime.spares.setdefault(worker, []).append(listener(sock))
     runtime.fronts.append(front)
-    runtime.listeners.append(listener)
-    runtime.urls.append(str(listener.address) if listener.address.path else f"{'https' if secure else 'http'}://{listener.address}")
+    runtime.listeners.append(ours)
+    runtime.urls.append(_url(ours.address, secure))
+
+
+def _url(address: Address, secure: bool) -> str:
+    return str(address) if address.path else f"{'https' if secure else 'http'}://{address}"
 
 
 def _route(index: int, networks: Networks, secure: bool, runtime: Runtime) -> LiveRoute:

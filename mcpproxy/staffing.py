@@ -56,6 +56,7 @@ class Offices:
     outbounds: dict[str, Outbound] = field(default_factory=dict)
     failures: Failures | None = None
     secrets: Secrets = field(default_factory=Secrets)
+    buckets: Buckets = field(default_factory=Buckets)
     looked: float = 0.0
 
     def open(self) -> None:
@@ -88,7 +89,7 @@ class Offices:
     def staff(self) -> list[Staff]:
         """For each route, in their order."""
         config = self.config
-        buckets = Buckets()
+        buckets = self.buckets
         gates = compile_gates(config, buckets)
         if any(auth.type in COSTLY for auth in config.auth.values()):
             self.failures = Failures(config.limits.failed_credentials, buckets)

@@ -19,7 +19,7 @@ def command(config: Path, state_dir: str | None) -> int:
     SIGTERM or Ctrl-C: accept no more, let open exchanges and streams end (at most `drain`). The second one: end now.
     SIGUSR1: reopen the log files.
     """
-    from mcpproxy.ops.run import run
+    from mcpproxy.ops.supervise import run
 
     loaded = configured(config, state_dir)
     say(loaded.config, "warning", *warnings(loaded))

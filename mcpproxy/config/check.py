@@ -24,8 +24,27 @@ def problems(config: Config) -> Iterator[Finding]:
     yield from _routes(config)
     yield from _circles(config)
     yield from check_policies.problems(config)
+    if config.workers > 1:
+        yield from _several(config)
     if config.limits.target >= config.limits.head:
         yield Finding(("limits", "target"), "must be smaller than limits.head: the target is a part of the head")
+
+
+def _several(config: Config) -> Iterator[Finding]:
+    """What one process can do and several cannot."""
+    alone = "leave it out, or workers = 1"
+    if config.audit is not None:
+        yield Finding(("audit",), f"an audit log has one writer, and there are {config.workers} workers: {alone}")
+    for number, route in enumerate(config.route):
+        if route.tools is not None and route.tools.read_only:
+            what = f"what tools say of themselves is known to the worker that saw their list, and there are {config.workers}: {alone}"
+            yield Finding(("route", number, "tools", "read_only"), what)
+    for name, upstream in config.upstream.items():
+        if upstream.max_connections < config.workers:
+            what = f"fewer than workers ({config.workers}): each of them has its share, and one would have none"
+            yield Finding(("upstream", name, "max_connections"), what)
+    if 0 < config.limits.connections < config.workers:
+        yield Finding(("limits", "connections"), f"fewer than workers ({config.workers}): each of them has its share")
 
 
 def _listeners(config: Config) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ configuration file, against which relative file names are meant. A kind never lo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from mcpproxy.config.mistakes import Wrong, nearest, show_value
 LONGEST = 366 * 86_400.0  # seconds: a longer wait is a wrong unit
 LARGEST = 1 << 50  # bytes: 1 PiB likewise
 MOST = 1 << 31  # of anything counted
+PROCESSES = 64  # each has the memory of one, and its place in every bucket of a limit
 INTEGERS = 1 << 63  # TOML promises those below it; larger ones other parsers take for something else
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -106,6 +108,21 @@ class Count(Kind):
         if value > MOST:
             raise Wrong(f"{show_value(value)}: must be at most {MOST}")
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class Processes(Count):
+    """How many processes; "auto": as many as this one may use cores."""
+
+    label: str = 'number or "auto"'
+
+    def read(self, value: object, base: str) -> int:
+        if value == "auto":
+            return min(len(os.sched_getaffinity(0)), PROCESSES)
+        count = Count.read(self, value, base)
+        if count > PROCESSES:
+            raise Wrong(f"{show_value(value)}: must be at most {PROCESSES}")
+        return count
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from msgspec import Struct, field
 
 from mcpproxy.config import names
-from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Frequency, Key, Named, Size, Table, Tables, Text, Words
+from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Frequency, Key, Named, Processes, Size, Table, Tables, Text, Words
 from mcpproxy.config.policies import TABLES as POLICIES
 from mcpproxy.config.policies import Audit, Auth, Credential, Identity, Limit, Tools
 from mcpproxy.units import Rate
@@ -509,6 +509,15 @@ class Config(Struct, frozen=True, kw_only=True):
             "off",
         ),
     ] = None
+    workers: Annotated[
+        int,
+        Key(
+            Processes(),
+            'Processes that serve, `"auto"`: as many as there are cores for the daemon. More than one have a supervisor that replaces those that die. '
+            "`limits.connections`, and `keepalive`, `max_connections` and `queue` of upstreams, are divided among them; limits of callers hold for all "
+            "together. Not together with `audit` or `tools.read_only` yet. See [operations.md](operations.md#several-workers).",
+        ),
+    ] = 1
     drain: Annotated[
         float,
         Key(
@@ -529,7 +538,6 @@ class Config(Struct, frozen=True, kw_only=True):
 LATER: dict[type, dict[str, str]] = {
     Config: {
         "metrics": "metrics for Prometheus; until then the access log, and the counts at SIGUSR1",
-        "workers": "several processes; until then one process, or several with ports of their own",
     },
     Listen: {},
     Tls: {"acme": "certificates by ACME; until then give `cert` and `key` files, or `tls = \"dev\"`"},

@@ -52,6 +52,7 @@ upstream = "search"
 EXAMPLE = """\
 # Every key once; those that only repeat their default are marked so.
 health = "/healthz"
+workers = 1                             # default
 drain = "1h"
 state_dir = "/var/lib/mcpproxy"
 

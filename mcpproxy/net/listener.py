@@ -64,11 +64,32 @@ def bind(address: Address) -> socket.socket:
         raise StartError(f"cannot listen on {address}: {error.strerror or error}", hint) from None
 
 
-def _bind_tcp(address: Address) -> socket.socket:
+def bind_all(address: Address, count: int) -> list[socket.socket]:
+    """A listening socket for each of `count` processes: the kernel spreads connections over them by a hash of both addresses, so evenly, and one that was
+    given to a socket waits there. A unix socket is the same one for all: who is idle accepts. Raises StartError as `bind` does."""
+    first = bind(address)
+    if address.path:
+        return [first] * count
+    with first:  # with SO_REUSEPORT alone another daemon of the same user would share the port with us, and neither would know
+        address = Address(*first.getsockname()[:2])
+    made: list[socket.socket] = []
+    try:
+        while len(made) < count:
+            made.append(_bind_tcp(address, several=True))
+    except OSError as error:
+        for sock in made:
+            sock.close()
+        raise StartError(f"cannot listen on {address}: {error.strerror or error}") from None
+    return made
+
+
+def _bind_tcp(address: Address, *, several: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if several:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # "[::]:443" beside "0.0.0.0:443" is two listeners, on every system
         prepare(sock)  # inherited by every connection that is accepted, for nothing
@@ -100,7 +121,9 @@ def _bind_unix(path: str) -> socket.socket:
 
 
 class Listener:
-    """Hands every accepted socket to `greet`; turns clients away with `full` (bytes or nothing) while `has_room` says no."""
+    """Hands every accepted socket to `greet`; turns clients away with `full` (bytes or nothing) while `has_room` says no.
+
+    Only an `owner` takes the path of a unix socket away."""
 
     def __init__(
         self,
@@ -109,10 +132,13 @@ class Listener:
         greet: Callable[[socket.socket, object], None],
         has_room: Callable[[], bool],
         full: bytes,
+        *,
+        owner: bool = True,
     ) -> None:
         self._loop, self._sock, self._greet, self._has_room, self._full = loop, sock, greet, has_room, full
         self._again: asyncio.TimerHandle | None = None
         self._path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+        self._owner = owner
         self.address = Address("", 0, self._path) if self._path else Address(*sock.getsockname()[:2])
         self.turned_away = 0
 
@@ -121,15 +147,19 @@ class Listener:
         self._again = None
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
+    def pause(self) -> None:
+        """Accept no more until `start`; who comes meanwhile waits, or is accepted by another process."""
+        if self._again is not None:
+            self._again.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+
     def stop(self) -> None:
         """Accept no more and give the address back."""
         if self._sock.fileno() < 0:
             return
-        if self._again is not None:
-            self._again.cancel()
-        self._loop.remove_reader(self._sock.fileno())
+        self.pause()
         self._sock.close()
-        if self._path:
+        if self._path and self._owner:
             try:
                 os.unlink(self._path)
             except OSError:

@@ -2,11 +2,16 @@
 
 A sink is a descriptor with a thread of its own: the loop hands over whole batches, the thread writes them (a slow disk or a full pipe stops only the
 thread). What waits is bounded; beyond the bound lines are dropped, counted, and the count is written as soon as writing goes on.
+
+Several processes that write to one place take turns (`turns`), so no line stands within another: pipes and sockets would cut batches anywhere. The lock is
+flock(2) on an open file description of each process's own. fcntl's would be taken for a deadlock with those of `policy/locks`: the kernel asks which
+process waits for which, and does not know of threads.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import threading
@@ -21,10 +26,11 @@ NEWLINE = 10
 
 
 class Sink:
-    """An append-only place for log lines."""
+    """An append-only place for log lines. `turns`: a descriptor that `new_turns` gave before the fork, where other processes write there, too."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, turns: int | None = None) -> None:
         self._target = target
+        self._turns = None if turns is None else os.open(f"/proc/self/fd/{turns}", os.O_RDWR | os.O_CLOEXEC)
         self._fd = _open(target)
         self._queue: SimpleQueue[tuple[list[bytes], int] | Callable[[], None] | None] = SimpleQueue()
         self._taken = 0  # bytes handed over; only the loop's thread changes it
@@ -76,9 +82,13 @@ class Sink:
                 item()
                 continue
             batch, refused = item
+            if self._turns is not None:
+                fcntl.flock(self._turns, fcntl.LOCK_EX)
             self._tell(refused)
             for piece in batch:
                 self._lost += self._write(memoryview(piece))
+            if self._turns is not None:
+                fcntl.flock(self._turns, fcntl.LOCK_UN)
             self._written += sum(map(len, batch))
 
     def _tell(self, refused: int) -> None:
@@ -102,6 +112,11 @@ class Sink:
                 self._torn = rest[done - 1] != NEWLINE
                 rest = rest[done:]
         return 0
+
+
+def new_turns() -> int:
+    """What processes take turns by; made before the fork."""
+    return os.memfd_create("mcpproxy-log", os.MFD_CLOEXEC)
 
 
 def _open(target: str) -> int:

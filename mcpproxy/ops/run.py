@@ -14,12 +14,14 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
 
-from mcpproxy.assemble import Runtime, assemble
+from mcpproxy.assemble import Runtime, Shared, assemble
 from mcpproxy.config.model import Config
 from mcpproxy.edge.downstream import DRAIN_GRACE_S
 from mcpproxy.errors import StartError
-from mcpproxy.net.loop import new_loop, settle_memory
+from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
 from mcpproxy.ops.counts import counts
 from mcpproxy.units import show_duration
 
@@ -32,23 +34,33 @@ def run(config: Config, *, drain: float | None = None, ready: Callable[[list[str
     counts are said unless `say_counts` is false."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # who sees the addresses accept may send one before anybody hears it: it waits
     try:
-        return _run(config, drain, ready, say_counts)
+        return serve(config, drain=drain, ready=ready, say_counts=say_counts)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
 
-def _run(config: Config, drain: float | None, ready: Callable[[list[str]], None] | None, say_counts: bool) -> int:
+def serve(
+    config: Config,
+    *,
+    drain: float | None = None,
+    ready: Callable[[list[str]], None] | None = None,
+    say_counts: bool = True,
+    shared: Shared | None = None,
+    obey: Callable[[Life, EdgeLoop], None] | None = None,
+) -> int:
+    """One process that serves, with HEARD blocked until its loop runs. One of several (`supervise`) has `shared` with them, and `obey`s its
+    supervisor instead of signals."""
     loop = new_loop()
     try:
-        runtime = assemble(config, loop)
+        runtime = assemble(config, loop, shared)
     except StartError as error:
-        print(f"mcpproxy: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+        explain(error)
         loop.close()
         return error.code
     life = Life(runtime, config.drain if drain is None else drain)
-    loop.call_soon(life.watch_signals)  # from within the loop: a signal that came before it runs would be lost
+    loop.call_soon(
+        life.watch_signals if obey is None else partial(obey, life, loop)
+    )  # from within the loop: a signal that came before it runs would be lost
     runtime.ticker.start()
     for listener in runtime.listeners:
         listener.start()
@@ -63,6 +75,13 @@ def _run(config: Config, drain: float | None, ready: Callable[[list[str]], None]
         life.stop()
         loop.close()
     return 0
+
+
+def explain(error: StartError) -> None:
+    """Why it does not start."""
+    print(f"mcpproxy: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
 
 
 class Life:
@@ -90,6 +109,11 @@ class Life:
             self._runtime.offices.audit.reopen()
         self.say_counts()
 
+    @property
+    def draining(self) -> bool:
+        """Was it told to stop?"""
+        return self._runtime.draining.is_set
+
     def told_to_stop(self) -> None:
         """First: drain. Second: end."""
         if self._runtime.draining.is_set:
@@ -97,13 +121,26 @@ class Life:
             return
         runtime = self._runtime
         runtime.draining.is_set = True
-        for listener in runtime.listeners:
-            listener.stop()
+        self._stop_listening()
         for front in runtime.fronts:
             front.judge.draining = True
             front.shelves.clear()
         self._loop.call_later(DRAIN_GRACE_S, self._close_idle)
         self._loop.call_later(self._drain_s, self._loop.stop)
+
+    def _stop_listening(self) -> None:
+        for listener in chain(self._runtime.listeners, *self._runtime.spares.values()):
+            listener.stop()
+
+    def stand_in(self, worker: int, missing: bool) -> None:
+        """Another worker is missing, or there again: accept what the kernel gives it, or leave that."""
+        if self.draining:
+            return
+        for listener in self._runtime.spares.get(worker, ()):
+            if missing:
+                listener.start()
+            else:
+                listener.pause()
 
     def _close_idle(self) -> None:
         for link in tuple(self._runtime.links):
@@ -124,8 +161,7 @@ class Life:
     def stop(self) -> None:
         """End everything that is still there, each with its log line, and write the log to its end."""
         runtime = self._runtime
-        for listener in runtime.listeners:
-            listener.stop()
+        self._stop_listening()
         for link in tuple(runtime.links):
             link.end_now()
         for pool in runtime.pools.values():
@@ -140,7 +176,13 @@ class Life:
 
     def say_counts(self) -> None:
         """What was counted so far."""
-        self._say(f"counts {json.dumps(counts(self._runtime), separators=(',', ':'))}")
+        shared = self._runtime.shared
+        said = counts(self._runtime) if shared is None else {"worker": shared.worker, **counts(self._runtime)}
+        self._say(f"counts {json.dumps(said, separators=(',', ':'))}")
+
+    def warn(self, line: str) -> None:
+        """An operator should know."""
+        self._runtime.messages.say("warning", line)
 
     def _say(self, line: str) -> None:
         self._runtime.messages.say("info", line)
