@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mcpproxy import assemble as module
-from mcpproxy.assemble import DESCRIPTORS_PER_EXCHANGE, RESERVED_DESCRIPTORS, assemble, connection_room, tls_context
+from mcpproxy.assemble import DESCRIPTORS_PER_EXCHANGE, RESERVED_DESCRIPTORS, assemble, connection_room, part, share, tls_context
 from mcpproxy.config import load as config_load
 from mcpproxy.config.model import Config
 from mcpproxy.errors import StartError
@@ -18,6 +18,7 @@ from mcpproxy.http.forward import Dress
 from mcpproxy.net.timers import TICK
 from tests.net.stepping import Steps
 from tests.support.certs import Certificate
+from tests.support.ports import free_port
 
 TAIL = '[upstream.u]\nurls = ["http://127.0.0.1:9"]\n[[route]]\nupstream = "u"\n'
 
@@ -214,3 +215,37 @@ def test_https_upstreams_get_a_context_and_others_none(steps):
         assert [True, False] == [endpoint.tls is not None for endpoint in runtime.pools["u"].endpoints]
     finally:
         stop(runtime)
+
+
+def test_workers_get_their_part_and_never_more_than_all_may_have():
+    tail = TAIL.replace("urls", "keepalive = 5\nmax_connections = 8\nqueue = 0\nurls")
+    mine = part(config(listener("127.0.0.1:0"), tail + "[limits]\nconnections = 10\n"), 3)
+    upstream = mine.upstream["u"]
+    assert (upstream.keepalive, upstream.max_connections, upstream.queue) == (2, 2, 0)
+    assert mine.limits.connections == 4
+    assert part(config(listener("127.0.0.1:0")), 3).limits.connections == 0
+
+
+def test_workers_share_addresses_and_limits_and_have_the_others_listeners(steps):
+    shared = share(config(listener("127.0.0.1:0"), top="workers = 2"))
+    shared.worker = 1
+    runtime = assemble(config(listener("127.0.0.1:0"), top="workers = 2"), steps.loop, shared)
+    assert runtime.urls == shared.urls
+    assert runtime.offices.buckets is shared.buckets
+    assert list(runtime.spares) == [0]
+    stop(runtime)
+    shared.close()
+    assert all(sock.fileno() < 0 for sockets in shared.sockets for sock in sockets)
+    os.close(shared.turns)
+
+
+def test_what_cannot_be_shared_gives_back_what_was_bound(steps):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free = free_port()
+        both = listener(f"127.0.0.1:{free}") + listener(f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(StartError, match="in use"):
+            share(config(both, top="workers = 2"))
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", free))

@@ -119,6 +119,8 @@ class Processes(Count):
     def read(self, value: object, base: str) -> int:
         if value == "auto":
             return min(len(os.sched_getaffinity(0)), PROCESSES)
+        if isinstance(value, str) and not value.isdigit():
+            raise Wrong(f'{show_value(value)}: must be a whole number, or "auto"')
         count = Count.read(self, value, base)
         if count > PROCESSES:
             raise Wrong(f"{show_value(value)}: must be at most {PROCESSES}")

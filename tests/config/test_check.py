@@ -45,6 +45,10 @@ def listeners(*addresses: str) -> str:
         (with_route('limits = ["calls"]'), "route[0].limits[0]", 7, "add [limit.calls]"),
         (GOOD + "[limit.calls]\nper = []\n", "limit.calls", 7, "limits nothing"),
         (GOOD + '[limits]\ntarget = "32KiB"\n', "limits.target", 8, "smaller than limits.head"),
+        ("workers = 2\n" + GOOD + '[audit]\nfile = "audit.jsonl"\n', "audit", 8, "one writer"),
+        ("workers = 2\n" + with_route("[route.tools]\nread_only = true"), "route[0].tools.read_only", 9, "the worker that saw their list"),
+        ("workers = 3\n" + with_upstream("max_connections = 2"), "upstream.search.max_connections", 6, "fewer than workers (3)"),
+        ("workers = 3\n" + GOOD + "[limits]\nconnections = 2\n", "limits.connections", 9, "fewer than workers (3)"),
     ],
 )
 def test_what_cannot_work_is_refused(text: str, path: str, line: int | None, said: str) -> None:

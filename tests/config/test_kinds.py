@@ -1,5 +1,6 @@
 """Each kind of value: what it takes, what it says when it refuses."""
 
+import os
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ LOG = kinds.File("file", ("stdout", "off"))
         (kinds.Size(least=0), "0B", 0),
         (kinds.Count(), 1, 1),
         (kinds.Count(least=0), 0, 0),
+        (kinds.Processes(), 2, 2),
+        (kinds.Processes(), "auto", min(len(os.sched_getaffinity(0)), 64)),
         (kinds.Flag(), False, False),
         (WORDS, "stderr", "stderr"),
         (kinds.Text("path", names.path), "/mcp", "/mcp"),
@@ -67,6 +70,9 @@ def test_taken(kind: kinds.Kind, value: object, read: object) -> None:
         (kinds.Count(), "32", "without quotes: 32"),
         (kinds.Count(), 1.0, "whole number"),
         (kinds.Count(), True, "whole number"),
+        (kinds.Processes(), 0, "at least 1"),
+        (kinds.Processes(), 65, "at most 64"),
+        (kinds.Processes(), "Auto", 'must be a whole number, or "auto"'),
         (kinds.Flag(), "true", "without quotes"),
         (kinds.Flag(), 1, "true or false"),
         (WORDS, "stdour", 'did you mean "stdout"'),

@@ -13,7 +13,7 @@ import pytest
 
 from mcpproxy.errors import StartError
 from mcpproxy.net.link import Link
-from mcpproxy.net.listener import BATCH, PAUSE, Address, Listener, bind
+from mcpproxy.net.listener import BATCH, PAUSE, Address, Listener, bind, bind_all
 from tests.net.stepping import DEADLINE, read_all
 from tests.support.certs import Certificate
 
@@ -53,6 +53,23 @@ def test_a_socket_without_a_directory_is_named(tmp_path: Path):
 def test_a_foreign_address_is_named():
     with pytest.raises(StartError, match=r"cannot listen on 192\.0\.2\.1:0"):
         bind(Address("192.0.2.1", 0))
+
+
+def test_each_worker_has_a_socket_of_its_own(steps):
+    sockets = bind_all(Address("127.0.0.1", 0), 3)
+    for sock in sockets:
+        steps.owned(sock)
+    addresses = {sock.getsockname() for sock in sockets}
+    assert len(addresses) == 1
+    assert len(set(map(id, sockets))) == 3
+    with pytest.raises(StartError, match="in use"):  # another family's, which would share the port
+        bind_all(Address(*addresses.pop()), 2)
+
+
+def test_a_unix_socket_is_one_for_all_workers(steps, tmp_path: Path):
+    first, second = bind_all(Address("", 0, str(tmp_path / "x.sock")), 2)
+    steps.owned(first)
+    assert first is second
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -208,6 +225,24 @@ def test_a_greeting_that_fails_costs_one_connection_and_not_the_listener(listen,
     steps.trouble.clear()
 
 
+def test_a_paused_listener_leaves_its_clients_to_others_and_goes_on(listen, steps):
+    listener, accepted = listen()
+    listener.pause()
+    listener.pause()
+    with socket.create_connection(("127.0.0.1", listener.address.port)):
+        steps.turn(5)
+        assert not accepted
+        listener.start()
+        steps.until(lambda: accepted)
+
+
+def test_only_the_owner_takes_the_path_away(steps, tmp_path: Path):
+    path = tmp_path / "x.sock"
+    for owner in (False, True):
+        Listener(steps.loop, bind(Address("", 0, str(path))), lambda *_: None, lambda: True, b"", owner=owner).stop()
+        assert path.exists() != owner
+
+
 def test_a_stopped_listener_gives_the_address_back(listen, steps, tmp_path: Path):
     path = str(tmp_path / "a.sock")
     unix, _ = listen(address=Address("", 0, path))
@@ -224,7 +259,7 @@ def test_a_stopped_listener_gives_the_address_back(listen, steps, tmp_path: Path
 
 CHILD = """
 import resource, socket, sys, time
-from mcpproxy.net.listener import Address, Listener, bind
+from mcpproxy.net.listener import Address, Listener, bind, bind_all
 from mcpproxy.net.loop import new_loop
 
 loop = new_loop()

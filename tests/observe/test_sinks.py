@@ -1,6 +1,7 @@
 """Lines reach their place in order, however slow it is, and the loop never waits for it."""
 
 import errno
+import fcntl
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mcpproxy.errors import StartError
-from mcpproxy.observe.sinks import WAITING_BYTES, Sink
+from mcpproxy.observe.sinks import WAITING_BYTES, Sink, new_turns
 from tests.support.waiting import DEADLINE, until
 
 
@@ -27,6 +28,41 @@ def test_only_the_group_may_read_the_log(tmp_path: Path):
     file = tmp_path / "access.log"
     Sink(str(file)).close(DEADLINE)
     assert 0 == file.stat().st_mode & 0o027
+
+
+def test_who_shares_a_place_waits_for_its_turn(tmp_path: Path):
+    file, turns = tmp_path / "access.log", new_turns()
+    other = os.open(f"/proc/self/fd/{turns}", os.O_RDWR)  # as another process has it
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        sink = Sink(str(file), turns)
+        sink.put([b"late\n"])
+        assert not sink.close(0.2)
+        assert file.read_bytes() == b""
+        fcntl.flock(other, fcntl.LOCK_UN)
+        until(lambda: file.read_bytes() == b"late\n", "it has its turn")
+    finally:
+        os.close(other)
+        os.close(turns)
+
+
+def test_lines_of_several_writers_stay_whole(tmp_path: Path):
+    """Batches larger than a pipe takes at once."""
+    pipe, turns = tmp_path / "pipe", new_turns()
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    sinks = [Sink(str(pipe), turns) for _ in range(2)]
+    os.set_blocking(reader, True)
+    for name, sink in zip(b"ab", sinks, strict=True):
+        for _ in range(20):
+            sink.put([(bytes([name]) * 999 + b"\n") * 100])
+    found = b""
+    while len(found) < 2 * 20 * 100_000:
+        found += os.read(reader, 1 << 20)
+    assert all(sink.close(DEADLINE) for sink in sinks)
+    os.close(reader)
+    os.close(turns)
+    assert {(line[:1], len(line), len(set(line))) for line in found.splitlines()} == {(b"a", 999, 1), (b"b", 999, 1)}
 
 
 def test_a_file_that_cannot_be_had_is_a_start_error(tmp_path: Path):
