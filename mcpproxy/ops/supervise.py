@@ -91,6 +91,7 @@ class Supervisor:
         self._stopping = False
         self._deadline = float("inf")  # when who is left is killed
         self._code = 0
+        self._pid = os.getpid()
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> int:
@@ -152,7 +153,7 @@ class Supervisor:
                 drain=self._drain_s,
                 ready=lambda _: _say_serving(post),
                 shared=self._shared,
-                obey=partial(obey, post, os.getppid()),
+                obey=partial(obey, post, self._pid),
             )
         except BaseException:
             traceback.print_exc()
