@@ -145,8 +145,8 @@ defaults
     timeout client 5s
     timeout server 5s
 listen proxied
-    bind 127.0.0.1:{{port}}
     {bind}
+    bind 127.0.0.1:{{port}}
     server capture 127.0.0.1:{capture} {how}
 """
 

@@ -151,7 +151,7 @@ def test_a_stream_runs_on_until_the_second_signal_and_its_line_says_so(tmp_path:
 def refused(child: Child) -> bool:
     try:
         child.client().close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset: still waiting at the moment when the socket was closed
         return True
     return False
 
