@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from mcpproxy.config import check_policies, files, names
 from mcpproxy.config.mistakes import Finding, Mistake, nearest
 from mcpproxy.config.model import Config, Tls, Upstream
+from mcpproxy.config.serving import OFF
 
 
 def problems(config: Config) -> Iterator[Finding]:
@@ -24,6 +25,7 @@ def problems(config: Config) -> Iterator[Finding]:
     yield from _routes(config)
     yield from _circles(config)
     yield from check_policies.problems(config)
+    yield from _admin(config)
     if config.workers > 1:
         yield from _several(config)
     if config.limits.target >= config.limits.head:
@@ -61,6 +63,22 @@ def _listeners(config: Config) -> Iterator[Finding]:
         other = next((index for index in range(number) if _clash(config.listen[index].address, listen.address)), None)
         if other is not None:
             yield Finding((*place, "address"), f"{listen.address} is taken by listen[{other}] ({config.listen[other].address})")
+
+
+def _admin(config: Config) -> Iterator[Finding]:
+    """Who comes in by TCP shows a token, or is on this machine."""
+    address = config.admin.address or ""
+    other = next((number for number, listen in enumerate(config.listen) if address and _clash(listen.address, address)), None)
+    if other is not None:
+        yield Finding(("admin", "address"), f"{address} is taken by listen[{other}] ({config.listen[other].address})")
+    if address in ("", OFF) or address.startswith("unix:"):
+        if config.admin.token is not None:
+            yield Finding(
+                ("admin", "token"), 'nobody is asked for it: who may open the socket may come in; it goes with address = "127.0.0.1:9090"'
+            )
+    elif config.admin.token is None and not ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_loopback:
+        what = f"{address} can be reached from elsewhere, and everybody may do everything there: add a token, or listen on 127.0.0.1"
+        yield Finding(("admin", "address"), what)
 
 
 def _clash(one: str, other: str) -> bool:

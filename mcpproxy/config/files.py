@@ -76,6 +76,8 @@ def broken(config: Config) -> Iterator[Finding]:
         yield from _directory_of(config.log.access, ("log", "access"))
     if config.audit is not None:
         yield from _directory_of(config.audit.file, ("audit", "file"))
+    if (config.admin.address or "").startswith("unix:"):
+        yield from _directory_of((config.admin.address or "")[5:], ("admin", "address"), socket=True)
     yield from secrets.broken(config)
 
 

@@ -83,6 +83,7 @@ def serve_config(url: str, *, listen: str | None = None, no_tls: bool = False, s
     if not no_tls:
         listener["tls"] = "dev"
     data: dict[str, object] = {"listen": [listener], "upstream": {"server": {"urls": [url]}}, "route": [{"upstream": "server"}]}
+    data["admin"] = {"address": "off"}
     if state_dir is not None:
         data["state_dir"] = state_dir
     config, findings = _read_data(data, os.getcwd())

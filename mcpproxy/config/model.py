@@ -18,6 +18,8 @@ from mcpproxy.config import names
 from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Frequency, Key, Named, Processes, Size, Table, Tables, Text, Words
 from mcpproxy.config.policies import TABLES as POLICIES
 from mcpproxy.config.policies import Audit, Auth, Credential, Identity, Limit, Tools
+from mcpproxy.config.serving import TABLES as SERVING
+from mcpproxy.config.serving import Admin
 from mcpproxy.units import Rate
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -499,6 +501,7 @@ class Config(Struct, frozen=True, kw_only=True):
     )
     audit: Annotated[Audit | None, Key(Table("table", Audit), "The audit log, see `[audit]`.", "none")] = None
     log: Annotated[Log, Key(Table("table", Log), "See `[log]`.", "its defaults")] = Log()
+    admin: Annotated[Admin, Key(Table("table", Admin), "Where operators ask, see `[admin]`.", "its defaults")] = Admin()
     limits: Annotated[Limits, Key(Table("table", Limits), "See `[limits]`.", "its defaults")] = Limits()
     health: Annotated[
         str | None,
@@ -558,4 +561,5 @@ TABLES: dict[type, str] = {
     Log: "[log]",
     Limits: "[limits]",
     **POLICIES,
+    **SERVING,
 }

@@ -18,7 +18,7 @@ from mcpproxy.config.model import LATER, TABLES, Config
 INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `python -m mcpproxy.config.reference docs/config.md` from mcpproxy/config/model.py and policies.py. Change it there. -->
+<!-- Written by `python -m mcpproxy.config.reference docs/config.md` from mcpproxy/config/model.py, policies.py and serving.py. Change it there. -->
 
 One TOML file says everything. `mcpproxy run -c FILE` serves it, `mcpproxy check -c FILE` reads it with the same code and names every mistake at once, with
 its path, its line and the valid choices. A key that is not known is a mistake, never ignored. `mcpproxy serve URL` needs no file.
@@ -257,6 +257,10 @@ anomalies = true
 [log]
 access = "/var/log/mcpproxy/access.log"
 level = "info"                          # default
+
+[admin]
+address = "127.0.0.1:9090"
+token = "file:/etc/mcpproxy/admin.token"
 
 [limits]
 head = "32KiB"                          # default
