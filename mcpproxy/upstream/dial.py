@@ -37,15 +37,15 @@ def tls_trouble(error: Exception) -> str:
 
 
 class Dial:
-    """One attempt to reach one of a pool's endpoints. Ends in lessee.leased or lessee.not_leased unless cancelled."""
+    """One attempt to reach one of a pool's endpoints, or that endpoint `alone`. Ends in lessee.leased or lessee.not_leased unless cancelled."""
 
     __slots__ = ("_again", "_crowded", "_endpoints", "_error", "_sock", "_targets", "_task", "endpoint", "lessee", "pool", "wake")
 
-    def __init__(self, pool: Pool, endpoint: Endpoint, lessee: Lessee) -> None:
+    def __init__(self, pool: Pool, endpoint: Endpoint, lessee: Lessee, alone: bool = False) -> None:
         self.pool = pool
         self.lessee: Lessee | None = lessee
         self.wake = NOT_ARMED
-        self._endpoints = pool.turns.order(endpoint, clock.now)
+        self._endpoints = [endpoint] if alone else pool.turns.order(endpoint, clock.now)
         self._targets: list[Target] = []
         self._sock: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None

@@ -155,7 +155,7 @@ class Cancellable(Protocol):
         """The lessee does not want it any more."""
 
 
-Dialler = Callable[["Pool", Endpoint, Lessee], Cancellable]  # upstream/dial.Dial; calls back from the loop, never at once
+Dialler = Callable[["Pool", Endpoint, Lessee, bool], Cancellable]  # upstream/dial.Dial; calls back from the loop, never at once
 
 
 class Pool:
@@ -221,6 +221,21 @@ class Pool:
             link.close()
         return None
 
+    def take_at(self, endpoint: Endpoint, now: float) -> UpstreamLink | None:
+        """A warm link to this endpoint and no other, or None: then `acquire_at`. Whose session lives there must go there."""
+        if self.in_use >= self.max_in_use:
+            return None
+        idle = endpoint.idle
+        while idle:
+            link = idle.pop()
+            rest = now - link.rested
+            if rest < RESTED or (rest < link.idle_s and link.quiet()):
+                self.in_use += 1
+                link.uses += 1
+                return link
+            link.close()
+        return None
+
     def acquire(self, lessee: Lessee, now: float) -> Cancellable:
         """After `take` found nothing: dial the endpoint it looked at, or wait for a place in the queue. Ends in lessee.leased or lessee.not_leased,
         later; cancel the returned object to withdraw.
@@ -229,15 +244,25 @@ class Pool:
         """
         if self.in_use < self.max_in_use:
             return self._dial(lessee, self.only or self.turns.current())
+        return self._queue(lessee, None, now)
+
+    def acquire_at(self, lessee: Lessee, endpoint: Endpoint, now: float) -> Cancellable:
+        """After `take_at` found nothing: as `acquire`, but this endpoint is dialled or waited for, and no other. `not_leased` hears why it cannot be
+        reached."""
+        if self.in_use < self.max_in_use:
+            return self._dial(lessee, endpoint, alone=True)
+        return self._queue(lessee, endpoint, now)
+
+    def _queue(self, lessee: Lessee, endpoint: Endpoint | None, now: float) -> Ticket:
         if len(self.waiting) >= self.limits.queue:
             raise ProxyError("queue-full", Side.UPSTREAM, 503, Retry.SAFE)
-        ticket = Ticket(self, lessee, now + self.limits.queue_timeout)
+        ticket = Ticket(self, lessee, now + self.limits.queue_timeout, endpoint)
         self.waiting.append(ticket)
         return ticket
 
-    def _dial(self, lessee: Lessee, endpoint: Endpoint) -> Cancellable:
+    def _dial(self, lessee: Lessee, endpoint: Endpoint, *, alone: bool = False) -> Cancellable:
         self.in_use += 1
-        return self.dial(self, endpoint, lessee)
+        return self.dial(self, endpoint, lessee, alone)
 
     # -- a lease ends ------------------------------------------------------------------------------------------------------------------
 
@@ -248,7 +273,7 @@ class Pool:
         self.in_use -= 1
         if not link.reading:
             link.resume()
-        if self.waiting:
+        if self.waiting and self.waiting[0].endpoint in (None, link.endpoint):
             self.in_use += 1
             link.uses += 1
             self.waiting.popleft().lessee.leased(link)
@@ -258,6 +283,8 @@ class Pool:
             idle.append(link)
         else:
             link.close()
+        if self.waiting:
+            self._serve_next()
 
     def discard(self, link: UpstreamLink) -> None:
         """The link is of no more use."""
@@ -269,8 +296,18 @@ class Pool:
         """A lease or dial ended without a link to keep: the next in the queue may dial."""
         self.in_use -= 1
         if self.waiting:
-            ticket = self.waiting.popleft()
+            self._serve_next()
+
+    def _serve_next(self) -> None:
+        """There is a place for the first in the queue."""
+        ticket = self.waiting.popleft()
+        endpoint = ticket.endpoint
+        if endpoint is None:
             ticket.dial = self._dial(ticket.lessee, self.only or self.turns.next(clock.now))
+        elif (link := self.take_at(endpoint, clock.now)) is not None:
+            ticket.lessee.leased(link)
+        else:
+            ticket.dial = self._dial(ticket.lessee, endpoint, alone=True)
 
     # -- idle links --------------------------------------------------------------------------------------------------------------------
 
@@ -306,6 +343,7 @@ class Ticket:
     pool: Pool
     lessee: Lessee
     deadline: float
+    endpoint: Endpoint | None = None  # this one and no other
     dial: Cancellable | None = None
 
     def cancel(self) -> None:

@@ -106,6 +106,18 @@ def test_a_server_elsewhere_gets_the_systems_congestion_control(dial, steps, ser
     discard(lessee)
 
 
+def test_alone_no_other_endpoint_is_tried(dial, steps, server):
+    with refusing_port() as port:
+        lessee = dial(f"http://127.0.0.1:{port}", url(server))
+        lessee.outcome(steps)
+        discard(lessee)
+        bound = Told()
+        pool = lessee.pool
+        pool.acquire_at(bound, pool.endpoints[0], clock.now)
+        assert "connect-refused" == bound.outcome(steps)
+        assert 0 == pool.in_use
+
+
 def test_a_unix_socket_is_had(dial, steps, tmp_path: Path):
     path = str(tmp_path / "a.sock")
     with socket.socket(socket.AF_UNIX) as listening:

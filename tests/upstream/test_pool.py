@@ -52,8 +52,8 @@ class Dialled:
 
     made: list["Dialled"] = []
 
-    def __init__(self, pool, endpoint, lessee):
-        self.pool, self.endpoint, self.lessee = pool, endpoint, lessee
+    def __init__(self, pool, endpoint, lessee, alone=False):
+        self.pool, self.endpoint, self.lessee, self.alone = pool, endpoint, lessee, alone
         Dialled.made.append(self)
 
     def succeed(self, steps):
@@ -405,3 +405,37 @@ def test_endpoints_of_one_authority_share_a_head(steps):
     pool = Pool(steps.loop, steps.wheel, tuple(Endpoint(url, None) for url in urls), LIMITS, Dialled)
     assert [0, 1, 0, 2] == [endpoint.index for endpoint in pool.endpoints]
     assert [b"a:1", b"b:1", b"localhost"] == pool.authorities
+
+
+# -- this endpoint and no other ----------------------------------------------------------------------------------------------------------------
+
+
+def test_who_must_go_to_one_endpoint_gets_its_links_and_no_others(make, steps):
+    pool = make(2)
+    a, b = pool.endpoints
+    first, _ = lease(pool, steps)
+    pool.keep(first, 100.0)
+    assert first.endpoint is a
+    assert pool.take_at(b, 100.0) is None
+    pool.acquire_at(Lessee(), b, 100.0)
+    assert (b, True) == (Dialled.made[-1].endpoint, Dialled.made[-1].alone)
+    assert pool.take_at(a, 100.0) is first
+    assert 2 == pool.in_use
+
+
+def test_who_waits_for_one_endpoint_gets_no_link_to_another(make, steps):
+    pool = make(2, max_connections=1)
+    a, b = pool.endpoints
+    link, _ = lease(pool, steps)
+    assert link.endpoint is a
+    assert pool.take_at(b, 100.0) is None
+    bound, free = Lessee(), Lessee()
+    pool.acquire_at(bound, b, 100.0)
+    pool.acquire(free, 100.0)
+    pool.keep(link, 100.0)
+    assert (None, [link]) == (bound.link, a.idle)
+    assert (b, True, bound) == (Dialled.made[-1].endpoint, Dialled.made[-1].alone, Dialled.made[-1].lessee)
+    own, _ = Dialled.made[-1].succeed(steps)
+    pool.keep(own, 100.0)
+    assert free.link is own, "who takes any endpoint takes this one"
+    assert 1 == pool.in_use
