@@ -33,7 +33,7 @@ from mcpproxy.net.listener import Address, Listener, bind, bind_all
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.pages import Heap
 from mcpproxy.net.timers import TICK, Ticker, Wheel
-from mcpproxy.net.tls import Clients, Identity, client_context, server_context
+from mcpproxy.net.tls import Clients, Identity, ServerContext, client_context, server_context
 from mcpproxy.observe.accesslog import AccessLog
 from mcpproxy.observe.audit import AuditLog
 from mcpproxy.observe.messages import Messages
@@ -140,6 +140,7 @@ def assemble(config: Config, loop: EdgeLoop, shared: Shared | None = None) -> Ru
     runtime.shared = shared
     runtime.staffs = offices.staff()
     offices.forget = partial(_forget, runtime)
+    chores.append(partial(_look_at_certificates, runtime))
     try:
         for number in range(len(config.listen)):
             _listener(number, runtime)
@@ -147,6 +148,7 @@ def assemble(config: Config, loop: EdgeLoop, shared: Shared | None = None) -> Ru
         for listener in runtime.listeners:
             listener.stop()
         raise
+    _look_at_certificates(runtime, monotonic())  # they may be newer than the contexts of our supervisor
     return runtime
 
 
@@ -257,6 +259,15 @@ def _route(index: int, networks: Networks, secure: bool, runtime: Runtime) -> Li
     if staff.idle and networks.idle and not (route.allow_hosts or route.allow_origins or ours(upstream)):
         return live
     return replace(live, admission=Admission(index, route, upstream, networks, staff))
+
+
+def _look_at_certificates(runtime: Runtime, now: float) -> None:
+    """Files that were replaced are taken; one of several workers tells of it."""
+    for front in runtime.fronts:
+        if isinstance(front.context, ServerContext):
+            for level, text in front.context.look(now):
+                if runtime.shared is None or runtime.shared.worker == 0:
+                    runtime.messages.say(level, text)
 
 
 def _forget(runtime: Runtime) -> None:

@@ -327,3 +327,138 @@ def test_a_bad_authority_file_is_named(tmp_path: Path, content):
         file.write_text(content)
     with pytest.raises(StartError, match=r"ca\.pem"):
         client_context(str(file), verify=True)
+
+
+# -- files that change ------------------------------------------------------------------------------------------------------------------------
+
+
+def shown_names(context, client, name=None):
+    with meet(context, client, name) as link:
+        return link.getpeercert()["subject"][0][0][1]
+
+
+def replace(old: Certificate, new: Certificate) -> None:
+    old.cert.write_bytes(new.cert.read_bytes())
+    old.key.write_bytes(new.key.read_bytes())
+
+
+@pytest.fixture
+def pairs(tmp_path: Path):
+    """Two certificates for different names, and a client that trusts both and looks at no names."""
+    one, other = make_certificate(tmp_path / "one", "a.example"), make_certificate(tmp_path / "other", "b.example")
+    client = trusting(one, other, check_hostname=False)
+    return one, other, client
+
+
+def test_a_replaced_certificate_is_shown_to_who_comes_then(pairs):
+    one, other, client = pairs
+    context = server_context([identity(one)], "1.2", ["http/1.1"])
+    client.set_alpn_protocols(["http/1.1"])
+    assert list(context.look(100.0)) == []
+    assert shown_names(context, client) == "a.example"
+    replace(one, other)
+    assert list(context.look(101.0)) == [], "not before LOOK_S has gone by"
+    [(level, text)] = context.look(102.0)
+    assert (level, "b.example" in text) == ("info", True)
+    with meet(context, client, None) as link:
+        assert link.getpeercert()["subject"][0][0][1] == "b.example"
+        assert link.selected_alpn_protocol() == "http/1.1"
+    assert list(context.look(104.0)) == []
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_sessions_go_on_behind_a_swap(pairs, version):
+    """The listener's own context, and with it the keys of its tickets, is the same one."""
+    one, other, client = pairs
+    client.minimum_version = client.maximum_version = version
+    context = server_context([identity(one)], "1.2", [])
+
+    def session(known=None):
+        ours, theirs = socket.socketpair()
+        ours.settimeout(DEADLINE)
+        theirs.settimeout(DEADLINE)
+
+        def serve():
+            with context.wrap_socket(ours, server_side=True) as link:
+                link.send(b"x")
+                link.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with client.wrap_socket(theirs, server_hostname="a.example", session=known) as link:
+            link.recv(1)
+            link.send(b"y")
+            found = link.session_reused, link.session
+        thread.join()
+        return found
+
+    _, ticket = session()
+    replace(one, other)
+    assert [level for level, _ in context.look(100.0)] == ["info"]
+    assert session(ticket)[0]
+
+
+def test_certificate_and_key_may_come_one_after_the_other(pairs):
+    one, other, client = pairs
+    context = server_context([identity(one)], "1.2", [])
+    one.cert.write_bytes(other.cert.read_bytes())
+    assert list(context.look(100.0)) == []
+    assert list(context.look(105.0)) == []
+    assert shown_names(context, client) == "a.example"
+    one.key.write_bytes(other.key.read_bytes())
+    assert [level for level, _ in context.look(107.0)] == ["info"]
+    assert shown_names(context, client) == "b.example"
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "gone", "another"])
+def test_what_cannot_be_used_is_told_once_and_never_shown(pairs, damage):
+    one, other, client = pairs
+    context = server_context([identity(one), identity(other)], "1.2", [])
+    kept = one.cert.read_bytes()
+    if damage == "gone":
+        one.cert.unlink()
+    else:
+        one.cert.write_bytes({"garbage": b"\x00garbage", "empty": b"", "another": other.cert.read_bytes()}[damage])
+    said = [list(context.look(moment)) for moment in (100.0, 105.0, 111.0, 114.0, 200.0)]
+    assert [len(each) for each in said] == [0, 0, 1, 0, 0]
+    level, text = said[2][0]
+    assert level == "error"
+    assert str(one.cert) in text
+    assert shown_names(context, client, "a.example") == "a.example"
+    assert shown_names(context, client, "b.example") == "b.example"
+    one.cert.write_bytes(kept)
+    assert [level for level, _ in context.look(300.0)] == ["info"]
+
+
+def test_names_follow_the_files(pairs, tmp_path: Path):
+    one, other, client = pairs
+    third = make_certificate(tmp_path / "third", "c.example")
+    client.load_verify_locations(third.cert)
+    context = server_context([identity(one), identity(other)], "1.2", [])
+    replace(other, third)
+    list(context.look(100.0))
+    assert [shown_names(context, client, name) for name in ("a.example", "b.example", "c.example")] == [
+        "a.example",
+        "a.example",
+        "c.example",
+    ]
+
+
+def test_a_certificate_that_is_still_to_come(pairs, tmp_path: Path):
+    one, other, client = pairs
+    both = tmp_path / "both.pem"
+    both.write_bytes(one.cert.read_bytes() + one.key.read_bytes())
+    awaited = Identity(str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"), str(both))
+    context = server_context([awaited], "1.2", [])
+    assert shown_names(context, client) == "a.example"
+    assert list(context.look(100.0)) == []
+    Path(awaited.key).write_bytes(other.key.read_bytes())
+    assert list(context.look(103.0)) == []
+    Path(awaited.cert).write_bytes(other.cert.read_bytes())
+    assert [level for level, _ in context.look(106.0)] == ["info"]
+    assert shown_names(context, client) == "b.example"
+    Path(awaited.cert).unlink()
+    list(context.look(109.0))
+    assert shown_names(context, client) == "b.example", "the last good one goes on"
+    Path(awaited.cert).write_bytes(b"torn")
+    assert shown_names(server_context([awaited], "1.2", []), client) == "a.example", "a start is not stopped by it"
