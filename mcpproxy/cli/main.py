@@ -15,6 +15,7 @@ import click
 
 from mcpproxy import __version__
 from mcpproxy.errors import StartError
+from mcpproxy.observe.messages import priority
 
 COMMANDS = {
     "run": "Serve what a configuration file says.",
@@ -84,7 +85,7 @@ def status_of(arguments: Sequence[str] | None = None) -> int:
 def fail(message: str, details: str, status: int) -> int:
     """Rule 2."""
     lines = [f"mcpproxy: {message}", *(f"  {line}" for line in details.splitlines())]
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(f"{priority('error')}{line}" for line in lines), file=sys.stderr)
     return status
 
 

@@ -12,7 +12,7 @@ import click
 from msgspec import structs
 
 from mcpproxy.errors import StartError
-from mcpproxy.observe.messages import LEVELS
+from mcpproxy.observe.messages import LEVELS, priority
 
 if TYPE_CHECKING:
     from mcpproxy.config.load import Loaded
@@ -101,7 +101,7 @@ def say(config: Config, level: str, *lines: str) -> None:
     """Messages of the daemon itself: to stderr, unless `log.level` wants only more important ones."""
     if LEVELS.index(level) >= LEVELS.index(config.log.level):
         for line in lines:
-            print(line, file=sys.stderr, flush=True)
+            print(f"{priority(level)}{line}", file=sys.stderr, flush=True)
 
 
 def announce(config: Config, urls: list[str]) -> None:

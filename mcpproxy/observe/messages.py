@@ -1,6 +1,7 @@
 """The daemon's own words: a line on stderr, for people, never waiting for somebody to read it.
 
-What happens to requests is in the access log; here is what an operator should look at.
+What happens to requests is in the access log; here is what an operator should look at. In the journal each line has its priority (sd-daemon(3)), so
+`journalctl -p warning` finds it; there and elsewhere who takes the lines knows the time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import suppress
 
 LEVELS = ("debug", "info", "warning", "error")
 STDERR = 2
+PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
 
 
 class Messages:
@@ -31,4 +33,16 @@ class Messages:
             poll = select.poll()
             poll.register(STDERR, select.POLLOUT)
             if any(events & select.POLLOUT for _, events in poll.poll(0)):
-                os.write(STDERR, f"mcpproxy: {mark}{plain}\n".encode(errors="replace"))
+                os.write(STDERR, f"{priority(level)}mcpproxy: {mark}{plain}\n".encode(errors="replace"))
+
+
+def priority(level: str) -> str:
+    """What stands before a line of this level on stderr: nothing, unless that is the journal itself ($JOURNAL_STREAM, systemd.exec(5))."""
+    stream = os.environ.get("JOURNAL_STREAM")
+    if not stream:
+        return ""
+    try:
+        found = os.fstat(STDERR)
+    except OSError:
+        return ""
+    return PRIORITIES[level] if stream == f"{found.st_dev}:{found.st_ino}" else ""

@@ -22,6 +22,7 @@ from mcpproxy.config.model import Config
 from mcpproxy.edge.downstream import DRAIN_GRACE_S
 from mcpproxy.errors import StartError
 from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
+from mcpproxy.observe.messages import priority
 from mcpproxy.ops.counts import counts
 from mcpproxy.units import show_duration
 
@@ -79,9 +80,10 @@ def serve(
 
 def explain(error: StartError) -> None:
     """Why it does not start."""
-    print(f"mcpproxy: {error.message}", file=sys.stderr)
+    before = priority("error")
+    print(f"{before}mcpproxy: {error.message}", file=sys.stderr)
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        print(f"{before}  {error.hint}", file=sys.stderr)
 
 
 class Life:

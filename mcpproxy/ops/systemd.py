@@ -1,24 +1,82 @@
-"""A word to systemd: we are ready. (sd_notify(3), the one message a unit with Type=notify waits for.)
+"""What a supervisor and systemd say to each other: sd_notify(3), sd_watchdog_enabled(3).
 
-Started by hand there is no $NOTIFY_SOCKET and nothing is said. That systemd cannot be told is no reason to stop serving.
+Only the process that systemd takes for the main one is listened to (NotifyAccess=main): the supervisor. Started by hand there is no $NOTIFY_SOCKET and
+nothing is said. That systemd cannot be told is no reason to stop serving.
+
+    READY        all serve; again at the end of a reload
+    RELOADING    with the moment it began (CLOCK_MONOTONIC, µs): systemd waits for READY (Type=notify-reload insists on the moment)
+    STOPPING     drains, or ends
+    STATUS       one line for people, in `systemctl status`; sent only when it is another one
+    WATCHDOG     somebody is alive; without it for WatchdogSec= systemd kills and starts anew
+    MAINPID      the process that takes over; told by the one that was the main process until then
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
+
+from mcpproxy.clock import monotonic
 
 READY = b"READY=1"
+STOPPING = b"STOPPING=1"
+WATCHDOG = b"WATCHDOG=1"
 
 
-def tell(message: bytes) -> bool:
-    """Send `message`; was there anybody to tell?"""
+def tell(*lines: bytes) -> bool:
+    """Send `lines` as one message; was there anybody to tell?"""
     place = os.environ.get("NOTIFY_SOCKET", "")
     if not place.startswith(("/", "@")):
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as teller:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as teller:
         try:
-            teller.sendto(message, place.replace("@", "\0", 1) if place[0] == "@" else place)
-        except OSError:
+            teller.sendto(b"\n".join(lines), place.replace("@", "\0", 1) if place[0] == "@" else place)
+        except OSError:  # nobody there, or it does not read
             return False
     return True
+
+
+def reloading() -> bytes:
+    """It begins now."""
+    return b"RELOADING=1\nMONOTONIC_USEC=%d" % int(monotonic() * 1e6)
+
+
+def main_pid(pid: int) -> bytes:
+    """`pid`, of the same unit, is the main process from now on."""
+    return b"MAINPID=%d" % pid
+
+
+class Status:
+    """The line in `systemctl status`."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def say(self, text: str) -> None:
+        """Nothing when that is what stands there."""
+        if text != self._said:
+            self._said = text
+            tell(status(text))
+
+
+def status(text: str) -> bytes:
+    """One line, whatever is in `text`."""
+    return b"STATUS=" + "".join(character if character.isprintable() else "?" for character in text).encode(errors="replace")
+
+
+def watchdog_interval() -> float | None:
+    """Seconds between two WATCHDOG messages: half of what systemd waits for. None: it waits for none of ours."""
+    meant, wait = os.environ.get("WATCHDOG_PID", ""), os.environ.get("WATCHDOG_USEC", "")
+    if (meant and meant != str(os.getpid())) or not (wait.isascii() and wait.isdigit()) or not int(wait):
+        return None
+    return int(wait) / 2e6
+
+
+def successor_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for the process that takes over (MAINPID): the watchdog is meant for it, too, and sockets are handed over in another way."""
+    return {
+        name: value for name, value in environment.items() if name not in ("WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+    }

@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import pytest
 
 from mcpproxy.observe import messages
-from mcpproxy.observe.messages import LEVELS, Messages
+from mcpproxy.observe.messages import LEVELS, Messages, priority
 
 
 @pytest.mark.parametrize("wanted", LEVELS)
@@ -36,3 +37,22 @@ def test_a_full_pipe_is_not_waited_for_and_a_closed_one_is_no_error(monkeypatch:
     Messages("info").say("error", "nobody can")
     os.close(writer)
     Messages("info").say("error", "not there")
+
+
+@pytest.mark.parametrize(("level", "begins"), [("debug", "<7>"), ("info", "<6>"), ("warning", "<4>"), ("error", "<3>")])
+def test_in_the_journal_a_line_has_its_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, begins: str) -> None:
+    with (tmp_path / "journal").open("wb") as journal:
+        found = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        monkeypatch.setattr(messages, "STDERR", journal.fileno())
+        Messages("debug").say(level, "here")
+        assert (tmp_path / "journal").read_text() == f"{begins}mcpproxy: {'' if level == 'info' else f'{level}: '}here\n"
+
+
+@pytest.mark.parametrize("stream", ["", "1:2", "nonsense"])
+def test_stderr_that_is_not_the_journal_gets_none(monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    """A shell in a service has the variable, too, and its own stderr."""
+    monkeypatch.setenv("JOURNAL_STREAM", stream)
+    assert priority("error") == ""
+    monkeypatch.setattr(messages, "STDERR", 999)
+    assert priority("error") == ""

@@ -1,13 +1,35 @@
-"""The word to systemd arrives, and its absence harms nobody."""
+"""Every word to systemd arrives as sd_notify(3) has it, and its absence harms nobody."""
 
 import os
 import secrets
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mcpproxy.ops.systemd import READY, tell
+from mcpproxy.ops.systemd import (
+    READY,
+    STOPPING,
+    WATCHDOG,
+    Status,
+    main_pid,
+    reloading,
+    status,
+    successor_environment,
+    tell,
+    watchdog_interval,
+)
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "notify"))
+        ear.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield ear
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -28,3 +50,65 @@ def test_nobody_to_tell_is_no_error(monkeypatch: pytest.MonkeyPatch, place: str 
         monkeypatch.setenv("NOTIFY_SOCKET", place)
     assert not tell(READY)
     assert os.environ.get("NOTIFY_SOCKET") == place
+
+
+def test_a_systemd_that_does_not_read_holds_nobody_up(systemd: socket.socket) -> None:
+    told = 0
+    while tell(WATCHDOG):
+        told += 1
+    assert told
+    assert systemd.recv(100) == b"WATCHDOG=1"
+
+
+def test_several_lines_are_one_message(systemd: socket.socket) -> None:
+    tell(STOPPING, status("drains"), main_pid(42))
+    assert systemd.recv(100) == b"STOPPING=1\nSTATUS=drains\nMAINPID=42"
+
+
+def test_a_reload_says_when_it_began(systemd: socket.socket) -> None:
+    before = time.monotonic_ns() // 1000
+    tell(reloading())
+    first, second = systemd.recv(100).split(b"\n")
+    assert first == b"RELOADING=1"
+    name, _, moment = second.partition(b"=")
+    assert name == b"MONOTONIC_USEC"
+    assert before - 1 <= int(moment) <= time.monotonic_ns() // 1000
+
+
+def test_the_status_is_told_when_it_is_another_one(systemd: socket.socket) -> None:
+    line = Status()
+    for text in ("2 workers", "2 workers", "1 worker\nREADY=1"):
+        line.say(text)
+    tell(READY)
+    assert [systemd.recv(100) for _ in range(3)] == [b"STATUS=2 workers", b"STATUS=1 worker?READY=1", b"READY=1"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "interval"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_USEC": "²"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog_is_told_twice_as_often_as_it_asks(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], interval: float | None
+) -> None:
+    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert watchdog_interval() == interval
+
+
+def test_who_takes_over_is_watched_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process number is another one than $WATCHDOG_PID: it would not say a word, and be killed."""
+    theirs = successor_environment(
+        {"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "1", "LISTEN_PID": "1", "LISTEN_FDS": "1", "NOTIFY_SOCKET": "/n"}
+    )
+    assert theirs == {"WATCHDOG_USEC": "10000000", "NOTIFY_SOCKET": "/n"}
