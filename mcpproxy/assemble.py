@@ -63,8 +63,14 @@ class Shared:
     contexts: list[ssl.SSLContext | None]  # of each listener
     urls: list[str]
     buckets: Buckets
-    turns: int
+    turns: int | None  # None: there is nobody else
     worker: int = 0  # who we are; set after the fork
+
+    def let_go(self) -> None:
+        """This process does not listen; the others do."""
+        for sockets in self.sockets:
+            for sock in sockets:
+                sock.close()
 
     def close(self) -> None:
         """Give the addresses back, as far as this process has them."""
@@ -80,7 +86,7 @@ class Shared:
 
 def share(config: Config) -> Shared:
     """Bind the addresses and read the certificates for `config.workers` processes. Raises StartError."""
-    shared = Shared(config.workers, [], [], [], Buckets(config.workers), new_turns())
+    shared = Shared(config.workers, [], [], [], Buckets(config.workers), new_turns() if config.workers > 1 else None)
     try:
         for listen in config.listen:
             shared.contexts.append(tls_context(listen, config))
@@ -96,7 +102,7 @@ def share(config: Config) -> Shared:
 
 @dataclass(slots=True)
 class Runtime:
-    """A configuration come to life: what `ops/run` starts, drains and stops."""
+    """A configuration come to life: what `ops/worker` starts, drains and stops."""
 
     loop: EdgeLoop
     config: Config

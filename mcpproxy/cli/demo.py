@@ -24,7 +24,7 @@ def command(listen: str, state_dir: str | None) -> int:
     """
     from mcpproxy.demo.child import DemoServer
     from mcpproxy.demo.screen import Scene, show
-    from mcpproxy.ops.run import run
+    from mcpproxy.ops.supervise import run
     from mcpproxy.pki import devca
 
     if find_spec("mcp") is None or find_spec("uvicorn") is None:

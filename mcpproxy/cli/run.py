@@ -23,4 +23,4 @@ def command(config: Path, state_dir: str | None) -> int:
 
     loaded = configured(config, state_dir)
     say(loaded.config, "warning", *warnings(loaded))
-    return run(loaded.config, ready=partial(announce, loaded.config))
+    return run(loaded.config, ready=partial(announce, loaded.config), with_control=True)

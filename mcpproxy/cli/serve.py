@@ -25,7 +25,7 @@ def command(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -
     at once. `mcpproxy run` with a file can change everything else.
     """
     from mcpproxy.config.check import unwise
-    from mcpproxy.ops.run import run
+    from mcpproxy.ops.supervise import run
     from mcpproxy.pki import devca
 
     config = quick(url, listen, no_tls, state_dir)

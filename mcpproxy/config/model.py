@@ -521,6 +521,13 @@ class Config(Struct, frozen=True, kw_only=True):
             "together. Not together with `audit` or `tools.read_only` yet. See [operations.md](operations.md#several-workers).",
         ),
     ] = 1
+    watchdog: Annotated[
+        float,
+        Key(
+            Duration(zero=True),
+            'A worker that gives no sign of life for this long is ended and replaced; its stacks are written to stderr. `"0s"`: never.',
+        ),
+    ] = 15.0
     drain: Annotated[
         float,
         Key(

@@ -53,6 +53,7 @@ EXAMPLE = """\
 # Every key once; those that only repeat their default are marked so.
 health = "/healthz"
 workers = 1                             # default
+watchdog = "15s"                        # default
 drain = "1h"
 state_dir = "/var/lib/mcpproxy"
 

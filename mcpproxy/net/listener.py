@@ -68,7 +68,7 @@ def bind_all(address: Address, count: int) -> list[socket.socket]:
     """A listening socket for each of `count` processes: the kernel spreads connections over them by a hash of both addresses, so evenly, and one that was
     given to a socket waits there. A unix socket is the same one for all: who is idle accepts. Raises StartError as `bind` does."""
     first = bind(address)
-    if address.path:
+    if address.path or count == 1:
         return [first] * count
     with first:  # with SO_REUSEPORT alone another daemon of the same user would share the port with us, and neither would know
         address = Address(*first.getsockname()[:2])

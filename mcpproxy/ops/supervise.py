@@ -1,10 +1,11 @@
-"""Several workers and the process that makes, watches and replaces them.
+"""Workers, the control process, and the process that makes, watches and replaces them.
 
     supervisor ── listening sockets, TLS contexts, memory of the limits; signals; no loop, no thread, no connection
-      ├─ worker 0 ── one edge process as `ops/run` knows it: its own loop, pools, plans, log sink, counts
-      └─ worker 1 …
+      ├─ worker 0 ── an edge process (`worker`): its own loop, pools, plans, log sink, counts
+      ├─ worker 1 …
+      └─ control ─── serves no client (`control/run`)
 
-Supervisor and worker talk over a pair of sockets; nobody else has either end, so each hears of the other's death at once, however it came.
+Supervisor and child talk over a pair of sockets; nobody else has either end, so each hears of the other's death at once, however it came.
 
  1. A worker obeys its supervisor only. Signals to the whole group (Ctrl-C, systemd) reach workers, too, and would count twice; they are let pass. Without
     a supervisor they drain, and a signal ends them.
@@ -12,12 +13,15 @@ Supervisor and worker talk over a pair of sockets; nobody else has either end, s
  3. A worker that died is replaced at once; one that did not last STEADY_S, later each time. Until its successor serves, the others accept what the kernel
     gives to its sockets, which nobody closes: no connection waits for nobody.
  4. What it held of the limits is forgotten before another one takes its number. There are never two with one number.
+ 5. A worker that gives no sign of life for `watchdog` is asked where it is (its stacks go to stderr) and killed: its connections are lost anyway.
+ 6. The control process is made after worker 0 and replaced like a worker. Nobody waits for it.
 
-Exit status as `ops/run`: 0 after a clean stop; 1 when the start failed, or when a worker did not end cleanly.
+Exit status: 0 after a clean stop; 1 when the start failed, or when a worker did not end cleanly.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
@@ -26,50 +30,63 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
 
 from mcpproxy.assemble import Shared, share
 from mcpproxy.clock import monotonic
 from mcpproxy.config.model import Config
+from mcpproxy.control import run as control
+from mcpproxy.control.door import Door, make_door
 from mcpproxy.errors import StartError
-from mcpproxy.net.loop import EdgeLoop, settle_memory
+from mcpproxy.net.loop import settle_memory
 from mcpproxy.observe.messages import Messages
-from mcpproxy.ops import run as alone
-from mcpproxy.ops.run import HEARD, Life
+from mcpproxy.ops import worker
+from mcpproxy.ops.worker import BACK, DRAIN, END, HEARD, MISSING, REOPEN, SERVING
 
 STEADY_S = 1.0  # who served for this long did not die of its start
 FIRST_S, LONGEST_S = 0.1, 5.0  # until one that did is replaced: twice as long each time
 LOOK_S = 3600.0  # the kernel waits for 24 days at most
-PATIENCE_S = 15.0  # for a worker to end that must have ended by itself: its last log lines have `alone.LOG_PATIENCE`
-
-# What they say to each other: one letter, for MISSING and BACK with the number of a worker.
-SERVING = b"s"
-MISSING, BACK, REOPEN, DRAIN, END = b"m", b"b", b"r", b"d", b"e"
+PATIENCE_S = 15.0  # for a child to end that must have ended by itself: a worker's last log lines have `worker.LOG_PATIENCE`
+START_S = 60.0  # for a worker to begin to serve, at least: it may have much to read
+ABORT_S = 1.0  # for a frozen worker to say where it stands
+CONTROL = -1  # its number among the children
 
 Ready = Callable[[list[str]], None]
+Reply = Callable[[bool, str], None]
+Order = Callable[[Any, Reply], None]
 
 
-def run(config: Config, *, drain: float | None = None, ready: Ready | None = None) -> int:
-    """Serve `config` until told to stop, with as many processes as it asks for."""
-    if config.workers == 1:
-        return alone.run(config, drain=drain, ready=ready)
-    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+def run(
+    config: Config, *, drain: float | None = None, ready: Ready | None = None, say_counts: bool = True, with_control: bool = False
+) -> int:
+    """Serve `config` until told to stop, with as many processes as it asks for. `drain` overrides the configured drain time; `ready` hears the URLs once
+    all serve; at the end the counts are said unless `say_counts` is false."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # who sees the addresses accept may send one before anybody hears it: it waits
     try:
         shared = share(config)
     except StartError as error:
-        alone.explain(error)
+        worker.explain(error)
         return error.code
-    return Supervisor(config, shared, config.drain if drain is None else drain, ready).run()
+    door = make_door() if with_control else None
+    return Supervisor(config, shared, config.drain if drain is None else drain, ready, door, say_counts=say_counts).run()
 
 
-class Worker:
+class Child:
     """What the supervisor knows of one."""
 
-    __slots__ = ("number", "pid", "post", "since")
+    __slots__ = ("heard", "number", "pid", "post", "since")
 
     def __init__(self, number: int, pid: int, post: socket.socket) -> None:
         self.number, self.pid, self.post = number, pid, post
         self.since = 0.0  # when it began to serve; 0: not yet
+        self.heard = monotonic()  # when it gave a sign of life
+
+    @property
+    def name(self) -> str:
+        return f"worker {self.number}" if self.number >= 0 else "the control process"
 
     def tell(self, *words: bytes) -> None:
         """Send each; one that is dead or stands still does not hear it."""
@@ -81,12 +98,17 @@ class Worker:
 class Supervisor:
     """From the first fork to the last exit status."""
 
-    def __init__(self, config: Config, shared: Shared, drain_s: float, ready: Ready | None) -> None:
-        self._config, self._shared, self._drain_s, self._ready = config, shared, drain_s, ready
+    def __init__(
+        self, config: Config, shared: Shared, drain_s: float, ready: Ready | None, door: Door | None, *, say_counts: bool = True
+    ) -> None:
+        self._config, self._shared, self._drain_s, self._ready, self._door = config, shared, drain_s, ready, door
+        self._say_counts = say_counts
         self._messages = Messages(config.log.level)
-        self._workers: dict[int, Worker] = {}  # by number
-        self._due: dict[int, float] = {0: 0.0}  # numbers without a worker, and when they get one
-        self._quick = [0] * shared.workers  # of each number: deaths in a row that came too soon
+        self._workers: dict[int, Child] = {}  # by number
+        self._control: Child | None = None
+        self._due: dict[int, float] = {0: 0.0}  # numbers without a process, and when they get one
+        self._quick: dict[int, int] = {}  # of each number: deaths in a row that came too soon
+        self._orders: dict[str, Order] = {}  # what the control process may ask for
         self._ready_said = False
         self._stopping = False
         self._deadline = float("inf")  # when who is left is killed
@@ -105,11 +127,17 @@ class Supervisor:
             while self._workers or not self._stopping:
                 self._start_due()
                 self._wait()
+            if self._control is not None:
+                self._let_control_end(self._control)
         finally:
             self._shared.close()
         return self._code
 
-    # -- workers come ------------------------------------------------------------------------------------------------------------------------
+    @property
+    def _children(self) -> list[Child]:
+        return [*self._workers.values(), *([self._control] if self._control is not None else [])]
+
+    # -- children come -----------------------------------------------------------------------------------------------------------------------
 
     def _start_due(self) -> None:
         now = monotonic()
@@ -118,7 +146,8 @@ class Supervisor:
             try:
                 self._start(number)
             except OSError as error:
-                self._messages.say("error", f"worker {number} cannot be made: {error.strerror}; trying again")
+                what = f"worker {number}" if number >= 0 else "the control process"
+                self._messages.say("error", f"{what} cannot be made: {error.strerror}; trying again")
                 self._due[number] = now + LONGEST_S
 
     def _start(self, number: int) -> None:
@@ -128,33 +157,42 @@ class Supervisor:
             pid = os.fork()
             if pid == 0:
                 ours.close()
-                self._work(number, theirs)
+                self._be(number, theirs)
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
-        self._workers[number] = Worker(number, pid, ours)
+        child = Child(number, pid, ours)
+        if number == CONTROL:
+            self._control = child
+            child.since = monotonic()
+            for other in self._workers.values():
+                self._tell_control(event="born", worker=other.number, pid=other.pid)
+        else:
+            self._workers[number] = child
+            self._tell_control(event="born", worker=number, pid=pid)
 
-    def _work(self, number: int, post: socket.socket) -> None:
-        """The worker's whole life. Never returns."""
+    def _be(self, number: int, post: socket.socket) -> NoReturn:
+        """The child's whole life."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
             os.close(self._wake)
             os.close(self._woken)
-            for worker in self._workers.values():
-                worker.post.close()
-            self._shared.worker = number
-            code = alone.serve(
-                self._config,
-                drain=self._drain_s,
-                ready=lambda _: _say_serving(post),
-                shared=self._shared,
-                obey=partial(obey, post, self._pid),
-            )
+            for child in self._children:
+                child.post.close()
+            _call_ourselves("mcpproxy:ctl" if number == CONTROL else f"mcpproxy:{number}")
+            faulthandler.enable()
+            if number == CONTROL:
+                assert self._door is not None, "else there is none"
+                self._shared.let_go()
+                code = control.serve(self._config, self._shared, self._door, post)
+            else:
+                self._shared.worker = number
+                code = worker.serve(self._config, self._shared, post, self._pid, self._drain_s, self._door, say_counts=self._say_counts)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -163,18 +201,20 @@ class Supervisor:
                 sys.stderr.flush()
             os._exit(code)
 
-    def _serves(self, worker: Worker) -> None:
-        worker.since = monotonic()
+    def _serves(self, child: Child) -> None:
+        child.since = monotonic()
         if self._stopping:
             return
         for other in self._workers.values():
-            other.tell(BACK + bytes([worker.number]))
+            other.tell(BACK + bytes([child.number]))
         missing = [number for number in range(self._shared.workers) if number not in self._workers or not self._workers[number].since]
-        worker.tell(*(MISSING + bytes([number]) for number in missing))
+        child.tell(*(MISSING + bytes([number]) for number in missing))
         if not self._ready_said:
             for number in missing:
                 if number not in self._workers:
                     self._due.setdefault(number, 0.0)
+            if self._door is not None and self._control is None:
+                self._due.setdefault(CONTROL, 0.0)
             if not missing:
                 self._ready_said = True
                 if self._ready is not None:
@@ -183,33 +223,39 @@ class Supervisor:
     # -- what happens ------------------------------------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        posts = {worker.post.fileno(): worker for worker in self._workers.values()}
+        posts = {child.post.fileno(): child for child in self._children}
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         for descriptor in posts:
             poll.register(descriptor, select.POLLIN)
-        wait = min([self._deadline, *self._due.values()]) - monotonic()
+        wait = min([self._deadline, *self._due.values(), self._frozen_at()]) - monotonic()
         for descriptor, _ in poll.poll(min(max(0.0, wait), LOOK_S) * 1000 + 1):
             if descriptor == self._wake:
                 for number in os.read(self._wake, 64):
                     self._told(number)
             else:
                 self._heard(posts[descriptor])
-        if monotonic() >= self._deadline:
+        now = monotonic()
+        if now >= self._deadline:
             self._deadline = float("inf")
-            for worker in self._workers.values():
-                self._messages.say("error", f"worker {worker.number} (process {worker.pid}) does not end: killed")
-                os.kill(worker.pid, signal.SIGKILL)
+            for child in self._workers.values():
+                self._messages.say("error", f"{child.name} (process {child.pid}) does not end: killed")
+                os.kill(child.pid, signal.SIGKILL)
+        elif now >= self._frozen_at():
+            self._end_frozen(now)
 
-    def _heard(self, worker: Worker) -> None:
+    def _heard(self, child: Child) -> None:
         try:
-            word = worker.post.recv(16)
+            word = child.post.recv(control.LARGEST)
         except OSError:
             word = b""
-        if word == SERVING:
-            self._serves(worker)
-        elif not word:
-            self._ended(worker)
+        child.heard = monotonic()
+        if not word:
+            self._ended(child)
+        elif child.number == CONTROL:
+            self._ordered(child, msgspec.json.decode(word))
+        elif word == SERVING:
+            self._serves(child)
 
     def _told(self, number: int) -> None:
         if number == signal.SIGUSR1:
@@ -218,8 +264,8 @@ class Supervisor:
             self._stop(END if self._stopping else DRAIN)
 
     def _tell_all(self, word: bytes) -> None:
-        for worker in self._workers.values():
-            worker.tell(word)
+        for child in self._workers.values():
+            child.tell(word)
 
     def _stop(self, word: bytes) -> None:
         self._stopping = True
@@ -228,78 +274,95 @@ class Supervisor:
         self._tell_all(word)
         self._deadline = monotonic() + PATIENCE_S + (self._drain_s if word == DRAIN else 0.0)
 
-    # -- workers go --------------------------------------------------------------------------------------------------------------------------
+    # -- the control process -----------------------------------------------------------------------------------------------------------------
 
-    def _ended(self, worker: Worker) -> None:
-        worker.post.close()
-        code = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
-        number = worker.number
-        del self._workers[number]
-        self._shared.buckets.forget_worker(number)
-        how = f"worker {number} (process {worker.pid}) " + (
-            f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        )
+    def _tell_control(self, **event: Any) -> None:
+        if self._control is not None:
+            self._control.tell(msgspec.json.encode(event))
+
+    def _ordered(self, child: Child, message: dict[str, Any]) -> None:
+        def reply(ok: bool, text: str) -> None:
+            child.tell(msgspec.json.encode({"id": message["id"], "ok": ok, "text": text}))
+
+        order = self._orders.get(message["order"])
+        if order is None:
+            reply(False, f"no such order: {message['order']}")
+        else:
+            order(message["with"], reply)
+
+    def _let_control_end(self, child: Child) -> None:
+        """It ends with the connection; one that does not is killed."""
+        child.post.close()
+        deadline = monotonic() + PATIENCE_S
+        with suppress(ChildProcessError):
+            watch = os.pidfd_open(child.pid)
+            if not select.select([watch], [], [], max(0.0, deadline - monotonic()))[0]:
+                os.kill(child.pid, signal.SIGKILL)
+            os.close(watch)
+            os.waitpid(child.pid, 0)
+
+    # -- children go -------------------------------------------------------------------------------------------------------------------------
+
+    def _ended(self, child: Child) -> None:
+        child.post.close()
+        code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+        number = child.number
+        if number == CONTROL:
+            self._control = None
+        else:
+            del self._workers[number]
+            self._shared.buckets.forget_worker(number)
+            self._tell_control(event="died", worker=number, pid=child.pid)
+        how = f"{child.name} (process {child.pid}) " + (f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}")
         if self._stopping:
-            if code:
+            if code and number != CONTROL:
                 self._messages.say("error", how)
                 self._code = self._code or 1
             return
-        if code > 0 and not worker.since and not self._ready_said:  # the start fails, and it said why
+        if code > 0 and not child.since and not self._ready_said:  # the start fails, and it said why
             self._code = code
             self._stop(END)
             return
         now = monotonic()
-        if worker.since and now - worker.since >= STEADY_S:
+        if child.since and now - child.since >= STEADY_S:
             self._quick[number] = 0
-        wait = min(LONGEST_S, FIRST_S * 2.0 ** (self._quick[number] - 1)) if self._quick[number] else 0.0
-        self._quick[number] = min(self._quick[number] + 1, 10)
+        quick = self._quick.get(number, 0)
+        wait = min(LONGEST_S, FIRST_S * 2.0 ** (quick - 1)) if quick else 0.0
+        self._quick[number] = min(quick + 1, 10)
         self._messages.say("error", f"{how}; another takes its place " + (f"in {wait:.1f} s" if wait else "at once"))
-        for other in self._workers.values():
-            if other.since:
-                other.tell(MISSING + bytes([number]))
+        if number != CONTROL:
+            for other in self._workers.values():
+                if other.since:
+                    other.tell(MISSING + bytes([number]))
         self._due[number] = now + wait
 
+    def _patience(self, child: Child) -> float:
+        """How long it may be silent."""
+        patience = self._config.watchdog
+        return (patience if child.since else max(patience, START_S)) if patience else float("inf")
 
-def obey(post: socket.socket, supervisor: int, life: Life, loop: EdgeLoop) -> None:
-    """In a worker, from within its loop: the supervisor's words become calls of `life`."""
+    def _frozen_at(self) -> float:
+        """When the first worker will have been silent for too long."""
+        return min((child.heard + self._patience(child) for child in self._workers.values()), default=float("inf"))
 
-    def heard() -> None:
-        try:
-            word = post.recv(16)
-        except OSError:
-            word = b""
-        letter = word[:1]
-        if letter in (MISSING, BACK) and letter:
-            life.stand_in(word[1], letter == MISSING)
-        elif letter == REOPEN:
-            life.reopen()
-        elif letter:
-            stop(now=letter == END)
-        else:
-            loop.remove_reader(post.fileno())
-            life.warn("the supervisor is gone: draining")
-            stop(now=False)
-
-    def stop(*, now: bool) -> None:
-        if not life.draining:
-            life.told_to_stop()
-        if now:
-            life.told_to_stop()
-
-    def signalled() -> None:
-        if os.getppid() != supervisor:  # nobody else will tell us
-            stop(now=True)
-
-    post.setblocking(False)
-    loop.add_reader(post.fileno(), heard)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+    def _end_frozen(self, now: float) -> None:
+        for child in self._workers.values():
+            if now - child.heard >= self._patience(child):
+                self._messages.say(
+                    "error", f"{child.name} (process {child.pid}) gave no sign of life for {now - child.heard:.0f} s: killed"
+                )
+                os.kill(child.pid, signal.SIGABRT)
+                watch = os.pidfd_open(child.pid)
+                if not select.select([watch], [], [], ABORT_S)[0]:
+                    os.kill(child.pid, signal.SIGKILL)
+                os.close(watch)
+                child.heard = now  # its end is heard of at its post
 
 
-def _say_serving(post: socket.socket) -> None:
-    with suppress(OSError):  # the supervisor is gone: `obey` hears of it
-        post.send(SERVING)
+def _call_ourselves(name: str) -> None:
+    """What ps and top show (proc(5), comm): at most 15 bytes."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name, encoding="ascii")
 
 
 def _woken(*_: object) -> None:

@@ -88,5 +88,5 @@ def test_the_console_script_and_the_module_are_the_same() -> None:
 
 
 def test_starting_the_daemon_loads_neither_the_demo_nor_the_screen_printer() -> None:
-    script = "import sys; from mcpproxy.cli import run; import mcpproxy.ops.run; print({'mcp', 'rich', 'uvicorn', 'mcpproxy.demo'} & set(sys.modules))"
+    script = "import sys; from mcpproxy.cli import run; import mcpproxy.ops.supervise; print({'mcp', 'rich', 'uvicorn', 'mcpproxy.demo'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -14,6 +14,7 @@ FLOORS = (
     {"gateway"},
     {"staffing"},
     {"assemble"},
+    {"control"},
     {"ops", "demo"},
     {"cli"},
     {"__main__"},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -78,12 +79,16 @@ class Family:
         return self.process.returncode, said
 
 
-def test_one_worker_needs_no_supervisor(tmp_path: Path) -> None:
+def test_one_worker_has_a_supervisor_like_several(tmp_path: Path) -> None:
     with ScriptedUpstream(answer()) as upstream, Family(tmp_path, upstream.url, workers=1) as family:
         assert family.ready() == f"ready http://127.0.0.1:{family.port}"
-        assert family.workers() == []
+        (worker,) = family.workers()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: family.workers() not in ([], [worker]), "it is replaced")
         assert family.ask() == 200
-        assert family.end()[0] == 0
+        code, said = family.end()
+        assert code == 0
+        assert '"worker"' not in said
 
 
 def test_ready_is_said_once_when_all_serve(tmp_path: Path) -> None:
@@ -184,3 +189,50 @@ def test_a_worker_that_does_not_end_is_killed_and_told_of(tmp_path: Path) -> Non
         code, said = family.end()
     assert code == 1
     assert f"(process {frozen}) does not end: killed" in said
+
+
+def test_a_frozen_worker_is_replaced_and_says_where_it_stood(tmp_path: Path) -> None:
+    """One that is stopped by a signal cannot say it, one in an endless loop can."""
+    before = """
+from mcpproxy.ops import worker
+joined = worker.obey
+def obey(post, supervisor, life, loop):
+    joined(post, supervisor, life, loop)
+    reopen = life.reopen
+    def endless_loop():
+        while True:
+            pass
+    life.reopen = endless_loop
+worker.obey = obey
+"""
+    with ScriptedUpstream(answer()) as upstream, Family(tmp_path, upstream.url, workers=2, before=before, more='watchdog = "2s"') as family:
+        family.ready()
+        looping = family.workers()
+        family.process.send_signal(signal.SIGUSR1)
+        until(lambda: len(family.workers()) == 2 and not set(family.workers()) & set(looping), "both are replaced")
+        until(
+            lambda: family.ask() and len({json.loads(line)["id"].partition("-")[0] for line in family.log.read_text().splitlines()}) >= 2,
+            "both serve",
+        )
+        stopped = family.workers()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        until(lambda: stopped not in family.workers() and len(family.workers()) == 2, "it is replaced")
+        assert family.ask() == 200
+        code, said = family.end()
+    assert code == 0
+    assert said.count("gave no sign of life for") >= 3
+    assert said.count("in endless_loop") >= 2
+    assert f"(process {stopped}) was ended by SIGKILL; another takes its place" in said
+
+
+def test_who_is_busy_but_alive_is_left_alone(tmp_path: Path) -> None:
+    with ScriptedUpstream(answer()) as upstream, Family(tmp_path, upstream.url, more='watchdog = "4s"') as family:
+        family.ready()
+        before = family.workers()
+        family.process.send_signal(signal.SIGSTOP)  # the supervisor itself slept: nobody else is to blame
+        until(lambda: "T" in Path(f"/proc/{family.process.pid}/stat").read_text().split()[2], "it sleeps")
+        select.select([], [], [], 4.5)
+        family.process.send_signal(signal.SIGCONT)
+        assert [family.ask() for _ in range(20)] == [200] * 20
+        assert family.workers() == before
+        assert family.end()[0] == 0

@@ -446,8 +446,8 @@ def test_the_chain_holds_over_rotation_and_restart(audited: Audited) -> None:
 
 def allow_files_of(daemon: Daemon, size: int | None) -> None:
     """What a full disk is like for a process: no file grows beyond `size`."""
-    _, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+    _, hard = resource.prlimit(daemon.worker, resource.RLIMIT_FSIZE)
+    resource.prlimit(daemon.worker, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
 @pytest.mark.parametrize("spoken", ["plain", "h2"])

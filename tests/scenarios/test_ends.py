@@ -237,7 +237,7 @@ def test_running_out_of_descriptors_neither_spins_nor_ends_the_listener(run: Run
         daemon = run(upstream.url)
         before = daemon.resting()
         full = before + 10
-        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (full, full))  # after it has counted how many clients fit
+        resource.prlimit(daemon.worker, resource.RLIMIT_NOFILE, (full, full))  # after it has counted how many clients fit
         clients = []
         for _ in range(100):
             client = daemon.client()

@@ -29,12 +29,6 @@ def several(run: Run, *urls: str, workers: int = 2, **changes: Any) -> Daemon:
     return daemon
 
 
-def processes(daemon: Daemon) -> list[int]:
-    """Of its workers, as the kernel knows them."""
-    pid = daemon.process.pid
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def worker_of(identifier: str) -> str:
     """Request ids that are made here begin with what only one worker has."""
     return identifier.partition("-")[0]
@@ -49,8 +43,8 @@ def naming(link: Link) -> None:
 
 def replaced(daemon: Daemon, pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    until(lambda: pid not in processes(daemon), "it is gone")
-    until(lambda: len(processes(daemon)) == 2, "another took its place")
+    until(lambda: pid not in daemon.workers, "it is gone")
+    until(lambda: len(daemon.workers) == 2, "another took its place")
 
 
 def gone(pid: int) -> bool:
@@ -67,7 +61,7 @@ def gone(pid: int) -> bool:
 def test_connections_spread_evenly(run: Run) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = several(run, upstream.url)
-        assert len(processes(daemon)) == 2
+        assert len(daemon.workers) == 2
         for _ in range(200):
             with daemon.client() as client:
                 assert client.exchange(post(b"x")).body == b"x"
@@ -80,7 +74,7 @@ def test_a_unix_socket_is_one_for_all(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "edge.sock"
     with ScriptedUpstream(answer()) as upstream:
         daemon = several(run, upstream.url, listen={"address": f"unix:{path}"})
-        for pid in processes(daemon):
+        for pid in daemon.workers:
             with daemon.client() as client:
                 assert client.exchange(post(b"x")).body == b"x"
             replaced(daemon, pid)
@@ -190,7 +184,7 @@ def test_workers_killed_under_load_are_replaced_and_nobody_else_notices(run: Run
         for caller in callers:
             caller.start()
         for _ in range(kills):
-            replaced(daemon, chance.choice(processes(daemon)))
+            replaced(daemon, chance.choice(daemon.workers))
             stop.wait(chance.uniform(0.1, 0.7))
         stop.set()
         for caller in callers:
@@ -219,14 +213,14 @@ def test_workers_killed_under_load_are_replaced_and_nobody_else_notices(run: Run
 def test_while_one_is_missing_the_others_take_what_is_meant_for_it(run: Run) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = several(run, upstream.url)
-        steady, victim = processes(daemon)
+        steady, victim = daemon.workers
         while not any("in 0.8 s" in message for message in daemon.messages):
             os.kill(victim, signal.SIGKILL)
-            until(lambda dead=victim: dead not in processes(daemon), "it is gone")  # type: ignore[misc]
+            until(lambda dead=victim: dead not in daemon.workers, "it is gone")  # type: ignore[misc]
             for _ in range(20):
                 with daemon.client() as client:
                     assert client.exchange(post(b"x")).body == b"x"
-            victim = until(lambda: [pid for pid in processes(daemon) if pid != steady], "another took its place")[0]
+            victim = until(lambda: [pid for pid in daemon.workers if pid != steady], "another took its place")[0]
 
 
 # -- the end -------------------------------------------------------------------------------------------------------------------------------
@@ -293,7 +287,7 @@ def test_all_end_when_told_twice(run: Run) -> None:
 
 def test_without_a_supervisor_workers_drain_and_are_gone(run: Run) -> None:
     with Waiting(run) as waiting:
-        workers = processes(waiting.daemon)
+        workers = waiting.daemon.workers
         waiting.daemon.signal(signal.SIGKILL)
         until(lambda: refuses(waiting.daemon), "nobody is accepted")
         assert {answer.status for answer in waiting.answers()} == {200}
@@ -305,7 +299,7 @@ def test_without_a_supervisor_workers_drain_and_are_gone(run: Run) -> None:
 
 def test_without_a_supervisor_a_signal_ends_a_worker(run: Run) -> None:
     with Waiting(run) as waiting:
-        workers = processes(waiting.daemon)
+        workers = waiting.daemon.workers
         waiting.daemon.signal(signal.SIGKILL)
         until(lambda: refuses(waiting.daemon), "nobody is accepted")
         for pid in workers:

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -179,6 +180,24 @@ class Daemon:
 
     # --- looking at it
 
+    def processes(self) -> dict[str, int]:
+        """Its children by the names they give themselves: `mcpproxy:0` is the first worker, `mcpproxy:ctl` serves no client."""
+        pid, found = self.process.pid, {}
+        for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(OSError):
+                found[Path(f"/proc/{each}/comm").read_text().strip()] = int(each)
+        return found
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve."""
+        return [pid for name, pid in sorted(self.processes().items()) if name.removeprefix("mcpproxy:").isdecimal()]
+
+    @property
+    def worker(self) -> int:
+        """The first of them."""
+        return until(lambda: self.workers, "a worker")[0]
+
     def wait_records(self, count: int, deadline_s: float = DEADLINE, **fields: Any) -> list[Record]:
         """At least `count` records with these fields."""
         return until(
@@ -197,7 +216,7 @@ class Daemon:
         return [record for record in list(self.records) if all(record.get(name) == value for name, value in fields.items())]
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(os.listdir(f"/proc/{self.worker}/fd"))
 
     def resting(self) -> int:
         """How many descriptors it has when nothing happens: the count, once it has not changed for a while."""
@@ -216,14 +235,14 @@ class Daemon:
         return self._status("VmHWM") * 1024
 
     def _status(self, name: str) -> int:
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{self.worker}/status").read_text().splitlines():
             if line.startswith(name + ":"):
                 return int(line.split()[1])
         raise LookupError(name)
 
     def cpu_s(self) -> float:
         """User plus system time used so far."""
-        parts = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        parts = Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()
         return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 

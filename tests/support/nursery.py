@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 NURSE = """
 import array, os, socket, sys
-import mcpproxy.cli.main, mcpproxy.cli.run, mcpproxy.ops.run
+import mcpproxy.cli.main, mcpproxy.cli.run, mcpproxy.ops.supervise
 door = socket.socket(fileno=int(sys.argv[1]))
 while True:
     words, ancillary, _, _ = door.recvmsg(65536, socket.CMSG_LEN(8))

@@ -22,7 +22,7 @@ RUN = """
 import sys
 from pathlib import Path
 from mcpproxy.config import load
-from mcpproxy.ops.run import run
+from mcpproxy.ops.supervise import run
 config = load.load(Path(sys.argv[1]))
 drain = float(sys.argv[2]) if len(sys.argv) > 2 else None
 sys.exit(run(config, drain=drain, ready=lambda urls: print("ready", *urls, flush=True)))
@@ -111,13 +111,13 @@ def test_a_signal_at_the_very_start_is_heard(tmp_path: Path) -> None:
 
 
 AT_ONCE = """
-import mcpproxy.ops.run as life, os, signal
-assemble = life.assemble
-def assembled(*args):
-    made = assemble(*args)  # its addresses accept: who waits for that may send the signal now
+import mcpproxy.ops.supervise as life, os, signal
+share = life.share
+def shared(*args):
+    made = share(*args)  # its addresses accept: who waits for that may send the signal now
     os.kill(os.getpid(), signal.%s)
     return made
-life.assemble = assembled
+life.share = shared
 """
 
 

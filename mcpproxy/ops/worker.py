@@ -1,56 +1,48 @@
-"""Start, serve, drain, stop: the life of one edge process.
+"""Start, serve, drain, stop: the life of one edge process, as its supervisor (`supervise`) orders it.
 
-    SIGTERM, SIGINT   drain: accept no more, close idle connections, let exchanges and streams run to their end, at most `drain` seconds
-    the second one    end now
-    SIGUSR1           reopen the log files (log rotation), say what was counted so far
+    DRAIN    accept no more, close idle connections, let exchanges and streams run to their end, at most `drain` seconds
+    END      end now
+    REOPEN   reopen the log files (log rotation), say what was counted so far
 
-Exit status: 0 after a clean stop (drained, or told twice), 1 when the start failed.
+It says every BEAT_S that it lives. Signals reach the whole group and are the supervisor's to hear; without a supervisor a worker drains, and a signal ends
+it. Exit status: 0 after a clean stop (drained, or told to end), 1 when the start failed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from itertools import chain
 
 from mcpproxy.assemble import Runtime, Shared, assemble
 from mcpproxy.config.model import Config
+from mcpproxy.control.door import Door
 from mcpproxy.edge.downstream import DRAIN_GRACE_S
 from mcpproxy.errors import StartError
 from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
 from mcpproxy.observe.messages import priority
 from mcpproxy.ops.counts import counts
+from mcpproxy.ops.line import Line
 from mcpproxy.units import show_duration
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # by Life
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # by the supervisor
 LOG_PATIENCE = 5.0  # seconds for the last log lines to reach a slow disk or pipe
+BEAT_S = 1.0  # between two signs of life
 
-
-def run(config: Config, *, drain: float | None = None, ready: Callable[[list[str]], None] | None = None, say_counts: bool = True) -> int:
-    """Serve `config` until told to stop. `drain` overrides the configured drain time; `ready` hears the URLs once they accept; at the end the
-    counts are said unless `say_counts` is false."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # who sees the addresses accept may send one before anybody hears it: it waits
-    try:
-        return serve(config, drain=drain, ready=ready, say_counts=say_counts)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+# What supervisor and worker say to each other: one letter, for MISSING and BACK with the number of a worker.
+SERVING, ALIVE = b"s", b"a"
+MISSING, BACK, REOPEN, DRAIN, END = b"m", b"b", b"r", b"d", b"e"
 
 
 def serve(
-    config: Config,
-    *,
-    drain: float | None = None,
-    ready: Callable[[list[str]], None] | None = None,
-    say_counts: bool = True,
-    shared: Shared | None = None,
-    obey: Callable[[Life, EdgeLoop], None] | None = None,
+    config: Config, shared: Shared, post: socket.socket, supervisor: int, drain_s: float, door: Door | None, *, say_counts: bool
 ) -> int:
-    """One process that serves, with HEARD blocked until its loop runs. One of several (`supervise`) has `shared` with them, and `obey`s its
-    supervisor instead of signals."""
+    """The worker's life, with HEARD blocked until its loop runs. `post` is its end of the pair, `door` leads to the control process."""
     loop = new_loop()
     try:
         runtime = assemble(config, loop, shared)
@@ -58,24 +50,73 @@ def serve(
         explain(error)
         loop.close()
         return error.code
-    life = Life(runtime, config.drain if drain is None else drain)
-    loop.call_soon(
-        life.watch_signals if obey is None else partial(obey, life, loop)
-    )  # from within the loop: a signal that came before it runs would be lost
+    life = Life(runtime, drain_s, say_counts=say_counts)
+    line = None if door is None else Line(loop, door, shared.worker)
+    if line is not None:
+        join(line, runtime)
+        loop.call_soon(line.connect)
+    loop.call_soon(obey, post, supervisor, life, loop)  # from within the loop: a signal that came before it runs would be lost
     runtime.ticker.start()
     for listener in runtime.listeners:
         listener.start()
     settle_memory()
-    if ready is not None:
-        loop.call_soon(ready, runtime.urls)
+    loop.call_soon(_beat, loop, post, SERVING)
     try:
         loop.run_forever()
     finally:
-        if say_counts:
-            life.say_counts()
+        life.say_counts()
         life.stop()
+        if line is not None:
+            line.close()
         loop.close()
     return 0
+
+
+def join(line: Line, runtime: Runtime) -> None:
+    """What is said, heard and answered over the line."""
+
+
+def _beat(loop: EdgeLoop, post: socket.socket, word: bytes = ALIVE) -> None:
+    with suppress(OSError):  # the supervisor is gone, which `obey` hears of, or is slow
+        post.send(word, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    loop.call_later(BEAT_S, _beat, loop, post)
+
+
+def obey(post: socket.socket, supervisor: int, life: Life, loop: EdgeLoop) -> None:
+    """From within the loop: the supervisor's words become calls of `life`."""
+
+    def heard() -> None:
+        try:
+            word = post.recv(16)
+        except OSError:
+            word = b""
+        letter = word[:1]
+        if letter in (MISSING, BACK) and letter:
+            life.stand_in(word[1], letter == MISSING)
+        elif letter == REOPEN:
+            life.reopen()
+        elif letter:
+            stop(now=letter == END)
+        else:
+            loop.remove_reader(post.fileno())
+            life.warn("the supervisor is gone: draining")
+            stop(now=False)
+
+    def stop(*, now: bool) -> None:
+        if not life.draining:
+            life.told_to_stop()
+        if now:
+            life.told_to_stop()
+
+    def signalled() -> None:
+        if os.getppid() != supervisor:  # nobody else will tell us
+            stop(now=True)
+
+    post.setblocking(False)
+    loop.add_reader(post.fileno(), heard)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
 
 def explain(error: StartError) -> None:
@@ -89,18 +130,12 @@ def explain(error: StartError) -> None:
 class Life:
     """From the first signal to the last line."""
 
-    def __init__(self, runtime: Runtime, drain_s: float) -> None:
+    def __init__(self, runtime: Runtime, drain_s: float, *, say_counts: bool) -> None:
         self._runtime = runtime
         self._loop = runtime.loop
         self._drain_s = drain_s
+        self._counts = say_counts
         self._watch: asyncio.TimerHandle | None = None
-
-    def watch_signals(self) -> None:
-        """Signals become callbacks of the loop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.told_to_stop)
-        self._loop.add_signal_handler(signal.SIGUSR1, self.reopen)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
     def reopen(self) -> None:
         """Log rotation: what happened until now goes to the old file. A good moment for the counts, too."""
@@ -178,8 +213,10 @@ class Life:
 
     def say_counts(self) -> None:
         """What was counted so far."""
+        if not self._counts:
+            return
         shared = self._runtime.shared
-        said = counts(self._runtime) if shared is None else {"worker": shared.worker, **counts(self._runtime)}
+        said = counts(self._runtime) if shared is None or shared.workers == 1 else {"worker": shared.worker, **counts(self._runtime)}
         self._say(f"counts {json.dumps(said, separators=(',', ':'))}")
 
     def warn(self, line: str) -> None:

@@ -1,0 +1,41 @@
+"""Where workers find the control process: a unix socket without a path, made before all of them are forked, and a secret that only the family knows.
+
+The supervisor keeps the socket, so it outlives a control process that died: workers that connect meanwhile wait in its backlog for the next one. An abstract
+address has no permissions: whoever does not say the secret first is sent away.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from dataclasses import dataclass, field
+from hmac import compare_digest
+
+BACKLOG = 128
+
+
+@dataclass(slots=True)
+class Door:
+    """Made once, by the supervisor."""
+
+    sock: socket.socket
+    secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+
+    @property
+    def address(self) -> bytes:
+        """For connect(2)."""
+        name = self.sock.getsockname()
+        assert isinstance(name, bytes), "an abstract address"
+        return name
+
+    def opens(self, said: object) -> bool:
+        """Is it the secret?"""
+        return isinstance(said, str) and compare_digest(said.encode(), self.secret.encode())
+
+
+def make_door() -> Door:
+    """At an address that the kernel chooses (unix(7), autobind)."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    sock.bind("")
+    sock.listen(BACKLOG)
+    return Door(sock)

@@ -1,0 +1,128 @@
+"""The control process: ordinary asyncio, beside the workers, never in a client's way.
+
+It is forked by the supervisor and made again when it dies; workers serve on meanwhile. Its parts (one file each) are listed in `parts`; each is an object with
+
+    async start()   what can fail says so in a message and goes on trying: this process does not end for one of its parts
+    async stop()    everything it opened is closed
+
+With its supervisor it speaks over a pair of sockets, one JSON object each way:
+
+    control → supervisor   {"order": "reload", "id": 3, "with": …}
+    supervisor → control   {"id": 3, "ok": true, "text": "…"}      {"event": "born", "worker": 1, "pid": 4712}      {"event": "died", …}
+
+The end of that connection is the end of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import msgspec
+import uvloop
+
+from mcpproxy.assemble import Shared
+from mcpproxy.config.model import Config
+from mcpproxy.control.door import Door
+from mcpproxy.control.switchboard import Switchboard
+from mcpproxy.observe.messages import Messages
+
+LARGEST = 64 * 1024  # bytes of a message between supervisor and control
+STOP_S = 2.0  # for the parts to end
+
+
+class Part(Protocol):
+    """Something the control process does."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def stop(self) -> None:
+        """End."""
+
+
+class Control:
+    """What its parts share."""
+
+    def __init__(self, config: Config, shared: Shared, door: Door, post: socket.socket) -> None:
+        self.config, self.shared = config, shared
+        self.messages = Messages(config.log.level)
+        self.switchboard = Switchboard(door, self.messages)
+        self.events: list[Callable[[dict[str, Any]], None]] = []  # hear what the supervisor tells
+        self.workers: dict[int, int] = {}  # their process ids, as the supervisor knows them
+        self.parts: list[Part] = []
+        self._post = post
+        self._orders: dict[int, asyncio.Future[tuple[bool, str]]] = {}
+        self._numbers = itertools.count()
+        self._end = asyncio.Event()
+
+    async def order(self, what: str, data: Any = None) -> tuple[bool, str]:
+        """Have the supervisor do something: did it, and what it says."""
+        number = next(self._numbers)
+        answer: asyncio.Future[tuple[bool, str]] = asyncio.get_running_loop().create_future()
+        self._orders[number] = answer
+        try:
+            self._post.send(msgspec.json.encode({"order": what, "id": number, "with": data}))
+            return await answer
+        except OSError as error:
+            return False, f"the supervisor does not listen: {error.strerror}"
+        finally:
+            del self._orders[number]
+
+    async def run(self) -> None:
+        """Until the supervisor says so, or is gone."""
+        loop = asyncio.get_running_loop()
+        self._post.setblocking(False)
+        loop.add_reader(self._post.fileno(), self._heard)
+        await self.switchboard.start()
+        self.parts = parts(self)
+        for part in self.parts:
+            await part.start()
+        await self._end.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(part.stop() for part in self.parts), return_exceptions=True), STOP_S)
+
+    def _heard(self) -> None:
+        try:
+            data = self._post.recv(LARGEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._post.fileno())
+            self._end.set()
+            return
+        message = msgspec.json.decode(data)
+        if "event" not in message:
+            answer = self._orders.get(message["id"])
+            if answer is not None and not answer.done():
+                answer.set_result((message["ok"], message["text"]))
+            return
+        if message["event"] == "born":
+            self.workers[message["worker"]] = message["pid"]
+        elif message["event"] == "died":
+            self.workers.pop(message["worker"], None)
+        for hears in self.events:
+            hears(message)
+
+
+def parts(control: Control) -> list[Part]:
+    """What this configuration asks for."""
+    return []
+
+
+def serve(config: Config, shared: Shared, door: Door, post: socket.socket) -> int:
+    """The process's whole life, in the forked child: its exit status."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's; they reach a whole group
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.nice(1)  # whoever is served goes before
+    uvloop.run(Control(config, shared, door, post).run())
+    return 0

@@ -1,0 +1,83 @@
+"""The control process: it obeys its supervisor, ends with it, and is replaced."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from mcpproxy.assemble import Shared
+from mcpproxy.config.model import Config
+from mcpproxy.control import run as module
+from mcpproxy.control.door import make_door
+from mcpproxy.control.run import Control
+from mcpproxy.policy.buckets import Buckets
+from tests.scenarios.conftest import Run
+from tests.support.client import get
+from tests.support.upstream import ScriptedUpstream, answer
+from tests.support.waiting import until
+
+
+@pytest.mark.asyncio
+async def test_orders_are_answered_events_heard_and_parts_started_and_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    told: list[object] = []
+
+    class Part:
+        async def start(self) -> None:
+            told.append("started")
+
+        async def stop(self) -> None:
+            told.append("stopped")
+
+    monkeypatch.setattr(module, "parts", lambda control: [Part()])
+    door = make_door()
+    control = Control(Config(), Shared(1, [], [], [], Buckets(1, sets=8), None), door, theirs)
+    control.events.append(told.append)
+    task = asyncio.create_task(control.run())
+    loop = asyncio.get_running_loop()
+    ours.send(json.dumps({"event": "born", "worker": 0, "pid": 7}).encode())
+    order = asyncio.create_task(control.order("reload", {"why": "asked"}))
+    asked = json.loads(await asyncio.wait_for(loop.sock_recv(ours, 1000), 10))
+    assert (asked["order"], asked["with"]) == ("reload", {"why": "asked"})
+    ours.send(json.dumps({"id": asked["id"], "ok": False, "text": "a mistake"}).encode())
+    assert await order == (False, "a mistake")
+    assert control.workers == {0: 7}
+    ours.close()
+    await asyncio.wait_for(task, 10)
+    assert told == ["started", {"event": "born", "worker": 0, "pid": 7}, "stopped"]
+    assert (await control.order("reload"))[0] is False
+    door.sock.close()
+
+
+def test_it_is_replaced_and_ends_with_the_daemon(run: Run) -> None:
+    with ScriptedUpstream(answer()) as upstream:
+        daemon = run(upstream.url)
+        control = until(lambda: daemon.processes().get("mcpproxy:ctl"), "it is made")
+        os.kill(control, signal.SIGTERM)  # as to a whole group: not its business
+        os.kill(control, signal.SIGKILL)
+        successor = until(lambda: pid if (pid := daemon.processes().get("mcpproxy:ctl")) != control else None, "it is made again")
+        assert any("the control process" in message and "takes its place" in message for message in daemon.messages)
+        with daemon.client() as client:
+            assert client.exchange(get()).status == 200
+        assert daemon.stop() == 0
+        assert not Path(f"/proc/{successor}").exists()
+
+
+def test_without_a_supervisor_it_ends(run: Run) -> None:
+    daemon = run("http://127.0.0.1:9")
+    control = until(lambda: daemon.processes().get("mcpproxy:ctl"), "it is made")
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    until(lambda: not _alive(control), "it is gone")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != pid
+    except ChildProcessError:
+        return Path(f"/proc/{pid}").exists()
