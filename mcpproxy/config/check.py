@@ -102,8 +102,11 @@ def _tls(tls: Tls, place: tuple[str | int, ...]) -> Iterator[Finding]:
 
 def _routes(config: Config) -> Iterator[Finding]:
     seen: dict[tuple[str, bytes], int] = {}
+    called: dict[str, int] = {}
     for number, route in enumerate(config.route):
         place = ("route", number)
+        if route.name and called.setdefault(route.name, number) != number:
+            yield Finding((*place, "name"), f'route[{called[route.name]}] is called "{route.name}" already')
         if route.upstream and route.upstream not in config.upstream:
             known = sorted(config.upstream)
             said = nearest(route.upstream, known) if known else f"; add [upstream.{route.upstream}]"

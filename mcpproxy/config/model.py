@@ -253,6 +253,14 @@ class Route(Struct, frozen=True, kw_only=True):
     """
 
     upstream: Annotated[str, Key(Text("upstream name", names.upstream_name), "The name of the upstream: `search` for `[upstream.search]`.")]
+    name: Annotated[
+        str | None,
+        Key(
+            Text("name", names.upstream_name),
+            "What it is called in metrics. Give one where `host` or `path` may change and its history shall go on.",
+            "its first host and its path, like `mcp.example.com/mcp`",
+        ),
+    ] = None
     host: Annotated[
         tuple[str, ...],
         Key(
@@ -406,6 +414,12 @@ class Route(Struct, frozen=True, kw_only=True):
             "Upgrade. Nobody looks at what passes in a WebSocket: for limits and logs it is one request.",
         ),
     ] = True
+
+
+    @property
+    def label(self) -> str:
+        """Its name, or what stands for it."""
+        return self.name or "".join(self.host[:1]) + self.path
 
 
 class Log(Struct, frozen=True, kw_only=True):

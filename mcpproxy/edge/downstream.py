@@ -48,7 +48,7 @@ from mcpproxy.http.head import bad_start
 from mcpproxy.net.link import NO_SOCKET, READ, RECORD, Link
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import Wheel
-from mcpproxy.observe.accesslog import AccessLog
+from mcpproxy.observe.accesslog import OURS, AccessLog
 from mcpproxy.policy.limits import network
 from mcpproxy.policy.network import Networks
 from mcpproxy.policy.verdict import Credential
@@ -346,6 +346,7 @@ class Downstream(Link):
                 0,
                 b"refused" if error.side is Side.DOWNSTREAM else b"failed",
                 b',"reason":"%b"' % error.kind.encode(),
+                OURS,
             )
         )
         self.answer_and_end(answer)
@@ -533,7 +534,7 @@ class Downstream(Link):
     def _log_unfinished(self, end: bytes) -> None:
         """A head began and will not be finished."""
         row = (local.describe_refused(self.held), self.about, self.next_id(), self.head_began, 0.0, monotonic(), CLIENT_LEFT)
-        self.log.add((*row, len(self.held), 0, NO_UPSTREAM, 0, end, b',"reason":"unfinished-head"'))
+        self.log.add((*row, len(self.held), 0, NO_UPSTREAM, 0, end, b',"reason":"unfinished-head"', OURS))
 
     def _release(self) -> None:
         front = self.front

@@ -760,6 +760,7 @@ class Exchange(EventWords):
                 self.reused,
                 end,
                 extra,
+                self.plan.place,
             )
         )
         if self.ledger is not None:
@@ -884,6 +885,7 @@ def response_head(x: Exchange, data: bytes) -> None:
             x.reused,
             b"done",
             plan.extra if x.plan.opens else b"",
+            x.plan.place,
         )
     )
     x.link = x.rest = None

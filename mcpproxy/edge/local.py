@@ -46,7 +46,7 @@ def reply(client: Downstream, plan: Plan, size: int, *, keep: bool) -> None:
     extra = b',"reason":"%b"' % plan.reason if plan.reason else b""
     end = b"refused" if plan.reason else b"local"
     row = (plan.about, client.about, x.request_id, x.began, 0.0, monotonic(), plan.status, size, len(out))
-    client.log.add((*row, NO_UPSTREAM, 0, end, extra))
+    client.log.add((*row, NO_UPSTREAM, 0, end, extra, plan.place))
     if plan.guard is not None:
         x.bytes_in = size
         plan.guard.refused(x, plan.status, plan.reason.decode(), len(out))

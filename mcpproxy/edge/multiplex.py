@@ -27,6 +27,7 @@ from mcpproxy.edge.stream import Alone, Stream
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http.h2 import Connection, H2Limits
 from mcpproxy.net.link import READ, Link
+from mcpproxy.observe.accesslog import OURS
 from mcpproxy.upstream.pool import BULK_SLICE, SLICE
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ class Multiplex(Link):
                 0.0,
                 monotonic(),
             )
-            self.log.add((*row, error.status, len(head), len(answer), NO_UPSTREAM, 0, end, b',"reason":"%b"' % error.kind.encode()))
+            self.log.add((*row, error.status, len(head), len(answer), NO_UPSTREAM, 0, end, b',"reason":"%b"' % error.kind.encode(), OURS))
             if error.side is Side.DOWNSTREAM:
                 self.h2.refused()
             made = self.spare.pop() if self.spare else Stream(self)
@@ -406,7 +407,7 @@ class Multiplex(Link):
             stream.gone(b"refused")
         if self.h2.reason:
             row = (NOTHING_KNOWN, self.about, self.id_prefix + b"0", monotonic(), 0.0, monotonic())
-            self.log.add((*row, CLIENT_LEFT, 0, 0, NO_UPSTREAM, 0, b"refused", b',"reason":"%b"' % self.h2.reason.encode()))
+            self.log.add((*row, CLIENT_LEFT, 0, 0, NO_UPSTREAM, 0, b"refused", b',"reason":"%b"' % self.h2.reason.encode(), OURS))
         self.linger()
 
     def linger(self) -> None:

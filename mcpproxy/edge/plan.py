@@ -27,6 +27,7 @@ from mcpproxy.http import replies
 from mcpproxy.http.forward import NOTHING, Dress, render_request, render_response
 from mcpproxy.http.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE
 from mcpproxy.http.head import HeadError, HeadLimits, RequestHead, parse_request, parse_response
+from mcpproxy.observe.accesslog import OURS, Place
 from mcpproxy.policy.resource import WELL_KNOWN, Endpoint, Rewriting, asks_for_issuer, endpoint_path, public_url
 from mcpproxy.policy.resource import answer as metadata
 from mcpproxy.upstream.pool import Pool
@@ -67,6 +68,7 @@ class LiveRoute:
     config: Route
     pool: Pool
     host_policy: str  # upstream.host: "upstream", "keep" or a name
+    place: Place = OURS
     admission: Admission | None = None  # None: everybody may do everything
     dress: Dress | None = None  # what is changed in the heads of its responses
     auths: tuple[Auth, ...] = ()
@@ -98,6 +100,7 @@ class Plan:
     body: int = 0  # bytes of body of a request that is answered here; -1: nobody knows, its connection ends
     reason: bytes = b""  # slug of a refusal that is answered here
     lasts: bool = True  # may be remembered
+    place: Place = OURS  # what it is counted under
     guard: Guard | None = None  # what is asked every time; of a refusal that is answered here: who writes it into the audit log
     address: bytes = b""  # of the client, when the head says it (a trusted proxy's X-Forwarded-For)
     rewriting: Rewriting | None = None  # the upstream is an OAuth resource that does not know its public URL
@@ -309,7 +312,7 @@ class Judge:
         if route.auth and live.admission is not None and (asks is not None or asks_for_issuer(parsed.path)):
             barred = live.admission.bars(parsed, caller)
             if barred is not None:
-                return self._answered(parsed, about, barred)
+                return self._answered(parsed, about, barred, live.place)
         if route.auth and asks is None and asks_for_issuer(parsed.path):
             return self._local(parsed, about, 404, lambda close: metadata(None, parsed.method, close=close), "no-route")
         if asks is not None and route.auth:
@@ -323,7 +326,7 @@ class Judge:
             found = live.admission.judge(parsed, head, caller, unix(), address)
             told, dress = found.told, found.dress
             if found.answer is not None:
-                return self._answered(parsed, about, found)
+                return self._answered(parsed, about, found, live.place)
             about += found.about
             guard = found.guard
         judged = route.tools is not None or (
@@ -356,6 +359,7 @@ class Judge:
             keep=parsed.keep_alive and not self.draining,
             pool=live.pool,
             route=route,
+            place=live.place,
             responses=self._responses(parsed, dress),
             about=about,
             request_id=own if own is not None and REQUEST_ID.fullmatch(own) else None,
@@ -376,11 +380,11 @@ class Judge:
             return plan.refused(501, "upgrade-off")  # over HTTP/2 any 2xx would mean that a tunnel is open (RFC 8441 §5)
         return plan
 
-    def _answered(self, head: RequestHead, about: bytes, found: Found) -> Plan:
+    def _answered(self, head: RequestHead, about: bytes, found: Found, place: Place) -> Plan:
         """The policies of its route answer it."""
         assert found.answer is not None
         plan = self._local(head, (UNTOLD if found.kind in SILENT else about) + found.about, found.status, found.answer, found.kind)
-        plan.guard, plan.lasts = found.guard, False
+        plan.guard, plan.lasts, plan.place = found.guard, False, place
         return plan
 
     def _hosts(self, live: LiveRoute, head: RequestHead) -> list[bytes]:

@@ -170,7 +170,7 @@ class Stream:
         reply = dated(plan.answer, http_date())
         row = (plan.about, self.about, x.request_id, x.began, 0.0, monotonic(), plan.status, x.bytes_in, len(reply))
         extra = b',"reason":"%b"' % plan.reason if plan.reason else b""
-        self.log.add((*row, NO_UPSTREAM, 0, b"refused" if plan.reason else b"local", extra))
+        self.log.add((*row, NO_UPSTREAM, 0, b"refused" if plan.reason else b"local", extra, plan.place))
         if plan.guard is not None:
             plan.guard.refused(x, plan.status, plan.reason.decode(), len(reply))
         self.exchange_over(True, reply)
@@ -684,6 +684,7 @@ def whole_answer(x: StreamExchange, data: bytes) -> None:
             x.reused,
             b"done",
             plan.extra if asked.opens else b"",
+            asked.place,
         )
     )
     x.link = x.rest = None

@@ -8,6 +8,8 @@ come from a peer are JSON-escaped there; no credential is ever put in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import gmtime, strftime
 from typing import NamedTuple
 
@@ -18,7 +20,17 @@ BATCH = 128  # rows rendered together: about 50 KiB of lines
 HAND_OVER = 256 * 1024  # bytes of lines that go to the sink's thread at once; waking it for less costs the loop more than it saves
 
 
-RowTuple = tuple[bytes, bytes, bytes, float, float, float, int, int, int, bytes, int, bytes, bytes]
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where an exchange belongs, by the names of the configuration: what it is counted under. Equal only to itself, so that counting hashes no text."""
+
+    route: str
+    upstream: str
+
+
+OURS = Place("", "")  # answered here, or never understood: no route had it
+
+RowTuple = tuple[bytes, bytes, bytes, float, float, float, int, int, int, bytes, int, bytes, bytes, Place]
 
 
 class Row(NamedTuple):
@@ -37,15 +49,17 @@ class Row(NamedTuple):
     reused: int  # earlier uses of the link
     end: bytes  # how it ended: done, refused, client-gone, …
     extra: bytes  # further members, each with its leading comma
+    place: Place  # from the plan
 
 
 class AccessLog:
-    """Collects rows, renders them in batches, hands the lines to a sink."""
+    """Collects rows, renders them in batches, hands the lines to a sink. `counts`: who counts them (observe/tally), if anybody does."""
 
-    __slots__ = ("_bytes", "_lines", "_sink", "rows")
+    __slots__ = ("_bytes", "_lines", "_sink", "counts", "rows")
 
     def __init__(self, sink: Sink | None) -> None:
         self.rows: list[RowTuple] = []
+        self.counts: Callable[[list[RowTuple]], None] | None = None
         self._sink = sink
         self._lines: list[bytes] = []
         self._bytes = 0
@@ -58,6 +72,8 @@ class AccessLog:
             self._render()
 
     def _render(self) -> None:
+        if self.counts is not None:
+            self.counts(self.rows)
         sink = self._sink
         if sink is not None:
             lines = render(self.rows, wall_offset())
@@ -84,7 +100,7 @@ def render(rows: list[RowTuple], offset: float) -> bytes:
     """Rows → lines. `offset` turns monotonic seconds into Unix time."""
     pieces: list[bytes] = []
     second, stamp = -1, b""
-    for about, client, request_id, began, first, ended, status, bytes_in, bytes_out, upstream, reused, end, extra in rows:
+    for about, client, request_id, began, first, ended, status, bytes_in, bytes_out, upstream, reused, end, extra, _ in rows:
         moment = began + offset
         whole = int(moment)
         if whole != second:

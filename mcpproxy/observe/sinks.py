@@ -37,6 +37,8 @@ class Sink:
         self._refused = 0  # lines dropped for want of room, not yet told of; the loop's, too
         self._written = 0  # bytes dealt with; only the sink's thread changes it
         self._lost = 0  # lines that could not be written, not yet told of; the sink's thread's, too
+        self._refused_ever = 0  # the same two, from the start on
+        self._lost_ever = 0
         self._torn = False  # the last line in the file has no end
         self._thread = threading.Thread(target=self._write_on, name=f"log {target}", daemon=True)
         self._thread.start()
@@ -46,11 +48,18 @@ class Sink:
         """Lines that nobody will read, as far as no line tells of them yet."""
         return self._refused + self._lost
 
+    @property
+    def missing(self) -> int:
+        """Lines that nobody will read, from the start on."""
+        return self._refused_ever + self._lost_ever
+
     def put(self, batch: list[bytes]) -> None:
         """Hand over pieces of whole lines; the list is the sink's from now on."""
         size = sum(map(len, batch))
         if self._taken - self._written + size > WAITING_BYTES:
-            self._refused += sum(piece.count(b"\n") for piece in batch)
+            lines = sum(piece.count(b"\n") for piece in batch)
+            self._refused += lines
+            self._refused_ever += lines
             return
         self._taken += size
         refused, self._refused = self._refused, 0
@@ -86,7 +95,9 @@ class Sink:
                 fcntl.flock(self._turns, fcntl.LOCK_EX)
             self._tell(refused)
             for piece in batch:
-                self._lost += self._write(memoryview(piece))
+                lost = self._write(memoryview(piece))
+                self._lost += lost
+                self._lost_ever += lost
             if self._turns is not None:
                 fcntl.flock(self._turns, fcntl.LOCK_UN)
             self._written += sum(map(len, batch))

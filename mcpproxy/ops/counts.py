@@ -1,6 +1,6 @@
 """What the process did since it started, as one JSON object.
 
-Everything here was counted anyway, beside the hot path; this file only adds it up when somebody asks: SIGUSR1, and the end.
+Everything here was counted anyway, beside the hot path; this file only adds it up when somebody asks: SIGUSR1, metrics (ops/report), and the end.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 from mcpproxy.assemble import Runtime
 from mcpproxy.clock import monotonic
+from mcpproxy.edge.downstream import Downstream
+from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.edge.store import Store
 
 
@@ -26,12 +28,14 @@ def counts(runtime: Runtime) -> dict[str, Any]:
             "turned_away": sum(listener.turned_away for listener in runtime.listeners),
             "handshakes_failed": sum(front.handshakes_failed for front in fronts),
         },
+        "exchanges": exchanges(runtime),
         "requests": sum(front.served for front in fronts) + sum(link.served for link in runtime.links),
         "new_request_heads": _new(
             (store for shelf in shelves for store in (shelf.plans, shelf.plans_h2)),
             (store for shelf in shelves for store in (shelf.templates, shelf.templates_h2)),
         ),
         "new_response_heads": _new((variant.store for variant in responses), (variant.templates for variant in responses)),
+        "log_lines_lost": 0 if runtime.sink is None else runtime.sink.missing,
         "failed_credentials": None
         if runtime.offices.failures is None
         else {"verified": runtime.offices.failures.failed, "unseen": runtime.offices.failures.refused},
@@ -48,6 +52,22 @@ def counts(runtime: Runtime) -> dict[str, Any]:
             for name, pool in runtime.pools.items()
         },
     }
+
+
+def exchanges(runtime: Runtime) -> dict[str, int]:
+    """Under way: each either has a link to a server or waits for something. `events` and `tunnels` are counted among the others, too."""
+    found = {"http1": 0, "http2": 0, "events": 0, "tunnels": 0}
+    for link in runtime.links:
+        streams = tuple(link.streams.values()) if isinstance(link, Multiplex) else (link,) if isinstance(link, Downstream) else ()
+        for client in streams:
+            x = client.exchange
+            if x.link is None and x.waiting is None:
+                continue
+            found["http2" if isinstance(link, Multiplex) else "http1"] += 1
+            if x.rplan is not None:
+                found["events"] += x.rplan.events
+                found["tunnels"] += x.rplan.upgrade is not None
+    return found
 
 
 def _new(plans: Iterable[Store[Any]], templates: Iterable[Store[Any]]) -> dict[str, int]:

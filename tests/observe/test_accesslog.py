@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpproxy.observe.accesslog import BATCH, HAND_OVER, AccessLog, Row, render
+from mcpproxy.observe.accesslog import BATCH, HAND_OVER, OURS, AccessLog, Row, render
 
 
 class Kept:
@@ -37,6 +37,7 @@ def row(**changes):
         "reused": 0,
         "end": b"done",
         "extra": b"",
+        "place": OURS,
     }
     return Row(**(facts | changes))
 

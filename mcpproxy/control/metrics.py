@@ -1,0 +1,233 @@
+"""Metrics for Prometheus: what all workers counted since this process began, and how things stand in each of them.
+
+    worker ── "tally" (what was added) ──▶ Sums of all, for good: nothing falls when a worker dies
+    worker ── "gauges" (what is true) ───▶ of each worker; gone when it goes
+
+Every metric is in METRICS, with its labels and its sentence; docs/operations.md has the same table (a test compares). A scrape asks the workers first, so it
+shows every exchange that ended before. When this process itself is replaced its counters begin at zero, which Prometheus knows how to read.
+"""
+
+from __future__ import annotations
+
+import platform
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mcpproxy import __version__
+from mcpproxy.observe.tally import BOUNDS, LAGS, Sums
+
+FLUSH_S = 0.5  # for workers to say what they counted; one that stands still must not hold up a scrape
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A metric. Counters are listed as they are exposed, with their `_total`."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    about: str
+
+
+WHERE = ("route", "upstream", "endpoint")
+METRICS = (
+    Known("requests_total", COUNTER, (*WHERE, "status", "end"), "Exchanges that are over, by route, where they went, status and how they ended."),
+    Known("request_duration_seconds", HISTOGRAM, ("route",), "From the request's head to the end of the exchange; a stream's whole life."),
+    Known("request_first_byte_seconds", HISTOGRAM, ("route",), "From the request's head to the first byte of the server's response."),
+    Known("received_bytes_total", COUNTER, WHERE, "Bytes of requests, before TLS, counted when their exchange is over."),
+    Known("sent_bytes_total", COUNTER, WHERE, "Bytes of responses, before TLS, counted when their exchange is over."),
+    Known("refusals_total", COUNTER, ("route", "reason"), "Requests that were refused, failed or answered by us instead of a server, by reason."),
+    Known("connections_accepted_total", COUNTER, (), "Client connections that were accepted."),
+    Known("connections_turned_away_total", COUNTER, (), "Client connections beyond the limit."),
+    Known("tls_handshakes_failed_total", COUNTER, (), "TLS handshakes of clients that failed, or took too long."),
+    Known("new_heads_total", COUNTER, ("message", "how"), "Heads not remembered byte for byte: filled into the template of a like one, judged anew."),
+    Known("failed_credentials_total", COUNTER, ("outcome",), "Access tokens verified in vain, and those answered 429 unseen."),
+    Known("audit_lost_total", COUNTER, (), "Calls that are missing in the audit log."),
+    Known("audit_warnings_total", COUNTER, (), "Warnings in the audit log."),
+    Known("log_lines_lost_total", COUNTER, (), "Lines of the access log that could not be written."),
+    Known("loop_lag_seconds", HISTOGRAM, (), "How late a worker's loop came to its tick (two a second): how long a turn may take."),
+    Known("worker_deaths_total", COUNTER, (), "Workers that died and were not told to."),
+    Known("workers", GAUGE, (), "Workers that are there."),
+    Known("connections", GAUGE, ("worker",), "Client connections that are open."),
+    Known("exchanges", GAUGE, ("worker", "protocol"), "Exchanges under way: http1, http2."),
+    Known("event_streams", GAUGE, ("worker",), "Of these, responses that are event streams."),
+    Known("tunnels", GAUGE, ("worker",), "Of these, WebSockets and other tunnels."),
+    Known("heads_kept", GAUGE, ("worker", "message"), "Heads that are remembered."),
+    Known("upstream_links", GAUGE, ("upstream", "state"), "Connections to servers: in_use, idle."),
+    Known("upstream_queue", GAUGE, ("upstream",), "Calls that wait for a connection."),
+    Known("upstream_unreachable", GAUGE, ("upstream",), "Addresses that could not be reached a moment ago, as most workers see it."),
+    Known("audit_blocked", GAUGE, (), "1 while calls are refused because the audit log cannot be written."),
+    Known("loop_lag_worst_seconds", GAUGE, ("worker",), "The longest lag since the last look."),
+    Known("worker_resident_bytes", GAUGE, ("worker",), "Memory of the process."),
+    Known("worker_descriptors", GAUGE, ("worker",), "Open descriptors of the process."),
+    Known("worker_start_time_seconds", GAUGE, ("worker",), "When it began, in Unix time."),
+    Known("build_info", GAUGE, ("version", "python", "openssl"), "1; the labels say what runs."),
+)
+BY_NAME = {known.name: known for known in METRICS}
+COUNTED = {  # topics of Sums that are named otherwise there
+    "requests": "requests_total",
+    "received": "received_bytes_total",
+    "sent": "sent_bytes_total",
+    "refusals": "refusals_total",
+    "accepted": "connections_accepted_total",
+    "turned_away": "connections_turned_away_total",
+    "handshakes_failed": "tls_handshakes_failed_total",
+    "heads": "new_heads_total",
+    "failed_credentials": "failed_credentials_total",
+    "audit_lost": "audit_lost_total",
+    "audit_warnings": "audit_warnings_total",
+    "log_lines_lost": "log_lines_lost_total",
+}
+TIMED = {"duration": ("request_duration_seconds", BOUNDS), "first": ("request_first_byte_seconds", BOUNDS), "lag": ("loop_lag_seconds", LAGS)}
+EVEN_AT_ZERO = tuple(name for name, known in BY_NAME.items() if known.kind == COUNTER and not known.labels)
+
+Sample = tuple[str, tuple[str, ...], float]  # metric, label values, value
+
+
+class Workers(Protocol):
+    """What is needed of the switchboard."""
+
+    hears: dict[str, Callable[[int, Any], None]]
+    joined: list[Callable[[int], None]]
+    left: list[Callable[[int], None]]
+
+    def tell(self, worker: int, topic: str, data: Any) -> None:
+        """If it is there."""
+
+    async def ask_all(self, topic: str, data: Any = None, wait_s: float = FLUSH_S) -> dict[int, Any]:
+        """Who is silent is left out."""
+
+
+class Metrics(Collector):
+    """A part of control. Other parts add their own figures by `sources`: each yields samples of metrics that METRICS knows."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self.sums = Sums()
+        self.gauges: dict[int, dict[str, Any]] = {}  # by worker
+        self.sources: list[Callable[[], Iterable[Sample]]] = []
+        self._heard: dict[int, tuple[str, int]] = {}  # by worker: who it was, the number of its last message
+        self._there: set[int] = set()
+        self._deaths = 0
+        workers.hears["tally"] = self.tally
+        workers.hears["gauges"] = self.stands
+        workers.joined.append(self.joined)
+        workers.left.append(self.left)
+
+    # -- what workers say ------------------------------------------------------------------------------------------------------------------
+
+    def tally(self, worker: int, message: dict[str, Any]) -> None:
+        """What it counted, once however often it says so."""
+        who, number = message["from"], message["number"]
+        known = self._heard.get(worker)
+        if known is None or known[0] != who or known[1] < number:
+            self.sums.add(message["sums"])
+            self._heard[worker] = who, number
+        self._workers.tell(worker, "tallied", number)
+
+    def stands(self, worker: int, gauges: dict[str, Any]) -> None:
+        """How things stand there."""
+        self.gauges[worker] = gauges
+
+    def joined(self, worker: int) -> None:
+        """A worker is there."""
+        self._there.add(worker)
+
+    def left(self, worker: int) -> None:
+        """It is gone, and with it what was true of it; what it counted stays."""
+        self._there.discard(worker)
+        self.gauges.pop(worker, None)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """The supervisor tells what became of a worker."""
+        self._deaths += event.get("event") == "died"
+
+    # -- what Prometheus is told -----------------------------------------------------------------------------------------------------------
+
+    async def scrape(self, accept: str) -> tuple[str, bytes]:
+        """Content type and body, with everything that ended until now."""
+        for worker, gauges in (await self._workers.ask_all("flush", wait_s=FLUSH_S)).items():
+            self.stands(worker, gauges)
+        return self.render(accept)
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """What is known, as text for Prometheus or, for who asks for it (`Accept`), OpenMetrics."""
+        encode, content_type = choose_encoder(accept)
+        return content_type, encode(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric that has a value."""
+        found: dict[str, list[tuple[tuple[str, ...], float]]] = {name: [((), 0.0)] for name in EVEN_AT_ZERO}
+        for name, labels, value in self._samples():
+            if name in EVEN_AT_ZERO:
+                found[name] = [((), value)]
+            else:
+                found.setdefault(name, []).append((labels, value))
+        for known in METRICS:
+            if known.kind == HISTOGRAM:
+                yield self._histogram(known)
+            elif known.name in found:
+                kind = CounterMetricFamily if known.kind == COUNTER else GaugeMetricFamily
+                family = kind(f"mcpproxy_{known.name}", known.about, labels=known.labels)
+                for values, value in found[known.name]:
+                    family.add_metric(values, value)
+                yield family
+
+    def _histogram(self, known: Known) -> Metric:
+        family = HistogramMetricFamily(f"mcpproxy_{known.name}", known.about, labels=known.labels)
+        for (topic, *labels), times in self.sums.times.items():
+            name, bounds = TIMED[topic]
+            if name == known.name:
+                family.add_metric(labels, buckets(bounds, times), times[0])
+        return family
+
+    def _samples(self) -> Iterator[Sample]:
+        for (topic, *labels), number in self.sums.numbers.items():
+            yield COUNTED[topic], tuple(labels), number
+        yield "worker_deaths_total", (), self._deaths
+        yield "workers", (), len(self._there)
+        yield "build_info", (__version__, platform.python_version(), ssl.OPENSSL_VERSION), 1
+        yield from self._of_workers()
+        yield from _of_upstreams([gauges["upstreams"] for gauges in self.gauges.values()])
+        for source in self.sources:
+            yield from source()
+
+    def _of_workers(self) -> Iterator[Sample]:
+        for number, gauges in sorted(self.gauges.items()):
+            worker, exchanges = str(number), gauges["exchanges"]
+            yield "connections", (worker,), gauges["connections"]
+            for protocol in ("http1", "http2"):
+                yield "exchanges", (worker, protocol), exchanges[protocol]
+            yield "event_streams", (worker,), exchanges["events"]
+            yield "tunnels", (worker,), exchanges["tunnels"]
+            for message, kept in gauges["heads"].items():
+                yield "heads_kept", (worker, message), kept
+            yield "loop_lag_worst_seconds", (worker,), gauges["lag_s"]
+            yield "worker_resident_bytes", (worker,), gauges["rss"]
+            yield "worker_descriptors", (worker,), gauges["descriptors"]
+            yield "worker_start_time_seconds", (worker,), gauges["began"]
+        yield "audit_blocked", (), any(gauges["audit_blocked"] for gauges in self.gauges.values())
+
+
+def _of_upstreams(workers: list[dict[str, Any]]) -> Iterator[Sample]:
+    """Links and queues are summed; an address that only one worker could not reach is most likely there."""
+    for name in sorted({name for upstreams in workers for name in upstreams}):
+        each = [upstreams[name] for upstreams in workers if name in upstreams]
+        yield "upstream_links", (name, "in_use"), sum(one["in_use"] for one in each)
+        yield "upstream_links", (name, "idle"), sum(one["idle"] for one in each)
+        yield "upstream_queue", (name,), sum(one["waiting"] for one in each)
+        yield "upstream_unreachable", (name,), sorted(one["unreachable"] for one in each)[len(each) // 2]
+
+
+def buckets(bounds: Sequence[float], times: Sequence[float]) -> list[tuple[str, float]]:
+    """As Prometheus wants them: each with all that is in those before it."""
+    names = [*map(repr, bounds), "+Inf"]
+    return list(zip(names, accumulate(times[1:]), strict=True))
