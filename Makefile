@@ -5,7 +5,7 @@
 #   make check   formatting, lint, types, tests: what CI runs
 #   make soak    100 000 mixed exchanges, good and bad; then everything must be back where it was
 #   make real    fetch the SDKs of other languages and versions into .cache, so that no test is left out for want of them
-#   make docs    write the pages that are made from the code: docs/config.md, the reasons in docs/operations.md
+#   make docs    write the pages that are made from the code: docs/config.md, the reasons and metrics in docs/operations.md
 #   make bench   speed and size beside nginx and haproxy (says what is missing)
 
 PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -43,6 +43,7 @@ real: .venv/.test
 docs: .venv/.test
 	$(BIN)/python -m mcpproxy.config.reference docs/config.md
 	$(BIN)/python -m tests.house.reasons
+	$(BIN)/python -m tests.house.metrics
 
 bench: .venv/.test
 	$(BIN)/python -m benchmarks $(WORKS)

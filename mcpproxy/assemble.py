@@ -261,7 +261,9 @@ def _route(index: int, networks: Networks, secure: bool, runtime: Runtime) -> Li
     route = config.route[index]
     upstream = config.upstream[route.upstream]
     staff = replace(runtime.staffs[index], dress=dress(route, secure), scheme="https" if secure else "http")
-    live = LiveRoute(route, runtime.pools[route.upstream], upstream.host, Place(route.label, route.upstream), dress=staff.dress, auths=staff.auths)
+    live = LiveRoute(
+        route, runtime.pools[route.upstream], upstream.host, Place(route.label, route.upstream), dress=staff.dress, auths=staff.auths
+    )
     if staff.idle and networks.idle and not (route.allow_hosts or route.allow_origins or ours(upstream)):
         return live
     return replace(live, admission=Admission(index, route, upstream, networks, staff))

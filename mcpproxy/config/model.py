@@ -415,7 +415,6 @@ class Route(Struct, frozen=True, kw_only=True):
         ),
     ] = True
 
-
     @property
     def label(self) -> str:
         """Its name, or what stands for it."""

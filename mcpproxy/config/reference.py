@@ -189,6 +189,7 @@ secret_key = "env:AWS_SECRET_ACCESS_KEY"
 session_token = "env:AWS_SESSION_TOKEN"
 
 [[route]]
+name = "search"                         # in metrics
 host = "mcp.example.com"
 path = "/mcp"
 upstream = "search"

@@ -39,16 +39,31 @@ class Known:
 
 WHERE = ("route", "upstream", "endpoint")
 METRICS = (
-    Known("requests_total", COUNTER, (*WHERE, "status", "end"), "Exchanges that are over, by route, where they went, status and how they ended."),
+    Known(
+        "requests_total",
+        COUNTER,
+        (*WHERE, "status", "end"),
+        "Exchanges that are over, by route, where they went, status and how they ended.",
+    ),
     Known("request_duration_seconds", HISTOGRAM, ("route",), "From the request's head to the end of the exchange; a stream's whole life."),
     Known("request_first_byte_seconds", HISTOGRAM, ("route",), "From the request's head to the first byte of the server's response."),
     Known("received_bytes_total", COUNTER, WHERE, "Bytes of requests, before TLS, counted when their exchange is over."),
     Known("sent_bytes_total", COUNTER, WHERE, "Bytes of responses, before TLS, counted when their exchange is over."),
-    Known("refusals_total", COUNTER, ("route", "reason"), "Requests that were refused, failed or answered by us instead of a server, by reason."),
+    Known(
+        "refusals_total",
+        COUNTER,
+        ("route", "reason"),
+        "Requests that were refused, failed or answered by us instead of a server, by reason.",
+    ),
     Known("connections_accepted_total", COUNTER, (), "Client connections that were accepted."),
     Known("connections_turned_away_total", COUNTER, (), "Client connections beyond the limit."),
     Known("tls_handshakes_failed_total", COUNTER, (), "TLS handshakes of clients that failed, or took too long."),
-    Known("new_heads_total", COUNTER, ("message", "how"), "Heads not remembered byte for byte: filled into the template of a like one, judged anew."),
+    Known(
+        "new_heads_total",
+        COUNTER,
+        ("message", "how"),
+        "Heads not remembered byte for byte: filled into the template of a like one, judged anew.",
+    ),
     Known("failed_credentials_total", COUNTER, ("outcome",), "Access tokens verified in vain, and those answered 429 unseen."),
     Known("audit_lost_total", COUNTER, (), "Calls that are missing in the audit log."),
     Known("audit_warnings_total", COUNTER, (), "Warnings in the audit log."),
@@ -86,7 +101,11 @@ COUNTED = {  # topics of Sums that are named otherwise there
     "audit_warnings": "audit_warnings_total",
     "log_lines_lost": "log_lines_lost_total",
 }
-TIMED = {"duration": ("request_duration_seconds", BOUNDS), "first": ("request_first_byte_seconds", BOUNDS), "lag": ("loop_lag_seconds", LAGS)}
+TIMED = {
+    "duration": ("request_duration_seconds", BOUNDS),
+    "first": ("request_first_byte_seconds", BOUNDS),
+    "lag": ("loop_lag_seconds", LAGS),
+}
 EVEN_AT_ZERO = tuple(name for name, known in BY_NAME.items() if known.kind == COUNTER and not known.labels)
 
 Sample = tuple[str, tuple[str, ...], float]  # metric, label values, value

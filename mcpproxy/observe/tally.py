@@ -57,7 +57,10 @@ class Sums:
 
     def message(self) -> dict[str, Any]:
         """As it goes over the line."""
-        return {"numbers": [[*key, value] for key, value in self.numbers.items()], "times": [[*key, each] for key, each in self.times.items()]}
+        return {
+            "numbers": [[*key, value] for key, value in self.numbers.items()],
+            "times": [[*key, each] for key, each in self.times.items()],
+        }
 
     def add(self, message: dict[str, Any]) -> None:
         """What another one said."""

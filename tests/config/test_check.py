@@ -35,6 +35,12 @@ def listeners(*addresses: str) -> str:
         (GOOD + GOOD[GOOD.index("[[route]]") :], "route[1]", 7, 'route[0] has path "/" for any host already'),
         (with_route('path = "/a%2Db"\n[[route]]\nupstream = "search"\npath = "/a-b"'), "route[1]", 8, "already"),
         (
+            with_route('name = "a"\npath = "/a"\n[[route]]\nname = "a"\nupstream = "search"\npath = "/b"'),
+            "route[1].name",
+            9,
+            'route[0] is called "a" already',
+        ),
+        (
             with_route('host = "A.example"\n[[route]]\nupstream = "search"\nhost = ["b.example", "a.example"]'),
             "route[1]",
             8,

@@ -64,9 +64,7 @@ def read(metrics, accept=""):
     """name{labels} → value, as Prometheus understands it."""
     content_type, body = metrics.render(accept)
     parse = openmetrics if "openmetrics" in content_type else plain
-    return {
-        (sample.name, *sorted(sample.labels.items())): sample.value for family in parse(body.decode()) for sample in family.samples
-    }
+    return {(sample.name, *sorted(sample.labels.items())): sample.value for family in parse(body.decode()) for sample in family.samples}
 
 
 def test_an_exchange_is_one_sample(metrics):

@@ -8,6 +8,7 @@ import pytest
 
 from mcpproxy.config import load
 from mcpproxy.http.replies import MESSAGES
+from tests.house import metrics
 from tests.house.reasons import FILE, with_table
 from tests.house.tree import MODULES, PACKAGE, ROOT
 
@@ -74,6 +75,10 @@ def test_every_sentence_has_its_failure() -> None:
 
 def test_the_reasons_are_documented() -> None:
     assert OPERATIONS == with_table(OPERATIONS), "run: python -m tests.house.reasons"
+
+
+def test_the_metrics_are_documented() -> None:
+    assert metrics.with_table(OPERATIONS) == OPERATIONS, "run: python -m tests.house.metrics"
 
 
 def logged_fields() -> set[str]:

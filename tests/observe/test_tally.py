@@ -15,8 +15,20 @@ SEARCH, FILES = Place("search", "s"), Place("a.test/files", "f")
 
 def row(**changes):
     facts = {
-        **{"about": b"", "client": b"", "request_id": b"", "began": 100.0, "first": 100.2, "ended": 100.5, "status": 200, "bytes_in": 10},
-        **{"bytes_out": 20, "upstream": b'"127.0.0.1:8000"', "reused": 0, "end": b"done", "extra": b"", "place": SEARCH},
+        "about": b"",
+        "client": b"",
+        "request_id": b"",
+        "began": 100.0,
+        "first": 100.2,
+        "ended": 100.5,
+        "status": 200,
+        "bytes_in": 10,
+        "bytes_out": 20,
+        "upstream": b'"127.0.0.1:8000"',
+        "reused": 0,
+        "end": b"done",
+        "extra": b"",
+        "place": SEARCH,
     }
     return Row(**(facts | changes))
 
@@ -115,7 +127,9 @@ def as_sums(numbers, times):
 
 parts = st.lists(
     st.builds(
-        as_sums, st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9))), st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 99)))
+        as_sums,
+        st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9))),
+        st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 99))),
     ),
     max_size=8,
 )
