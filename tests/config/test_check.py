@@ -37,7 +37,7 @@ def listeners(*addresses: str) -> str:
         (
             with_route('name = "a"\npath = "/a"\n[[route]]\nname = "a"\nupstream = "search"\npath = "/b"'),
             "route[1].name",
-            9,
+            10,
             'route[0] is called "a" already',
         ),
         (
