@@ -359,7 +359,11 @@ class Exchange(EventWords):
         return None
 
     def respond(self, plan: ResponsePlan, data: bytes, end: int) -> None:
-        """A response head that is not a whole small response in one read: interim, upgrade, stream, large or early."""
+        """A response head that is not a whole small response in one read: interim, upgrade, stream, large or early; or one that speaks against its
+        endpoint."""
+        link = self.link
+        if link is not None and (plan.status >= 500 or link.endpoint.trial):
+            link.pool.group.answered(link.endpoint, plan.status)
         if plan.length == INTERIM_LENGTH:
             if plan.status == 101:
                 tunnel.open_tunnel(self, plan, data, end)
@@ -610,6 +614,8 @@ class Exchange(EventWords):
         if self.rplan is not None:
             self.cut(end or (b"upstream-error" if error.side is Side.UPSTREAM else b"refused"))
             return
+        if self.link is not None and error.side is Side.UPSTREAM:
+            self.link.pool.group.failed(self.link.endpoint, error.kind)
         route = self.plan.route
 
         def answer(close: bool) -> bytes:
@@ -847,7 +853,7 @@ def response_head(x: Exchange, data: bytes) -> None:
         plan = x.judge_response(data, end)
         if plan is None:
             return
-    if plan.length != len(data) - end or not x.request_ended or x.spoiled or plan.challenge or x.plan.document:
+    if plan.length != len(data) - end or not x.request_ended or x.spoiled or plan.special or x.plan.document:
         x.respond(plan, data, end)
         return
     client = x.client

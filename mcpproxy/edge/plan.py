@@ -147,10 +147,12 @@ class ResponsePlan:
     upgrade: bytes | None
     extra: bytes  # log members: the session a server just opened
     challenge: bool = False  # it names the metadata of an OAuth resource
+    special: bool = field(init=False)  # it must be changed, or speaks against its endpoint
     usual: bool = field(init=False)  # nothing about it asks for a second look
 
     def __post_init__(self) -> None:
-        self.usual = self.keep_link and not self.challenge
+        self.special = self.challenge or self.status >= 500
+        self.usual = self.keep_link and not self.special
 
     def rewritten(self, challenge: Callable[[bytes], bytes]) -> ResponsePlan:
         """With every WWW-Authenticate in other words, and the length that was hidden."""

@@ -130,6 +130,8 @@ MESSAGES = {
     "name-unknown": "The server's name could not be resolved.",
     "upstream-tls": "TLS with the server failed.",
     "queue-full": "The server is busy and too many requests are waiting.",
+    "upstream-down": "None of the servers behind this can be asked at the moment.",
+    "endpoint-disabled": "The server that this must go to was taken out of service.",
     "queue-timeout": "The server is busy and this request waited too long.",
     "bad-status-line": "The server's status line is not HTTP/1.1.",
     "response-head-too-large": "The server's response head is too large.",

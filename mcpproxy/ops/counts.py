@@ -47,7 +47,7 @@ def counts(runtime: Runtime) -> dict[str, Any]:
                 "in_use": pool.in_use,
                 "idle": sum(len(endpoint.idle) for endpoint in pool.endpoints),
                 "waiting": len(pool.waiting),
-                "unreachable": sum(not endpoint.alive(monotonic()) for endpoint in pool.endpoints),
+                "unreachable": sum(not endpoint.alive for endpoint in pool.endpoints),
             }
             for name, pool in runtime.pools.items()
         },

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 
-from mcpproxy.clock import clock, monotonic
+from mcpproxy.clock import monotonic
 from mcpproxy.errors import ProxyError, Retry, Side
 from mcpproxy.net.link import prepare, unpace
 from mcpproxy.net.resolve import Target
@@ -39,13 +39,14 @@ def tls_trouble(error: Exception) -> str:
 class Dial:
     """One attempt to reach one of a pool's endpoints, or that endpoint `alone`. Ends in lessee.leased or lessee.not_leased unless cancelled."""
 
-    __slots__ = ("_again", "_crowded", "_endpoints", "_error", "_sock", "_targets", "_task", "endpoint", "lessee", "pool", "wake")
+    __slots__ = ("_again", "_alone", "_crowded", "_error", "_sock", "_targets", "_task", "_tried", "endpoint", "lessee", "pool", "wake")
 
     def __init__(self, pool: Pool, endpoint: Endpoint, lessee: Lessee, alone: bool = False) -> None:
         self.pool = pool
         self.lessee: Lessee | None = lessee
         self.wake = NOT_ARMED
-        self._endpoints = [endpoint] if alone else pool.turns.order(endpoint, clock.now)
+        self._alone = alone
+        self._tried = [endpoint]
         self._targets: list[Target] = []
         self._sock: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
@@ -53,7 +54,7 @@ class Dial:
         self._crowded = CROWDED_S
         self._error = ProxyError("connect-refused", Side.UPSTREAM, 502, Retry.SAFE)
         self.endpoint = endpoint
-        self._next_endpoint()
+        self._try_endpoint()
 
     def broken(self) -> None:
         """Something of ours raised: who waits must not wait for ever."""
@@ -64,15 +65,22 @@ class Dial:
         """The lessee left."""
         if self.lessee is not None:
             self._end()
-            self.pool.lease_ended()
+            self.pool.lease_ended(self.endpoint)
 
     # -- one endpoint after the other ---------------------------------------------------------------------------------------------------
 
     def _next_endpoint(self) -> None:
-        if not self._endpoints:
+        endpoint = None if self._alone else self.pool.group.another(self._tried, self.endpoint, monotonic())
+        if endpoint is None:
             self.pool.loop.call_soon(self._give_up)
             return
-        self.endpoint = endpoint = self._endpoints.pop(0)
+        self._tried.append(endpoint)
+        self.pool.moved(self.endpoint, endpoint)
+        self.endpoint = endpoint
+        self._try_endpoint()
+
+    def _try_endpoint(self) -> None:
+        endpoint = self.endpoint
         self.pool.wheel.arm(self, monotonic() + self.pool.limits.connect_timeout)
         name = endpoint.name
         if name is None:
@@ -104,7 +112,7 @@ class Dial:
             return
         self._tell(why)
         if blame:
-            self.endpoint.dead_until = monotonic() + self.pool.limits.retry_after
+            self.pool.group.unreachable(self.endpoint, why)
         self._next_endpoint()
 
     def _tell(self, why: str) -> None:
@@ -118,7 +126,7 @@ class Dial:
         lessee = self.lessee
         if lessee is not None:
             self._end()
-            self.pool.lease_ended()
+            self.pool.lease_ended(self.endpoint)
             lessee.not_leased(self._error, self.endpoint)
 
     def due(self, now: float) -> float | None:
@@ -210,7 +218,8 @@ class Dial:
         self._sock = None
         endpoint = self.endpoint
         self._end()
-        endpoint.dead_until = float("-inf")
+        if endpoint.trial:
+            self.pool.group.reached(endpoint)
         link = UpstreamLink(self.pool, endpoint, sock)
         link.resume()
         try:
@@ -229,7 +238,7 @@ class Dial:
 
     def _end(self) -> None:
         self.lessee = None
-        self._endpoints = []
+        self._alone = True
         self._targets = []
         self._drop_socket()
         if self.wake:

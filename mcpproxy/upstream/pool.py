@@ -7,6 +7,9 @@
 4. An idle link is not reused past the server's own keep-alive time. One that rested for more than a moment is asked for news first, which
    leaves only a close that is still on the wire as a race; upstream/retry answers that.
 5. A lease ends by `keep` (both messages ended cleanly) or `discard` (anything else). There is no third way.
+6. Which endpoint a lease goes to is for upstream/group to say, unless who asks must go to a certain one (`take_at`): then it is that or none.
+
+It is one file because a lease has three ways in (warm, dialled, queued) and three out, and all of them keep the same counts.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from mcpproxy.errors import ProxyError, Retry, Side
 from mcpproxy.net.link import READ, WOULD_BLOCK, Link
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.timers import Wheel
-from mcpproxy.upstream.balance import RoundRobin
+from mcpproxy.upstream.breaker import RULES, Rules
 from mcpproxy.upstream.endpoint import Endpoint
+from mcpproxy.upstream.group import Group
 
 RESTED = 0.2  # seconds: a link idle for longer is asked for news before it is leased; under load links rest for less and it costs nothing
 SLICE = READ - 64  # bytes per read: with the frame headers of HTTP/2 it still fills four TLS records and begins no fifth
@@ -67,6 +71,8 @@ class PoolLimits:
     connect_timeout: float
     response_timeout: float
     retry_after: float
+    balance: str = "round-robin"
+    rules: Rules = RULES
 
 
 class UpstreamLink(Link):
@@ -165,6 +171,7 @@ class Pool:
         "authorities",
         "dial",
         "endpoints",
+        "group",
         "idle_each",
         "in_use",
         "limits",
@@ -172,7 +179,6 @@ class Pool:
         "max_in_use",
         "only",
         "tell",
-        "turns",
         "waiting",
         "wheel",
     )
@@ -190,18 +196,23 @@ class Pool:
         self.wheel = wheel
         self.endpoints = endpoints
         self.limits = limits
-        self.turns = RoundRobin(endpoints)
         labels = list(dict.fromkeys(endpoint.authority for endpoint in endpoints))
         for endpoint in endpoints:
             endpoint.index = labels.index(endpoint.authority)
         self.authorities = [label.encode() for label in labels]
-        self.only = endpoints[0] if len(endpoints) == 1 else None
+        self.only: Endpoint | None = None  # it needs no choice
+        self.group = Group(endpoints, limits.rules, limits.retry_after, limits.balance, self._ranked, tell)
         self.idle_each = -(-limits.keepalive // len(endpoints))
         self.max_in_use = limits.max_connections
+        if len(endpoints) == 1 and endpoints[0].most is not None:
+            self.max_in_use = min(self.max_in_use, endpoints[0].most)
         self.in_use = 0
         self.waiting: deque[Ticket] = deque()
         self.dial = dial
         self.tell = tell  # the operator, why an endpoint cannot be reached
+
+    def _ranked(self, only: Endpoint | None) -> None:
+        self.only = only
 
     # -- a lease begins ----------------------------------------------------------------------------------------------------------------
 
@@ -209,21 +220,8 @@ class Pool:
         """A warm link at once, or None: then `acquire`."""
         if self.in_use >= self.max_in_use:
             return None
-        endpoint = self.only or self.turns.next(now)
-        idle = endpoint.idle
-        while idle:
-            link = idle.pop()
-            rest = now - link.rested
-            if rest < RESTED or (rest < link.idle_s and link.quiet()):
-                self.in_use += 1
-                link.uses += 1
-                return link
-            link.close()
-        return None
-
-    def take_at(self, endpoint: Endpoint, now: float) -> UpstreamLink | None:
-        """A warm link to this endpoint and no other, or None: then `acquire_at`. Whose session lives there must go there."""
-        if self.in_use >= self.max_in_use:
+        endpoint = self.only or self.group.choose(now)
+        if endpoint is None:
             return None
         idle = endpoint.idle
         while idle:
@@ -231,6 +229,23 @@ class Pool:
             rest = now - link.rested
             if rest < RESTED or (rest < link.idle_s and link.quiet()):
                 self.in_use += 1
+                endpoint.leased += 1
+                link.uses += 1
+                return link
+            link.close()
+        return None
+
+    def take_at(self, endpoint: Endpoint, now: float) -> UpstreamLink | None:
+        """A warm link to this endpoint and no other, or None: then `acquire_at`. Whose session lives there must go there."""
+        if self.in_use >= self.max_in_use or endpoint.full or endpoint.state == "disabled":
+            return None
+        idle = endpoint.idle
+        while idle:
+            link = idle.pop()
+            rest = now - link.rested
+            if rest < RESTED or (rest < link.idle_s and link.quiet()):
+                self.in_use += 1
+                endpoint.leased += 1
                 link.uses += 1
                 return link
             link.close()
@@ -240,16 +255,24 @@ class Pool:
         """After `take` found nothing: dial the endpoint it looked at, or wait for a place in the queue. Ends in lessee.leased or lessee.not_leased,
         later; cancel the returned object to withdraw.
 
-        Raises ProxyError(503) when the queue is full.
+        Raises ProxyError(503) when the queue is full, or nobody is there.
         """
         if self.in_use < self.max_in_use:
-            return self._dial(lessee, self.only or self.turns.current())
+            group = self.group
+            endpoint = self.only or group.chosen or group.choose(now)
+            if endpoint is not None and not endpoint.full:
+                group.chosen = None
+                return self._dial(lessee, endpoint)
+            if not group.living:
+                raise ProxyError("upstream-down", Side.UPSTREAM, 503, Retry.SAFE)
         return self._queue(lessee, None, now)
 
     def acquire_at(self, lessee: Lessee, endpoint: Endpoint, now: float) -> Cancellable:
         """After `take_at` found nothing: as `acquire`, but this endpoint is dialled or waited for, and no other. `not_leased` hears why it cannot be
-        reached."""
-        if self.in_use < self.max_in_use:
+        reached. Raises ProxyError(503) also when it is disabled."""
+        if endpoint.state == "disabled":
+            raise ProxyError("endpoint-disabled", Side.UPSTREAM, 503, Retry.SAFE)
+        if self.in_use < self.max_in_use and not endpoint.full:
             return self._dial(lessee, endpoint, alone=True)
         return self._queue(lessee, endpoint, now)
 
@@ -262,6 +285,7 @@ class Pool:
 
     def _dial(self, lessee: Lessee, endpoint: Endpoint, *, alone: bool = False) -> Cancellable:
         self.in_use += 1
+        endpoint.leased += 1
         return self.dial(self, endpoint, lessee, alone)
 
     # -- a lease ends ------------------------------------------------------------------------------------------------------------------
@@ -270,44 +294,75 @@ class Pool:
         """Both messages ended cleanly: the link rests until the next lease."""
         link.lessee = None
         link.rested = now
+        endpoint = link.endpoint
         self.in_use -= 1
+        endpoint.ended += 1
         if not link.reading:
             link.resume()
-        if self.waiting and self.waiting[0].endpoint in (None, link.endpoint):
-            self.in_use += 1
-            link.uses += 1
-            self.waiting.popleft().lessee.leased(link)
+        if endpoint.trial:
+            self.group.well(endpoint)
+        if self.waiting and self._hand_over(link):
             return
-        idle = link.endpoint.idle
-        if len(idle) < self.idle_each:
+        idle = endpoint.idle
+        if len(idle) < self.idle_each and endpoint.state != "disabled":
             idle.append(link)
         else:
             link.close()
         if self.waiting:
             self._serve_next()
 
+    def _hand_over(self, link: UpstreamLink) -> bool:
+        """To the first in the queue, if that is an endpoint for it."""
+        ticket, endpoint = self.waiting[0], link.endpoint
+        if ticket.endpoint is not endpoint and (ticket.endpoint is not None or not endpoint.alive):
+            return False
+        self.waiting.popleft()
+        self.in_use += 1
+        endpoint.leased += 1
+        link.uses += 1
+        ticket.lessee.leased(link)
+        return True
+
     def discard(self, link: UpstreamLink) -> None:
         """The link is of no more use."""
         link.lessee = None
         link.close()
-        self.lease_ended()
+        self.lease_ended(link.endpoint)
 
-    def lease_ended(self) -> None:
+    def lease_ended(self, endpoint: Endpoint) -> None:
         """A lease or dial ended without a link to keep: the next in the queue may dial."""
         self.in_use -= 1
+        endpoint.ended += 1
         if self.waiting:
             self._serve_next()
 
+    def moved(self, old: Endpoint, new: Endpoint) -> None:
+        """A dial goes on elsewhere."""
+        old.ended += 1
+        new.leased += 1
+
     def _serve_next(self) -> None:
-        """There is a place for the first in the queue."""
-        ticket = self.waiting.popleft()
-        endpoint = ticket.endpoint
-        if endpoint is None:
-            ticket.dial = self._dial(ticket.lessee, self.only or self.turns.next(clock.now))
-        elif (link := self.take_at(endpoint, clock.now)) is not None:
+        """There is a place for the first in the queue whose endpoint has one."""
+        now = clock.now
+        for ticket in self.waiting:
+            endpoint = ticket.endpoint
+            if endpoint is None:
+                endpoint = self.only or self.group.choose(now)
+                if endpoint is None and self.group.living:
+                    continue  # all are full; who waits for a certain one may still be served
+            elif endpoint.full:
+                continue
+            self.waiting.remove(ticket)
+            self._serve(ticket, endpoint, now)
+            return
+
+    def _serve(self, ticket: Ticket, endpoint: Endpoint | None, now: float) -> None:
+        if endpoint is None or endpoint.state == "disabled":
+            ticket.lessee.not_leased(ProxyError("upstream-down", Side.UPSTREAM, 503, Retry.SAFE), None)
+        elif (link := self.take_at(endpoint, now)) is not None:
             ticket.lessee.leased(link)
         else:
-            ticket.dial = self._dial(ticket.lessee, endpoint, alone=True)
+            ticket.dial = self._dial(ticket.lessee, endpoint, alone=ticket.endpoint is not None)
 
     # -- idle links --------------------------------------------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ def test_a_full_backlog_is_waited_for(dial, steps, crowded):
     assert (None, None) == (lessee.link, lessee.error)
     listening.accept()[0].close()
     assert path == lessee.outcome(steps).sock.getpeername()
-    assert lessee.pool.endpoints[0].alive(monotonic())
+    assert lessee.pool.endpoints[0].alive
     discard(lessee)
 
 
@@ -191,14 +191,14 @@ def test_nobody_listens_502(dial, steps):
         assert lessee.error is None
         assert "connect-refused" == lessee.outcome(steps)
     assert (502, Side.UPSTREAM, 0) == (lessee.error.status, lessee.error.side, lessee.pool.in_use)
-    assert not lessee.pool.endpoints[0].alive(monotonic())
-    assert lessee.pool.endpoints[0].alive(monotonic() + LIMITS.retry_after + 1)
+    assert not lessee.pool.endpoints[0].alive
+    assert lessee.pool.endpoints[0].breaker.hard
     assert [f"127.0.0.1:{port}: Connection refused"] == lessee.lines
 
 
 def test_the_operator_hears_of_an_endpoint_once_in_a_while(dial, steps):
     with refusing_port() as port:
-        lessee = dial(f"http://127.0.0.1:{port}")
+        lessee = dial(f"http://127.0.0.1:{port}", retry_after=0.0)
         lessee.outcome(steps)
         for wait, lines in [(1, 1), (TELL_S, 2)]:
             lessee.pool.endpoints[0].told -= wait
@@ -220,7 +220,7 @@ def test_the_next_address_of_the_same_name_is_tried(dial, steps, server):
         again.pool = lessee.pool
         lessee.pool.acquire(again, clock.now)
         assert ("127.0.0.1", port) == again.outcome(steps).sock.getpeername()
-        assert endpoint.alive(monotonic())
+        assert endpoint.alive
         discard(again)
 
 
@@ -228,15 +228,16 @@ def test_the_next_endpoint_is_tried_and_the_dead_one_is_remembered(dial, steps, 
     with refusing_port() as dead:
         lessee = dial(f"http://127.0.0.1:{dead}", url(server))
         assert lessee.pool.endpoints[1] is lessee.outcome(steps).endpoint
-        assert not lessee.pool.endpoints[0].alive(monotonic())
+        assert not lessee.pool.endpoints[0].alive
         discard(lessee)
 
 
 def test_a_living_endpoint_is_no_longer_dead(dial, steps, server):
     lessee = dial(url(server))
-    lessee.pool.endpoints[0].dead_until = monotonic() + 100
+    lessee.pool.group.unreachable(lessee.pool.endpoints[0], "told")
+    assert not lessee.pool.endpoints[0].alive
     lessee.outcome(steps)
-    assert lessee.pool.endpoints[0].alive(monotonic())
+    assert lessee.pool.endpoints[0].alive
     discard(lessee)
 
 
@@ -282,7 +283,7 @@ def test_our_own_lack_of_descriptors_is_not_the_endpoints_fault(dial, steps, mon
     monkeypatch.undo()
     assert "out-of-descriptors" == lessee.outcome(steps)
     assert (503, Side.INTERNAL) == (lessee.error.status, lessee.error.side)
-    assert all(endpoint.alive(monotonic()) for endpoint in lessee.pool.endpoints)
+    assert all(endpoint.alive for endpoint in lessee.pool.endpoints)
 
 
 # -- in time --------------------------------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Dialled:
         return link, theirs
 
     def cancel(self):
-        self.pool.lease_ended()
+        self.pool.lease_ended(self.endpoint)
 
 
 @pytest.fixture(autouse=True)
@@ -388,12 +388,16 @@ def test_every_endpoint_gets_its_turn_cold_and_warm(make, steps, dialled, count)
     assert count == len(dialled), "the second round is warm"
 
 
-def test_a_dead_endpoint_is_left_out_for_a_while(make, steps):
+def test_a_dead_endpoint_is_left_out_for_a_while(make, steps, monkeypatch):
     pool = make(endpoints=2, max_connections=20)
     a, b = pool.endpoints
-    a.dead_until = 105.0
+    monkeypatch.setattr("mcpproxy.upstream.group.monotonic", lambda: 100.0)
+    pool.group.unreachable(a, "nobody there")
     assert [b, b, b] == [lease(pool, steps, 100.0)[0].endpoint for _ in range(3)]
-    assert {a, b} == {lease(pool, steps, 105.0)[0].endpoint for _ in range(2)}
+    assert a is lease(pool, steps, 107.0)[0].endpoint, "one call finds out"
+    assert [b, b] == [lease(pool, steps, 107.0)[0].endpoint for _ in range(2)], "the others go where somebody lives"
+    pool.group.reached(a)
+    assert {a, b} == {lease(pool, steps, 120.0)[0].endpoint for _ in range(2)}
 
 
 def test_idle_links_are_shared_out_among_endpoints(make):
