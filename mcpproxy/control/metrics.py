@@ -126,7 +126,7 @@ class Workers(Protocol):
 
 
 class Metrics(Collector):
-    """A part of control. Other parts add their own figures by `sources`: each yields samples of metrics that METRICS knows."""
+    """What control knows in numbers. Its parts add their own figures by `sources`: each yields samples of metrics that METRICS knows."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers

@@ -54,7 +54,10 @@ class Control:
         self.config, self.shared = config, shared
         self.messages = Messages(config.log.level)
         self.switchboard = Switchboard(door, self.messages)
-        self.events: list[Callable[[dict[str, Any]], None]] = []  # hear what the supervisor tells
+        from mcpproxy.control.metrics import Metrics  # not before the fork: what it needs is nobody else's
+
+        self.metrics = Metrics(self.switchboard)  # as for them, others may add theirs (`sources`)
+        self.events: list[Callable[[dict[str, Any]], None]] = [self.metrics.event]  # hear what the supervisor tells
         self.workers: dict[int, int] = {}  # their process ids, as the supervisor knows them
         self.parts: list[Part] = []
         self._post = post

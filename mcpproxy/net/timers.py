@@ -104,6 +104,10 @@ class Ticker:
         self._handle: asyncio.TimerHandle | None = None
         wheel.broken = partial(loop.broken, "a deadline raised")
 
+    def add(self, chore: Callable[[float], None]) -> None:
+        """One more, behind the others."""
+        self._chores.append(chore)
+
     def start(self) -> None:
         """Tick now and every TICK seconds from now on."""
         self._handle = self._loop.call_later(TICK, self.start)

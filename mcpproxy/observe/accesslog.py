@@ -53,13 +53,13 @@ class Row(NamedTuple):
 
 
 class AccessLog:
-    """Collects rows, renders them in batches, hands the lines to a sink. `counts`: who counts them (observe/tally), if anybody does."""
+    """Collects rows, renders them in batches, hands the lines to a sink. `hears`: who else is shown each batch (observe/tally counts it)."""
 
-    __slots__ = ("_bytes", "_lines", "_sink", "counts", "rows")
+    __slots__ = ("_bytes", "_lines", "_sink", "hears", "rows")
 
     def __init__(self, sink: Sink | None) -> None:
         self.rows: list[RowTuple] = []
-        self.counts: Callable[[list[RowTuple]], None] | None = None
+        self.hears: list[Callable[[list[RowTuple]], None]] = []
         self._sink = sink
         self._lines: list[bytes] = []
         self._bytes = 0
@@ -72,8 +72,8 @@ class AccessLog:
             self._render()
 
     def _render(self) -> None:
-        if self.counts is not None:
-            self.counts(self.rows)
+        for hear in self.hears:
+            hear(self.rows)
         sink = self._sink
         if sink is not None:
             lines = render(self.rows, wall_offset())

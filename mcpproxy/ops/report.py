@@ -51,7 +51,7 @@ class Report:
         self._us = secrets.token_hex(8)  # another worker may get our number, and the kernel's number for us as well
         self._number = 0
         self._unheard: deque[tuple[int, dict[str, Any]]] = deque()
-        runtime.log.counts = self.tally.count
+        runtime.log.hears.append(self.tally.count)
         self._before: dict[tuple[str, ...], int] = {}  # what was told of the numbers that grow
         self._ticked = 0.0  # when the last tick came
         self._lags = new_times(LAGS)
@@ -103,6 +103,11 @@ class Report:
                 self._number += 1
                 self._unheard.append((self._number, message))
                 sums.clear()
+
+    def last_words(self) -> None:
+        """The process ends, and its last rows are rendered."""
+        self._grown(counts(self._runtime))
+        self._tell()
 
     def tallied(self, number: int) -> None:
         """Control has counted all messages up to this one."""

@@ -21,6 +21,7 @@ from itertools import chain
 
 from mcpproxy.assemble import Runtime, Shared, assemble
 from mcpproxy.config.model import Config
+from mcpproxy.config.serving import OFF
 from mcpproxy.control.door import Door
 from mcpproxy.edge.downstream import DRAIN_GRACE_S
 from mcpproxy.errors import StartError
@@ -28,6 +29,7 @@ from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
 from mcpproxy.observe.messages import priority
 from mcpproxy.ops.counts import counts
 from mcpproxy.ops.line import Line
+from mcpproxy.ops.report import Report
 from mcpproxy.units import show_duration
 
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # by the supervisor
@@ -52,8 +54,8 @@ def serve(
         return error.code
     life = Life(runtime, drain_s, say_counts=say_counts)
     line = None if door is None else Line(loop, door, shared.worker)
+    report = None if line is None else join(line, runtime)
     if line is not None:
-        join(line, runtime)
         loop.call_soon(line.connect)
     loop.call_soon(obey, post, supervisor, life, loop)  # from within the loop: a signal that came before it runs would be lost
     runtime.ticker.start()
@@ -66,14 +68,24 @@ def serve(
     finally:
         life.say_counts()
         life.stop()
+        if report is not None:
+            report.last_words()
         if line is not None:
             line.close()
         loop.close()
     return 0
 
 
-def join(line: Line, runtime: Runtime) -> None:
-    """What is said, heard and answered over the line."""
+def join(line: Line, runtime: Runtime) -> Report | None:
+    """What is said, heard and answered over the line. Nothing is counted where nobody could ask for it."""
+    if runtime.config.admin.address == OFF:
+        return None
+    report = Report(runtime, line.say)
+    runtime.ticker.add(report.tick)
+    line.hears["tallied"] = report.tallied
+    line.answers["flush"] = report.flush
+    line.joined.append(report.joined)
+    return report
 
 
 def _beat(loop: EdgeLoop, post: socket.socket, word: bytes = ALIVE) -> None:

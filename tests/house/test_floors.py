@@ -1,8 +1,11 @@
 """Who may import whom: rooms lie on floors, and imports point down."""
 
+import subprocess
+import sys
+
 import pytest
 
-from tests.house.tree import MODULES, Module
+from tests.house.tree import MODULES, ROOT, Module
 
 # From the ground up. Rooms in one row are on one floor and do not know each other; the rows of ground and top are the exception.
 FLOORS = (
@@ -65,3 +68,10 @@ def test_libraries_stay_in_their_rooms() -> None:
         used = {name.partition(".")[0] for name in module.imports()} & {"click", "rich", "mcp", "uvicorn", "prometheus_client"}
         allowed = {"cli": {"click", "rich"}, "demo": {"rich", "mcp", "uvicorn"}, "control": {"prometheus_client"}}.get(module.room, set())
         assert used <= allowed, f"{module.name} imports {used - allowed}"
+
+
+def test_workers_carry_no_metrics_library() -> None:
+    """The supervisor is forked into workers with all it imported."""
+    asks = "import sys, mcpproxy.ops.supervise; print(sorted({'prometheus_client', 'opentelemetry'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"

@@ -1,9 +1,11 @@
 """The wheel fires late by at most a tick, never early, and forgets what was disarmed."""
 
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpproxy.net.timers import TICK, Wheel
+from mcpproxy.net.timers import TICK, Ticker, Wheel
 
 
 class Item:
@@ -84,3 +86,12 @@ def test_a_process_that_slept_for_a_day_asks_everything_that_is_overdue():
     wheel.arm(item, 30.0)
     wheel.turn(86_400.0)
     assert 1 == len(item.asked)
+
+
+def test_a_chore_may_come_later_and_goes_last():
+    done = []
+    loop = SimpleNamespace(call_later=lambda *_: None, broken=print)
+    ticker = Ticker(loop, Wheel(0.0), [lambda now: done.append("first")])
+    ticker.add(lambda now: done.append("last"))
+    ticker.start()
+    assert done == ["first", "last"]
