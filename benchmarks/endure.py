@@ -370,7 +370,7 @@ access = "{self.log}"
         while not self.over:
             for name, pid in {"supervisor": self.process.pid, **self.children()}.items():
                 with contextlib.suppress(OSError):
-                    status = Path(f"/proc/{pid}/status").read_text()
+                    status = Path(f"/proc/{pid}/status").read_text()  # noqa: ASYNC240 - a sleep of the whole harness harms nobody
                     size = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
                     self.sizes.setdefault(pid, []).append((time.time(), size, len(os.listdir(f"/proc/{pid}/fd")), name))
             await asyncio.sleep(5)
@@ -384,7 +384,9 @@ access = "{self.log}"
         environment = {**os.environ, "STATE_DIRECTORY": str(self.directory / "state")}
         with self.said.open("wb") as said:
             command = [sys.executable, "-P", "-m", "mcpproxy", "run", "-c", str(self.config)]
-            self.process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - nothing else happens yet
+                command, stdout=said, stderr=said, env=environment
+            )
         while b"serving" not in self.said.read_bytes():
             await asyncio.sleep(0.1)
             if self.process.poll() is not None:
@@ -417,7 +419,7 @@ access = "{self.log}"
             self.process.kill()
         if self.process.returncode:
             self.seen.wrong.append(f"the daemon ended with {self.process.returncode}")
-        self.seen.wrong += [f"process {pid} is left" for pid in children if Path(f"/proc/{pid}").exists()]
+        self.seen.wrong += [f"process {pid} is left" for pid in children if Path(f"/proc/{pid}").exists()]  # noqa: ASYNC240
         return self.report(ended - began)
 
     def report(self, seconds: float) -> dict[str, Any]:
