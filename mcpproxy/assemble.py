@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
+from weakref import WeakSet
 
 from msgspec import structs
 
@@ -19,7 +20,7 @@ from mcpproxy.clock import clock, monotonic
 from mcpproxy.config.model import Config, Listen, Tls, Upstream
 from mcpproxy.edge.admission import Admission, Staff
 from mcpproxy.edge.doorstep import Doorstep
-from mcpproxy.edge.downstream import Downstream, Draining, Front
+from mcpproxy.edge.downstream import DRAIN_GRACE_S, Downstream, Draining, Front
 from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.edge.plan import Judge, LiveRoute, Variants
 from mcpproxy.edge.questions import Questions
@@ -93,11 +94,20 @@ def share(config: Config) -> Shared:
             shared.sockets.append(bind_all(Address.parse(listen.address), config.workers))
             sock = shared.sockets[-1][0]
             address = Address("", 0, sock.getsockname()) if sock.family == socket.AF_UNIX else Address(*sock.getsockname()[:2])
-            shared.urls.append(_url(address, shared.contexts[-1] is not None))
+            shared.urls.append(url(address, secure=shared.contexts[-1] is not None))
     except BaseException:
         shared.close()
         raise
     return shared
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A listener that is no more, while it still has connections: what is left of them is ended at `until`. Monotonic seconds."""
+
+    front: Front
+    since: float
+    until: float
 
 
 @dataclass(slots=True)
@@ -123,6 +133,24 @@ class Runtime:
     urls: list[str] = field(default_factory=list)
     shared: Shared | None = None  # with other workers
     spares: dict[int, list[Listener]] = field(default_factory=dict)  # the listeners of other workers, for as long as one of them is missing
+    room: int = 0  # client connections at once
+    retired: WeakSet[Pool] = field(default_factory=WeakSet)  # pools of configurations before this one, as long as an exchange has them
+    leaving: list[Leaving] = field(default_factory=list)
+
+    def tick(self, now: float) -> None:
+        """The chores of what a reload may change."""
+        for pool in (*self.pools.values(), *self.retired):
+            pool.tick(now)
+        self.offices.tick(now)
+        for leaving in self.leaving[:]:
+            mine = [link for link in self.links if link.front is leaving.front]
+            for link in mine:
+                if leaving.until <= now:
+                    link.end_now()
+                elif leaving.since + DRAIN_GRACE_S <= now:
+                    link.drain()
+            if not mine:
+                self.leaving.remove(leaving)
 
 
 def assemble(config: Config, loop: EdgeLoop, shared: Shared | None = None) -> Runtime:
@@ -133,23 +161,32 @@ def assemble(config: Config, loop: EdgeLoop, shared: Shared | None = None) -> Ru
     sink = None if config.log.access == "off" else Sink(config.log.access, shared.turns if shared is not None else None)
     log = AccessLog(sink)
     messages = Messages(config.log.level)
-    pools = {name: _pool(name, upstream, loop, wheel, messages) for name, upstream in config.upstream.items()}
+    pools = {name: make_pool(name, upstream, loop, wheel, messages) for name, upstream in config.upstream.items()}
     questions = Questions(loop)
     audit = AuditLog(config.audit, config.state_dir, messages.say) if config.audit is not None else None
     offices = Offices(config, questions, messages, audit)
     if shared is not None:
         offices.buckets = shared.buckets
     offices.open()
-    chores: list[Callable[[float], None]] = [Heap().tick, log.tick, *(pool.tick for pool in pools.values()), offices.tick]
+    chores: list[Callable[[float], None]] = [Heap().tick, log.tick]
     ticker = Ticker(loop, wheel, chores)
     runtime = Runtime(loop, config, wheel, ticker, pools, log, messages, sink, Draining(), set(), questions, offices)
+    chores.append(runtime.tick)
     runtime.shared = shared
     runtime.staffs = offices.staff()
-    offices.forget = partial(_forget, runtime)
+    runtime.room = room_of(config)
+    offices.forget = partial(forget, runtime)
     chores.append(partial(_look_at_certificates, runtime))
     try:
-        for number in range(len(config.listen)):
-            _listener(number, runtime)
+        for number, (name, listen) in enumerate(listen_names(config).items()):
+            front = make_front(number, runtime, tls_context(listen, config) if shared is None else shared.contexts[number])
+            sockets = [bind(Address.parse(listen.address))] if shared is None else shared.sockets[number]
+            listener, spares = make_listener(name, front, sockets, runtime)
+            runtime.fronts.append(front)
+            runtime.listeners.append(listener)
+            runtime.urls.append(url(listener.address, secure=front.context is not None))
+            for worker, spare in spares.items():
+                runtime.spares.setdefault(worker, []).append(spare)
     except BaseException:
         for listener in runtime.listeners:
             listener.stop()
@@ -173,7 +210,8 @@ def part(config: Config, workers: int) -> Config:
     return structs.replace(config, upstream=upstream, limits=limits)
 
 
-def _pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages: Messages) -> Pool:
+def make_pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages: Messages) -> Pool:
+    """The pool of one upstream. Raises StartError."""
     tls = client_context(upstream.ca, upstream.verify) if any(url.startswith("https:") for url in upstream.urls) else None
     limits = PoolLimits(
         keepalive=upstream.keepalive,
@@ -192,10 +230,22 @@ def _pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages:
     return Pool(loop, wheel, tuple(Endpoint(url, tls) for url in upstream.urls), limits, Dial, tell)
 
 
-def _listener(number: int, runtime: Runtime) -> None:
-    config, loop, shared = runtime.config, runtime.loop, runtime.shared
+def listen_names(config: Config) -> dict[str, Listen]:
+    """The listeners, by what another configuration knows them again by: their address, and the how manieth of that address it is (port 0 may be there
+    several times)."""
+    found: dict[str, Listen] = {}
+    for listen in config.listen:
+        number = 0
+        while (name := f"{listen.address} {number}") in found:
+            number += 1
+        found[name] = listen
+    return found
+
+
+def make_front(number: int, runtime: Runtime, context: ssl.SSLContext | None) -> Front:
+    """What the connections of one listener share."""
+    config = runtime.config
     listen = config.listen[number]
-    context = tls_context(listen, config) if shared is None else shared.contexts[number]
     secure = context is not None
     networks = Networks([(route.allow_from, route.deny_from) for route in config.route], listen.trusted_proxies)
     routes = tuple(_route(index, networks, secure, runtime) for index in range(len(config.route)))
@@ -212,14 +262,14 @@ def _listener(number: int, runtime: Runtime) -> None:
         redirect=listen.redirect == "https",
         redirect_port=_https_port(config),
     )
-    front = Front(
-        loop=loop,
+    return Front(
+        loop=runtime.loop,
         wheel=runtime.wheel,
         judge=judge,
         shelves=Shelves(judge, limits.plans, limits.plan_bytes, heads),
         log=runtime.log,
         limits=limits,
-        draining=runtime.draining,
+        draining=Draining(),
         questions=runtime.questions,
         networks=networks,
         context=context,
@@ -232,27 +282,33 @@ def _listener(number: int, runtime: Runtime) -> None:
         h2=(Lane if listen.h2_lane else Connection) if listen.h2 else None,
         mcp=all(route.mcp for route in config.route),
     )
-    room = connection_room(limits.connections, sum(upstream.keepalive for upstream in config.upstream.values()))
-    full = b"" if secure else replies.reply(503, "too-many-connections", jsonrpc=False, close=True, retry_after=1)
-    links = runtime.links
+
+
+def make_listener(name: str, front: Front, sockets: list[socket.socket], runtime: Runtime) -> tuple[Listener, dict[int, Listener]]:
+    """A listener for `front`, not accepting yet; and by the numbers of other workers those of `sockets` that are theirs."""
+    shared, links = runtime.shared, runtime.links
 
     def listener(sock: socket.socket) -> Listener:
-        return Listener(loop, sock, front.greet, lambda: len(links) < room, full, owner=shared is None)
+        return Listener(
+            runtime.loop, sock, front.greet, lambda: len(links) < runtime.room, when_full(front), owner=shared is None, name=name
+        )
 
-    if shared is None:
-        ours = listener(bind(Address.parse(listen.address)))
-    else:
-        sockets = shared.sockets[number]
-        ours = listener(sockets[shared.worker])
-        for worker, sock in enumerate(sockets):
-            if sock is not sockets[shared.worker]:
-                runtime.spares.setdefault(worker, []).append(listener(sock))
-    runtime.fronts.append(front)
-    runtime.listeners.append(ours)
-    runtime.urls.append(_url(ours.address, secure))
+    own = sockets[shared.worker if shared is not None else 0]
+    return listener(own), {worker: listener(sock) for worker, sock in enumerate(sockets) if sock is not own}
 
 
-def _url(address: Address, secure: bool) -> str:
+def when_full(front: Front) -> bytes:
+    """What a client is told for whom there is no room."""
+    return b"" if front.context is not None else replies.reply(503, "too-many-connections", jsonrpc=False, close=True, retry_after=1)
+
+
+def room_of(config: Config) -> int:
+    """How many client connections there may be."""
+    return connection_room(config.limits.connections, sum(upstream.keepalive for upstream in config.upstream.values()))
+
+
+def url(address: Address, *, secure: bool) -> str:
+    """How clients write it."""
     return str(address) if address.path else f"{'https' if secure else 'http'}://{address}"
 
 
@@ -278,7 +334,8 @@ def _look_at_certificates(runtime: Runtime, now: float) -> None:
                     runtime.messages.say(level, text)
 
 
-def _forget(runtime: Runtime) -> None:
+def forget(runtime: Runtime) -> None:
+    """Every judgement made so far."""
     for front in runtime.fronts:
         front.shelves.clear()
 

@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mcpproxy.clock import unix
-from mcpproxy.config.model import Config, Route
+from mcpproxy.clock import monotonic, unix
+from mcpproxy.config.model import Config, Route, Upstream
 from mcpproxy.config.policies import Auth
 from mcpproxy.config.renewal import Secrets
+from mcpproxy.config.secrets import references
 from mcpproxy.edge.admission import Staff
 from mcpproxy.edge.questions import Questions
 from mcpproxy.errors import ProxyError
@@ -59,21 +60,35 @@ class Offices:
     buckets: Buckets = field(default_factory=Buckets)
     looked: float = 0.0
 
-    def open(self) -> None:
-        """Everything that reads files or the environment. Raises StartError."""
+    def open(self, before: Offices | None = None) -> None:
+        """Everything that reads files or the environment. Raises StartError. What is configured as it was `before` stays the very same: with its keys,
+        the tokens it knows, what it has learned."""
+        was = before.config if before is not None else None
+        if before is not None:
+            self.secrets, self.buckets = before.secrets, before.buckets
         for name, auth in self.config.auth.items():
+            same = before if was is not None and was.auth.get(name) == auth else None
             if auth.type == "api-key":
-                self.keys[name] = ApiKeys(name, auth)
+                self.keys[name] = same.keys[name] if same is not None else ApiKeys(name, auth)
             elif auth.type == "mtls":
-                self.certificates[name] = Certificates(name, auth)
-        self.tokens = Tokens(self.config.auth, self.secrets, self.messages.say)
+                self.certificates[name] = same.certificates[name] if same is not None else Certificates(name, auth)
+        self.tokens = Tokens(self.config.auth, self.secrets, self.messages.say, before.tokens if before is not None else None)
         upstreams = self.config.upstream
         if any(upstream.identity is not None for upstream in upstreams.values()):
-            self.identity = IdentityKey.kept(Store(Path(self.config.state_dir)))
+            known = before.identity if before is not None else None
+            self.identity = known or IdentityKey.kept(Store(Path(self.config.state_dir)))
         for name, upstream in upstreams.items():
-            self.hints[name] = Hints()
+            same = before if was is not None and name in was.upstream and _same_server(was.upstream[name], upstream) else None
+            self.hints[name] = same.hints[name] if same is not None else Hints()
             if upstream.credential is not None or upstream.identity is not None:
-                self.outbounds[name] = Outbound(name, upstream, self.secrets, self.messages.say, self.identity)
+                made = same.outbounds[name] if same is not None else None
+                self.outbounds[name] = made or Outbound(name, upstream, self.secrets, self.messages.say, self.identity)
+        if any(auth.type in COSTLY for auth in self.config.auth.values()):
+            rate = self.config.limits.failed_credentials
+            if before is not None and was is not None and before.failures is not None and was.limits.failed_credentials == rate:
+                self.failures = before.failures
+            else:
+                self.failures = Failures(rate, self.buckets)
 
     def authenticator(self, name: str, auth: Auth, route: Route) -> Authenticator:
         """One way to know callers, for tokens that are meant for this route."""
@@ -91,8 +106,6 @@ class Offices:
         config = self.config
         buckets = self.buckets
         gates = compile_gates(config, buckets)
-        if any(auth.type in COSTLY for auth in config.auth.values()):
-            self.failures = Failures(config.limits.failed_credentials, buckets)
         staffs = []
         for number, route in enumerate(config.route):
             auths = {name: config.auth[name] for name in route.auth}
@@ -133,6 +146,14 @@ class Offices:
         self.messages.say("info", f"secrets were read again: {', '.join(renewed)}")
         return any(changed)
 
+    def look_now(self) -> None:
+        """What the files of keys and secrets say counts at once."""
+        self.secrets.keep(reference for _, reference in references(self.config))
+        self.secrets.look()
+        if self._renew():
+            self.forget()
+        self.tick(monotonic())
+
     def tick(self, now: float) -> None:
         """Once a tick: has a file changed, is a key set getting old?"""
         changed = False
@@ -156,6 +177,11 @@ class Offices:
             self.messages.say("warning", said)
         if self.audit is not None:
             self.audit.tick(now)
+
+
+def _same_server(one: Upstream, other: Upstream) -> bool:
+    """Is it asked for the same things in the same words?"""
+    return (one.urls, one.host, one.credential, one.identity) == (other.urls, other.host, other.credential, other.identity)
 
 
 def _nothing() -> None:

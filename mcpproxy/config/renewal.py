@@ -9,6 +9,8 @@ belong together (a key and its token) are all there. A file that has become unus
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mcpproxy.config.files import Stamp, stamp
 from mcpproxy.config.secrets import secret
 from mcpproxy.errors import StartError
@@ -37,6 +39,17 @@ class Secrets:
         """Is there something to read again? One stat for each file: cheap enough for every second."""
         before, self._seen = self._seen, {reference: stamp(reference.partition(":")[2]) for reference in self._read}
         return self._seen == before and self._seen != self._read
+
+    def look(self) -> None:
+        """`reload` shall not wait until the files have rested."""
+        self.changed()
+
+    def keep(self, references: Iterable[str]) -> None:
+        """The others are not used any more."""
+        wanted = set(references)
+        for known in (self._values, self._read, self._seen):
+            for reference in known.keys() - wanted:
+                del known[reference]
 
     def reload(self) -> tuple[list[str], list[str]]:
         """Read what changed. The references that have another value now, and what is wrong with those that cannot be used, in words."""

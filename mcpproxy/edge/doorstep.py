@@ -68,6 +68,9 @@ class Doorstep(Link):
     def drained(self) -> None:
         """Nothing is ever written here."""
 
+    def refit(self) -> None:
+        """The listener has another configuration: it counts once we know whose connection this is."""
+
     def drain(self) -> None:
         """The process is ending; nothing has begun here."""
         self.close()

@@ -24,7 +24,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from mcpproxy.edge import local, tunnel
 from mcpproxy.edge.debts import TOO_MUCH_S, Debt, Debts
 from mcpproxy.edge.doorstep import Doorstep
 from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, LINGER_SILENT_S, NO_UPSTREAM, Exchange, lingers_until
-from mcpproxy.edge.facts import Caller
+from mcpproxy.edge.facts import ANYBODY, Caller, renamed
 from mcpproxy.edge.gathering import Gathering
 from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan
@@ -56,19 +56,20 @@ from mcpproxy.policy.verdict import Credential
 EMPTY_LINES = 4  # bytes of CRLF before a request line that are forgiven (RFC 9112 §2.2)
 DRAIN_GRACE_S = 0.1  # seconds an idle connection may still put a request in that was on its way when the drain began
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # how a client begins that knows we speak HTTP/2 (RFC 9113 §3.4), up to its empty line
+STAYS = frozenset({"shelves", "draining", "id_prefix"})  # of a Front, whatever the configuration
 GLANCE = 256  # bytes of an unfinished head that come before it is looked at again: one-byte packets must not cost a scan each
 
 
 @dataclass(slots=True)
 class Draining:
-    """Set when the process is to end: connections close after the exchange they are in."""
+    """Set when the process is to end, or the listener is no more: connections close after the exchange they are in."""
 
     is_set: bool = False
 
 
 @dataclass(slots=True)
 class Front:
-    """What all connections of one listener share."""
+    """What all connections of one listener share. What has a default here is the process's own; the rest follows from the configuration (`become`)."""
 
     loop: EdgeLoop
     wheel: Wheel
@@ -98,9 +99,41 @@ class Front:
 
     def caller(self, host: str) -> Caller:
         """What the address of a connection changes."""
+        if self.networks.idle:
+            return ANYBODY
         if self.networks.trusts(host):
             return Caller(proxy=host)
         return Caller(barred=self.networks.barred(host))
+
+    def become(self, fresh: Front) -> None:
+        """Serve by another configuration from now on: every connection of ours meets it at its next request. Cannot fail."""
+        context, before = fresh.context, self.judge
+        fresh.judge.compiled += before.compiled
+        if fresh.judge.variants.bounded_as(before.variants):
+            fresh.judge.variants = before.variants
+        self.shelves.refit(fresh.shelves)
+        self.recertify(context)
+        for each in fields(Front):
+            if each.default is MISSING and each.default_factory is MISSING and each.name not in STAYS:
+                setattr(self, each.name, getattr(fresh, each.name))
+        for link in tuple(self.links):
+            if link.front is self:
+                link.refit()
+
+    def recertify(self, context: ssl.SSLContext | None) -> None:
+        """New connections begin with this one. If it is another, the authorities of clients are others (net/tls.take_over), and what is shown already counts
+        no more."""
+        before, self.context = self.context, context
+        if before is not None and before is not context:
+            for link in tuple(self.links):
+                if link.front is self and not isinstance(link, Doorstep) and link.shelf.caller.certificate is not None:
+                    link.disown()
+
+    def leave(self) -> None:
+        """The listener, or all of us, are to end: no connection goes on after the exchange it is in."""
+        self.draining.is_set = True
+        self.judge.draining = True
+        self.shelves.clear()
 
     def greet(self, sock: socket.socket, peer: Any) -> None:
         """A connection was accepted."""
@@ -176,7 +209,7 @@ class Downstream(Link):
         self.front = front
         self.log = front.log
         self.draining = front.draining
-        self.shelf = front.shelves.anybody if front.networks.idle else front.shelves.of(front.caller(host))
+        self.shelf = front.shelves.of(front.caller(host))
         self.get_plan = self.shelf.plans.fresh.get
         self.departures: list[Any] = front.departures
         self.requests: list[Any] = front.requests
@@ -204,7 +237,7 @@ class Downstream(Link):
         address = host.encode()
         self.peer = address
         self.network = network(host) if front.counts else b""  # what limits count it as
-        self.about = (b'"client":"%b"' if self.shelf.caller.proxy is None else b'"proxy":"%b"') % address
+        self.about = renamed(b':"%b"' % address, self.shelf.caller)
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Request-Id: " % (address, address)
         front.links.add(self)
 
@@ -250,6 +283,9 @@ class Downstream(Link):
         if self.front.asks_certificates:
             self._see_certificate()
         if self.tls.selected_alpn_protocol() == "h2":
+            if self.front.h2 is None:  # it was promised before the configuration changed
+                self.drop()
+                return
             self.become_h2(b"")
             return
         self.input = next_head
@@ -619,6 +655,24 @@ class Downstream(Link):
     def between_requests(self) -> bool:
         """The next pipelined request is about to begin: there is no exchange to speak of."""
         return self.exchange.link is None and self.exchange.waiting is None
+
+    def refit(self) -> None:
+        """The listener has another configuration: the next request is judged by it; what goes on just now ends as it began."""
+        front, host = self.front, self.peer.decode()
+        caller = replace(front.caller(host), certificate=self.shelf.caller.certificate)
+        self.shelf = front.shelves.of(caller)
+        self.get_plan = self.shelf.plans.fresh.get
+        self.network = network(host) if front.counts else b""
+        self.about = renamed(self.about, caller)
+        if self.input is next_head and hasattr(self.exchange, "plan"):
+            del self.exchange.plan  # it holds what it was judged by
+
+    def disown(self) -> None:
+        """The certificate it showed counts no more: nothing goes on but what has begun."""
+        self.shelf = self.front.shelves.of(replace(self.shelf.caller, certificate=None))
+        self.get_plan = self.shelf.plans.fresh.get
+        self.draining = Draining(is_set=True)
+        self.drain()
 
     def drain(self) -> None:
         """The process is ending. An idle connection closes; others finish what they are in."""

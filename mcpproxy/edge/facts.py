@@ -70,3 +70,8 @@ def who_line(principal: Principal | None) -> bytes:
 def client_line(address: bytes) -> bytes:
     """The same for a client that a trusted proxy names; on its connections the proxy's own address is called `proxy`."""
     return b',"client":"%b"' % address if address else b""
+
+
+def renamed(about: bytes, caller: Caller) -> bytes:
+    """Log members of a connection, of which the first is its address: the client's, or a trusted proxy's?"""
+    return (b'"client":' if caller.proxy is None else b'"proxy":') + about[about.index(b":") + 1 :]

@@ -17,17 +17,20 @@ It is one file because what is read, what is written and how it all ends are one
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.edge import local
 from mcpproxy.edge.debts import ABANDONED, UNASKED
 from mcpproxy.edge.exchange import CLIENT_LEFT, NO_UPSTREAM
+from mcpproxy.edge.facts import renamed
 from mcpproxy.edge.stream import Alone, Stream
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.http.h2 import Connection, H2Limits
 from mcpproxy.net.link import READ, Link
 from mcpproxy.observe.accesslog import OURS
+from mcpproxy.policy.limits import network
 from mcpproxy.upstream.pool import BULK_SLICE, SLICE
 
 if TYPE_CHECKING:
@@ -418,6 +421,24 @@ class Multiplex(Link):
                 self.finish_writing()
                 self.read_raw()
             self.wheel.arm(self, clock.now + LINGER_S)
+
+    def refit(self) -> None:
+        """The listener has another configuration: the next stream is judged by it; those that are open end as they began."""
+        front, host = self.front, self.peer.decode()
+        caller = replace(front.caller(host), certificate=self.shelf.caller.certificate)
+        self.shelf = front.shelves.of(caller)
+        self.get_plan = self.shelf.plans_h2.fresh.get
+        self.network = network(host) if front.counts else b""
+        self.about = renamed(self.about, caller)
+        for stream in self.spare:
+            stream.let_go()
+        self.spare.clear()  # they hold what they were judged by, and how the client was called
+
+    def disown(self) -> None:
+        """The certificate it showed counts no more: nothing goes on but what has begun."""
+        self.shelf = self.front.shelves.of(replace(self.shelf.caller, certificate=None))
+        self.get_plan = self.shelf.plans_h2.fresh.get
+        self.drain()
 
     def drain(self) -> None:
         """The process is ending: no new streams; the open ones run to their end."""

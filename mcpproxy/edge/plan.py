@@ -262,6 +262,10 @@ class Variants(dict[KindOfRequest, Responses]):
     def __init__(self, entries: int, total: int) -> None:
         self._entries, self._total = entries, total
 
+    def bounded_as(self, other: Variants) -> bool:
+        """May it stand for the other one? What a response's head means does not depend on the configuration."""
+        return (self._entries, self._total) == (other._entries, other._total)
+
     def __missing__(self, kind: KindOfRequest) -> Responses:
         head, version, keep_alive_1_0, dress = kind
         if len(self) >= KINDS:

@@ -60,6 +60,13 @@ class Shelf:
                 templates.put(found.key, made)
         return plan
 
+    def refit(self, judge: Judge, entries: int, total: int, copies: int) -> None:
+        """Another judge, other bounds: everything is judged anew."""
+        self.judge = judge
+        for store in (self.plans, self.templates, self.plans_h2, self.templates_h2):
+            store.clear()
+            store.bound(entries, total, copies)
+
     def clear(self) -> None:
         """Forget every judgement (a key was revoked, the process drains)."""
         for store in (self.plans, self.templates, self.plans_h2, self.templates_h2):
@@ -83,10 +90,22 @@ class Shelves:
         if found is None:
             if len(self._special) >= SHELVES:
                 del self._special[next(iter(self._special))]
-            found = Shelf(self._judge, caller, max(2, self._entries // SHARE), self._total // SHARE, self._copies)
+            found = Shelf(self._judge, caller, *self._share())
             self._special[caller] = found
             self.alive.add(found)
         return found
+
+    def _share(self) -> tuple[int, int, int]:
+        """The bounds of a special caller's shelf."""
+        return max(2, self._entries // SHARE), self._total // SHARE, self._copies
+
+    def refit(self, fresh: Shelves) -> None:
+        """Judge as `fresh` does, within its bounds. Facts mean something else then (numbers of routes): every connection must ask for its shelf again."""
+        self._judge, self._entries, self._total, self._copies = fresh._judge, fresh._entries, fresh._total, fresh._copies
+        self._special.clear()
+        for shelf in self.alive:
+            bounds = (self._entries, self._total, self._copies) if shelf is self.anybody else self._share()
+            shelf.refit(self._judge, *bounds)
 
     def clear(self) -> None:
         """Forget every judgement."""

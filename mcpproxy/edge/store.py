@@ -27,13 +27,17 @@ class Store(Generic[T]):
     def __init__(self, entries: int, total: int, copies: int = 1) -> None:
         self.fresh: dict[bytes, T] = {}
         self._old: dict[bytes, T] = {}
-        self._entries = max(1, entries // 2)
-        self._room = total // 2
-        self._copies = copies
+        self.bound(entries, total, copies)
         self._bytes = 0
         self._once: set[int] = set()  # hashes (keyed by the process's secret) of keys seen once
         self.found = 0  # by `find` and `older`; who asks `fresh` itself counts for himself
         self.misses = 0
+
+    def bound(self, entries: int, total: int, copies: int = 1) -> None:
+        """From now on these bounds; what is there already stays for its generation."""
+        self._entries = max(1, entries // 2)
+        self._room = total // 2
+        self._copies = copies
 
     def find(self, key: bytes) -> T | None:
         """The entry, wherever it is."""

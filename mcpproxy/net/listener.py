@@ -123,7 +123,7 @@ def _bind_unix(path: str) -> socket.socket:
 class Listener:
     """Hands every accepted socket to `greet`; turns clients away with `full` (bytes or nothing) while `has_room` says no.
 
-    Only an `owner` takes the path of a unix socket away."""
+    Only an `owner` takes the path of a unix socket away. `name`: by which a changed configuration finds it again."""
 
     def __init__(
         self,
@@ -134,8 +134,10 @@ class Listener:
         full: bytes,
         *,
         owner: bool = True,
+        name: str = "",
     ) -> None:
-        self._loop, self._sock, self._greet, self._has_room, self._full = loop, sock, greet, has_room, full
+        self._loop, self._sock, self._greet, self._has_room, self.full = loop, sock, greet, has_room, full
+        self.name = name
         self._again: asyncio.TimerHandle | None = None
         self._path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
         self._owner = owner
@@ -192,9 +194,9 @@ class Listener:
     def _turn_away(self, sock: socket.socket) -> None:
         self.turned_away += 1
         try:
-            if self._full:
+            if self.full:
                 sock.setblocking(False)
-                sock.send(self._full)
+                sock.send(self.full)
                 sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it was to be closed anyway

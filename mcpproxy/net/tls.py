@@ -81,6 +81,15 @@ class ServerContext(ssl.SSLContext):
     _worn: list[Worn]
     _dress: Callable[[ssl.SSLContext, Identity], None]
     _looked: float
+    protocols: list[str]
+
+    def become(self, fresh: ServerContext) -> None:
+        """Show what the fresh one shows, to whom it would."""
+        self.minimum_version = fresh.minimum_version
+        self.protocols = fresh.protocols
+        self.set_alpn_protocols(fresh.protocols)
+        self._dress, self._worn = fresh._dress, fresh._worn
+        self._order()
 
     def wear(self, identities: Sequence[Identity], dress: Callable[[ssl.SSLContext, Identity], None]) -> None:
         """Show these, in contexts made by `dress` (which raises StartError). The first one's is the listener's own."""
@@ -151,8 +160,22 @@ def server_context(identities: Sequence[Identity], minimum: str, protocols: Sequ
             _ask_for_certificates(context, clients)
 
     made = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    made.protocols = list(protocols)
     made.wear(identities, dress)
     return made
+
+
+def take_over(live: ssl.SSLContext | None, fresh: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """The context that new connections begin with from now on: the live one where that can be, so that sessions are still resumed. Where authorities of
+    clients are others it must not be: who resumes a session is not asked for a certificate again. Cannot fail."""
+    if isinstance(live, ServerContext) and isinstance(fresh, ServerContext) and _authorities(live) == _authorities(fresh):
+        live.become(fresh)
+        return live
+    return fresh
+
+
+def _authorities(context: ssl.SSLContext) -> tuple[ssl.VerifyMode, list[bytes]]:
+    return context.verify_mode, sorted(context.get_ca_certs(binary_form=True))
 
 
 def client_context(ca: str | None, verify: bool) -> ssl.SSLContext:

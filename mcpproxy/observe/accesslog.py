@@ -88,6 +88,11 @@ class AccessLog:
         self._lines = []
         self._bytes = 0
 
+    def go_on_in(self, sink: Sink | None) -> None:
+        """What has gathered goes to the old sink, everything from now on to this one."""
+        self.tick()
+        self._sink = sink
+
     def tick(self, _: float = 0.0) -> None:
         """Write what has gathered."""
         if self.rows:

@@ -23,6 +23,10 @@ class Messages:
     def __init__(self, level: str) -> None:
         self._least = LEVELS.index(level)
 
+    def least(self, level: str) -> None:
+        """From now on."""
+        self._least = LEVELS.index(level)
+
     def say(self, level: str, text: str) -> None:
         """Say it, or nothing when stderr is full or gone."""
         if LEVELS.index(level) < self._least:

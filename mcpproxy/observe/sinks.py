@@ -70,10 +70,14 @@ class Sink:
         if self._target not in STANDARD:
             self._queue.put(self._reopen)
 
-    def close(self, patience_s: float) -> bool:
-        """Write what waits, then end. False when that took longer than `patience_s` and lines were lost."""
+    def retire(self) -> None:
+        """Write what waits, then end, in its own time."""
         self._queue.put(([], self._refused))
         self._queue.put(None)
+
+    def close(self, patience_s: float) -> bool:
+        """The same, and wait for it. False when that took longer than `patience_s` and lines were lost."""
+        self.retire()
         self._thread.join(patience_s)
         return not self._thread.is_alive()
 
@@ -101,6 +105,9 @@ class Sink:
             if self._turns is not None:
                 fcntl.flock(self._turns, fcntl.LOCK_UN)
             self._written += sum(map(len, batch))
+        os.close(self._fd)
+        if self._turns is not None:
+            os.close(self._turns)
 
     def _tell(self, refused: int) -> None:
         """How many lines are missing here; kept until it could be said."""

@@ -172,8 +172,7 @@ class Life:
         runtime.draining.is_set = True
         self._stop_listening()
         for front in runtime.fronts:
-            front.judge.draining = True
-            front.shelves.clear()
+            front.leave()
         self._loop.call_later(DRAIN_GRACE_S, self._close_idle)
         self._loop.call_later(self._drain_s, self._loop.stop)
 

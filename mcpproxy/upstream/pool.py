@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import ref
 
 from mcpproxy.clock import clock
 from mcpproxy.errors import ProxyError, Retry, Side
@@ -168,6 +169,7 @@ class Pool:
     """The endpoints of one upstream and their links."""
 
     __slots__ = (
+        "__weakref__",
         "authorities",
         "dial",
         "endpoints",
@@ -201,7 +203,7 @@ class Pool:
             endpoint.index = labels.index(endpoint.authority)
         self.authorities = [label.encode() for label in labels]
         self.only: Endpoint | None = None  # it needs no choice
-        self.group = Group(endpoints, limits.rules, limits.retry_after, limits.balance, self._ranked, tell)
+        self.group = Group(endpoints, limits.rules, limits.retry_after, limits.balance, _ranked(ref(self)), tell)
         self.idle_each = -(-limits.keepalive // len(endpoints))
         self.max_in_use = limits.max_connections
         if len(endpoints) == 1 and endpoints[0].most is not None:
@@ -210,9 +212,6 @@ class Pool:
         self.waiting: deque[Ticket] = deque()
         self.dial = dial
         self.tell = tell  # the operator, why an endpoint cannot be reached
-
-    def _ranked(self, only: Endpoint | None) -> None:
-        self.only = only
 
     # -- a lease begins ----------------------------------------------------------------------------------------------------------------
 
@@ -384,11 +383,27 @@ class Pool:
         while self.waiting and self.waiting[0].deadline <= now:
             self.waiting.popleft().lessee.not_leased(ProxyError("queue-timeout", Side.UPSTREAM, 503, Retry.SAFE), None)
 
+    def retire(self) -> None:
+        """The configuration has another one, or none. Who is here goes on; no link stays when it is given back."""
+        self.idle_each = 0
+        self.close_idle()
+
     def close_idle(self) -> None:
         """The process ends."""
         for endpoint in self.endpoints:
             while endpoint.idle:
                 endpoint.idle.pop().close()
+
+
+def _ranked(pool: ref[Pool]) -> Callable[[Endpoint | None], None]:
+    """A group does not hold its pool: one that a reload retired is gone with its last exchange, and needs no collector."""
+
+    def ranked(only: Endpoint | None) -> None:
+        found = pool()
+        if found is not None:
+            found.only = only
+
+    return ranked
 
 
 @dataclass(slots=True, eq=False)

@@ -392,7 +392,7 @@ def test_a_connection_whose_stream_ends_while_draining_is_closed(proxy):
     edge.read(server)
     server.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     edge.read(client)
-    edge.runtime.draining.is_set = True
+    edge.runtime.fronts[0].draining.is_set = True
     only(edge).drain()
     edge.steps.for_a_while(0.01)
     assert edge.runtime.links, "its stream runs to its end"

@@ -118,7 +118,7 @@ def test_while_draining_it_is_the_last_answer(proxy):
     client = edge.client()
     client.sendall(HEALTH)
     edge.read(client, b"}\n")
-    edge.runtime.draining.is_set = True
+    edge.runtime.fronts[0].draining.is_set = True
     client.sendall(HEALTH)
     answer, how = edge.end(client)
     assert b"\r\nConnection: close\r\n" in answer

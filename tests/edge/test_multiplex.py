@@ -101,7 +101,7 @@ def test_a_draining_connection_says_goodbye_and_lets_streams_end(proxy):
     edge.read(server)
     server.sendall(STREAM)
     client.until(lambda: client.heads)
-    edge.runtime.draining.is_set = True
+    edge.runtime.fronts[0].draining.is_set = True
     next(iter(edge.runtime.links)).drain()
     client.until(lambda: client.goodbye == 0)
     server.sendall(b"3\r\nbye\r\n0\r\n\r\n")
@@ -204,7 +204,7 @@ def test_uploads_behind_their_answers_hold_a_drain_for_seconds_only(proxy):
     edge.read(server, 100)
     server.sendall(OK)
     client.until(lambda: stream in client.ends)
-    edge.runtime.draining.is_set = True
+    edge.runtime.fronts[0].draining.is_set = True
     h2_link(edge).drain()
     client.until(lambda: client.goodbye is not None)
     edge.later(LINGER_SILENT_S + 1)

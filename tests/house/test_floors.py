@@ -18,6 +18,7 @@ FLOORS = (
     {"staffing"},
     {"assemble"},
     {"control"},
+    {"refit"},
     {"ops", "demo"},
     {"cli"},
     {"__main__"},
