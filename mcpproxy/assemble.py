@@ -17,6 +17,7 @@ from weakref import WeakSet
 from msgspec import structs
 
 from mcpproxy.clock import clock, monotonic
+from mcpproxy.config import names, upstreams
 from mcpproxy.config.model import Config, Listen, Tls, Upstream
 from mcpproxy.edge.admission import Admission, Staff
 from mcpproxy.edge.doorstep import Doorstep
@@ -45,10 +46,12 @@ from mcpproxy.policy.headers import dress
 from mcpproxy.policy.network import Networks
 from mcpproxy.policy.present import ours
 from mcpproxy.staffing import Offices
+from mcpproxy.upstream.breaker import Rules
 from mcpproxy.upstream.dial import Dial
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Pool, PoolLimits
 
+ORDINARY = upstreams.Endpoint()  # one of which nothing particular is said
 PROTOCOLS = ("h2", "http/1.1")
 RESERVED_DESCRIPTORS = 64  # log files, listeners, the loop itself, a resolver or two
 DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
@@ -203,6 +206,10 @@ def part(config: Config, workers: int) -> Config:
             keepalive=ceil(each.keepalive / workers),
             max_connections=each.max_connections // workers,  # never more than the server is meant to have
             queue=ceil(each.queue / workers),
+            endpoints={
+                url: structs.replace(one, max_connections=one.max_connections and one.max_connections // workers)
+                for url, one in each.endpoints.items()
+            },
         )
         for name, each in config.upstream.items()
     }
@@ -212,7 +219,11 @@ def part(config: Config, workers: int) -> Config:
 
 def make_pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages: Messages) -> Pool:
     """The pool of one upstream. Raises StartError."""
-    tls = client_context(upstream.ca, upstream.verify) if any(url.startswith("https:") for url in upstream.urls) else None
+    tls = None
+    if any(url.startswith("https:") for url in upstream.urls):
+        own = Identity(upstream.cert, upstream.key) if upstream.cert and upstream.key else None
+        tls = client_context(upstream.ca, upstream.verify, own, upstream.min_version)
+    breaker = upstream.breaker
     limits = PoolLimits(
         keepalive=upstream.keepalive,
         keepalive_idle=upstream.keepalive_idle,
@@ -222,12 +233,29 @@ def make_pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messa
         connect_timeout=upstream.connect_timeout,
         response_timeout=upstream.response_timeout,
         retry_after=upstream.retry_after,
+        balance=upstream.balance,
+        rules=Rules(
+            failures=breaker.failures,
+            window=breaker.window,
+            share=breaker.share / 100,
+            statuses=frozenset(breaker.statuses),
+            probes=breaker.probes,
+            max_ejected=breaker.max_ejected / 100,
+            slow_start=upstream.slow_start,
+        ),
     )
 
     def tell(text: str) -> None:
         messages.say("warning", f"upstream {name}: {text}")
 
-    return Pool(loop, wheel, tuple(Endpoint(url, tls) for url in upstream.urls), limits, Dial, tell)
+    special = {names.url(url): each for url, each in upstream.endpoints.items()}
+    endpoints = []
+    for url in upstream.urls:
+        each = special.get(url, ORDINARY)
+        endpoint = Endpoint(url, tls, weight=each.weight, most=each.max_connections, server_name=upstream.server_name or "")
+        endpoint.state = each.state
+        endpoints.append(endpoint)
+    return Pool(loop, wheel, tuple(endpoints), limits, Dial, tell)
 
 
 def listen_names(config: Config) -> dict[str, Listen]:

@@ -14,15 +14,17 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from mcpproxy.config import check_policies, files, names
-from mcpproxy.config.mistakes import Finding, Mistake, nearest
+from mcpproxy.config.mistakes import Finding, Mistake, Wrong, nearest
 from mcpproxy.config.model import Config, Tls, Upstream
 from mcpproxy.config.serving import OFF
+from mcpproxy.config.upstreams import HTTP, TCP, Health
 
 
 def problems(config: Config) -> Iterator[Finding]:
     """Everything that makes the configuration unusable."""
     yield from _listeners(config)
     yield from _routes(config)
+    yield from _upstreams(config)
     yield from _circles(config)
     yield from check_policies.problems(config)
     yield from _admin(config)
@@ -121,6 +123,36 @@ def _routes(config: Config) -> Iterator[Finding]:
             yield Finding((*place, "strip_prefix"), 'there is nothing to strip from path "/"')
 
 
+def _upstreams(config: Config) -> Iterator[Finding]:
+    for name, upstream in config.upstream.items():
+        place = ("upstream", name)
+        for url, endpoint in upstream.endpoints.items():
+            try:
+                known = names.url(url) in upstream.urls
+            except Wrong:
+                continue  # said where it was read
+            if not known:
+                said = f"there is no such URL in `urls`{nearest(url, upstream.urls)}"
+                yield Finding((*place, "endpoints", url), said, tuple(f'"{one}"' for one in upstream.urls))
+            if endpoint.max_connections is not None and endpoint.max_connections < config.workers:
+                what = f"fewer than workers ({config.workers}): each of them has its share, and one would have none"
+                yield Finding((*place, "endpoints", url, "max_connections"), what)
+        if (upstream.cert is None) != (upstream.key is None):
+            given, missing = ("cert", "key") if upstream.key is None else ("key", "cert")
+            yield Finding((*place, given), f"{given} and {missing} go together: {missing} is missing")
+        if upstream.health is not None:
+            yield from _health(upstream.health, (*place, "health"))
+
+
+def _health(health: Health, place: tuple[str | int, ...]) -> Iterator[Finding]:
+    if health.timeout > health.every:
+        yield Finding((*place, "timeout"), "must not be longer than `every`: one check ends before the next begins")
+    if health.check == TCP and health.path is not None:
+        yield Finding((*place, "path"), "a TCP check asks for nothing: leave out path, or check")
+    if health.check != HTTP and health.expect:
+        yield Finding((*place, "expect"), f'is for check = "{HTTP}"; an MCP call has a result or not')
+
+
 def _circles(config: Config) -> Iterator[Finding]:
     """A server that is ourselves: every request would come back until no descriptor is left."""
     for name, upstream in config.upstream.items():
@@ -185,6 +217,16 @@ def _unwise_upstream(upstream: Upstream, place: tuple[str | int, ...]) -> Iterat
     https = any(url.startswith("https:") for url in upstream.urls)
     if upstream.keepalive > upstream.max_connections:
         yield Finding((*place, "keepalive"), "more idle connections than max_connections allows in use")
+    if not https:
+        for key in ("cert", "server_name"):
+            if getattr(upstream, key) is not None:
+                yield Finding((*place, key), "is not used: no url is https")
+    if upstream.health is not None and upstream.health.every < 1:
+        yield Finding((*place, "health", "every"), "more than one check a second of each server: is the unit right?")
+    if all(endpoint.state != "enabled" for endpoint in map(upstream.endpoints.get, upstream.urls) if endpoint is not None) and len(
+        upstream.endpoints
+    ) == len(upstream.urls):
+        yield Finding((*place, "endpoints"), "none of its servers is enabled: every call is answered 503")
     if https and not upstream.verify:
         yield Finding((*place, "verify"), "the server's certificate is not checked: anyone on the way can pretend to be it; prefer ca")
     if upstream.ca is not None and not (https and upstream.verify):

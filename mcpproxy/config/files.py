@@ -57,6 +57,8 @@ def broken(config: Config) -> Iterator[Finding]:
     for name, upstream in config.upstream.items():
         if upstream.ca is not None:
             yield from _authorities(upstream.ca, ("upstream", name, "ca"))
+        if upstream.cert and upstream.key:
+            yield from _pair(CertificateFiles(cert=upstream.cert, key=upstream.key), ("upstream", name))
         if upstream.credential is not None and upstream.credential.ca is not None:
             yield from _authorities(upstream.credential.ca, ("upstream", name, "credential", "ca"))
     for number, listen in enumerate(config.listen):

@@ -94,10 +94,11 @@ class Size(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Count(Kind):
-    """An integer from `least`."""
+    """An integer from `least` to `most`."""
 
     label: str = "number"
     least: int = 1
+    most: int = MOST
 
     def read(self, value: object, base: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -105,8 +106,8 @@ class Count(Kind):
             raise Wrong(f"{show_value(value)}: must be a whole number{hint}")
         if value < self.least:
             raise Wrong(f"{show_value(value)}: must be at least {self.least}")
-        if value > MOST:
-            raise Wrong(f"{show_value(value)}: must be at most {MOST}")
+        if value > self.most:
+            raise Wrong(f"{show_value(value)}: must be at most {self.most}")
         return value
 
 

@@ -20,6 +20,8 @@ from mcpproxy.config.policies import TABLES as POLICIES
 from mcpproxy.config.policies import Audit, Auth, Credential, Identity, Limit, Tools
 from mcpproxy.config.serving import TABLES as SERVING
 from mcpproxy.config.serving import Admin
+from mcpproxy.config.upstreams import TABLES as UPSTREAMS
+from mcpproxy.config.upstreams import Breaker, Endpoint, Health
 from mcpproxy.units import Rate
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -209,13 +211,42 @@ class Upstream(Struct, frozen=True, kw_only=True):
             "(what the client sent), or a fixed name. `X-Forwarded-Host` always tells what the client sent.",
         ),
     ] = "upstream"
+    balance: Annotated[
+        Literal["round-robin", "least-busy"],
+        Key(
+            Choice('"round-robin" or "least-busy"', ("round-robin", "least-busy")),
+            '`"round-robin"`: its addresses are used in turn, by weight. `"least-busy"`: of two drawn by weight, the one with fewer open calls for its weight; '
+            "for servers of different speed, and calls of different length.",
+        ),
+    ] = "round-robin"
+    endpoints: Annotated[
+        dict[str, Endpoint],
+        Key(
+            Named("tables by URL", Endpoint, names.url),
+            "What is particular about some of `urls` (weight, bound, state), see there.",
+            "none",
+        ),
+    ] = field(default_factory=dict)
     retry_after: Annotated[
         float,
         Key(
             Duration(zero=True),
-            'How long an address that could not be connected to is passed over, as long as others are left. `"0s"`: not at all.',
+            "How long an address that could not be connected to is passed over; twice as long each time, at most a minute. While no other is left it is "
+            'tried twice a second, and calls meanwhile are answered 503 at once. `"0s"`: it is not passed over at all.',
         ),
     ] = 5.0
+    slow_start: Annotated[
+        float,
+        Key(
+            Duration(zero=True),
+            'How long it takes until an address that came back has its full share of the calls again. `"0s"`: at once.',
+        ),
+    ] = 10.0
+    breaker: Annotated[
+        Breaker,
+        Key(Table("table", Breaker), "When an address that answers badly is passed over, see `[upstream.NAME.breaker]`.", "its defaults"),
+    ] = Breaker()
+    health: Annotated[Health | None, Key(Table("table", Health), "Active health checks, see `[upstream.NAME.health]`.", "none")] = None
     ca: Annotated[
         str | None,
         Key(File(), "Authorities (PEM) that sign the certificates of `https` addresses, instead of those of the system.", "the system's"),
@@ -223,6 +254,26 @@ class Upstream(Struct, frozen=True, kw_only=True):
     verify: Annotated[
         bool, Key(Flag(), "`false` accepts any certificate of `https` addresses. Not for networks others can touch: use `ca`.")
     ] = True
+    cert: Annotated[
+        str | None,
+        Key(
+            File(),
+            "The certificate we show to `https` addresses that ask for one, in PEM, leaf first. Goes with `key`. Read at the start and at a reload.",
+            "none",
+        ),
+    ] = None
+    key: Annotated[str | None, Key(File(), "Its private key in PEM, without a passphrase, readable by the daemon only.", "none")] = None
+    server_name: Annotated[
+        str | None,
+        Key(
+            Text("host name", names.host),
+            "The name that `https` addresses are asked for in the handshake (SNI), and that their certificates must carry.",
+            "that of the URL",
+        ),
+    ] = None
+    min_version: Annotated[
+        Literal["1.2", "1.3"], Key(Choice('"1.2" or "1.3"', ("1.2", "1.3")), "The oldest TLS version spoken with `https` addresses.")
+    ] = "1.2"
     credential: Annotated[
         Credential | None,
         Key(
@@ -567,7 +618,6 @@ LATER: dict[type, dict[str, str]] = {
     Upstream: {
         "command": "servers started as child processes; until then start the server yourself with an HTTP transport and give its `urls`",
         "members": "several servers joined under one endpoint; until then give each its own route",
-        "health": "active health checks; until then an address that refuses connections is passed over for `retry_after`",
     },
 }  # fmt: skip
 
@@ -577,6 +627,7 @@ TABLES: dict[type, str] = {
     Tls: "[listen.tls]",
     CertificateFiles: "[[listen.tls.certificates]]",
     Upstream: "[upstream.NAME]",
+    **UPSTREAMS,
     Route: "[[route]]",
     Log: "[log]",
     Limits: "[limits]",

@@ -143,9 +143,33 @@ max_connections = 1000
 queue = 100
 queue_timeout = "5s"                    # default
 host = "upstream"                       # default
+balance = "least-busy"
 retry_after = "10s"
+slow_start = "30s"
 principal_header = "X-MCP-User"
 cookies = true
+
+[upstream.search.endpoints."http://127.0.0.1:8001"]  # the larger machine
+weight = 3
+state = "enabled"                       # default
+max_connections = 800
+
+[upstream.search.breaker]
+failures = 5                            # default
+window = "10s"                          # default
+share = 50                              # default
+statuses = [500, 502, 503, 504]         # default
+probes = 1                              # default
+max_ejected = 50                        # default
+
+[upstream.search.health]
+check = "http"                          # default
+path = "/healthz"
+every = "5s"                            # default
+timeout = "2s"                          # default
+rise = 2
+fall = 3
+expect = [200, 204]
 
 [upstream.search.identity]              # who calls, signed
 header = "X-MCP-Identity"               # default
@@ -157,6 +181,10 @@ lifetime = "60s"                        # default
 urls = ["https://tools.internal.example.com"]
 ca = "/etc/mcpproxy/internal-ca.pem"
 verify = true                           # default
+cert = "/etc/mcpproxy/client.pem"
+key = "/etc/mcpproxy/client.key"
+server_name = "tools.example.com"
+min_version = "1.3"
 
 [upstream.remote.credential]            # a token for each caller, in exchange for the caller's own
 type = "token-exchange"

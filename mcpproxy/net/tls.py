@@ -178,19 +178,22 @@ def _authorities(context: ssl.SSLContext) -> tuple[ssl.VerifyMode, list[bytes]]:
     return context.verify_mode, sorted(context.get_ca_certs(binary_form=True))
 
 
-def client_context(ca: str | None, verify: bool) -> ssl.SSLContext:
-    """The context for https upstreams: system roots or the given CA file; `verify = false` turns all checks off."""
+def client_context(ca: str | None, verify: bool, own: Identity | None = None, minimum: str = "1.2") -> ssl.SSLContext:
+    """The context for https upstreams: system roots or the given CA file; `verify = false` turns all checks off. `own`: the certificate we show to
+    servers that ask for one."""
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"CA file {ca}: {error}", "give a PEM file with the certificates of the authority") from None
     context.sslsocket_class = FairSocket
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = VERSIONS[minimum]
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # on by default in some Pythons (Debian 12's): a cut would read as a clean end
     context.set_alpn_protocols(["http/1.1"])
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if own is not None:
+        _load(context, own)
     return context
 
 
@@ -223,6 +226,11 @@ def _dress(context: ssl.SSLContext, identity: Identity, minimum: str, protocols:
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.set_ciphers(CIPHERS_12)
     context.set_alpn_protocols(list(protocols))
+    _load(context, identity)
+
+
+def _load(context: ssl.SSLContext, identity: Identity) -> None:
+    """A certificate and its key, or why they cannot be used (StartError)."""
     try:
         context.load_cert_chain(identity.cert, identity.key, password=files.no_password)
     except (ssl.SSLError, ValueError, OSError) as error:

@@ -388,6 +388,22 @@ class Pool:
         self.idle_each = 0
         self.close_idle()
 
+    # -- for operators ---------------------------------------------------------------------------------------------------------------------
+
+    def set_state(self, label: str, state: str) -> None:
+        """Take an endpoint out by hand ("drain", "disabled"), or in ("enabled"). Raises ValueError."""
+        self.group.set_state(label, state)
+
+    def snapshot(self) -> dict[str, Any]:
+        """How it goes, for status and metrics (docs/operations.md says what each number means)."""
+        return {
+            "in_use": self.in_use,
+            "max_in_use": self.max_in_use,
+            "idle": sum(len(endpoint.idle) for endpoint in self.endpoints),
+            "queue": len(self.waiting),
+            "endpoints": self.group.snapshot(),
+        }
+
     def close_idle(self) -> None:
         """The process ends."""
         for endpoint in self.endpoints:

@@ -114,7 +114,6 @@ def test_unknown_keys_come_with_the_known_ones() -> None:
     ("text", "path"),
     [
         ("metrics = true\n" + GOOD, "metrics"),
-        (with_upstream('health = { path = "/health", every = "5s" }'), "upstream.search.health"),
         (with_upstream('command = ["npx"]'), "upstream.search.command"),
         (with_upstream('members = ["a"]'), "upstream.search.members"),
         (with_listen('tls = { hosts = ["mcp.example.com"], acme = "ops@example.com" }'), "listen[0].tls.acme"),
