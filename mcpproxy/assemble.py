@@ -17,8 +17,7 @@ from weakref import WeakSet
 from msgspec import structs
 
 from mcpproxy.clock import clock, monotonic
-from mcpproxy.config import names, upstreams
-from mcpproxy.config.model import Config, Listen, Tls, Upstream
+from mcpproxy.config.model import Config, Listen, Tls
 from mcpproxy.edge.admission import Admission, Staff
 from mcpproxy.edge.doorstep import Doorstep
 from mcpproxy.edge.downstream import DRAIN_GRACE_S, Downstream, Draining, Front
@@ -35,7 +34,7 @@ from mcpproxy.net.listener import Address, Listener, bind, bind_all
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.pages import Heap
 from mcpproxy.net.timers import TICK, Ticker, Wheel
-from mcpproxy.net.tls import Clients, Identity, ServerContext, client_context, server_context
+from mcpproxy.net.tls import Clients, Identity, ServerContext, server_context
 from mcpproxy.observe.accesslog import AccessLog, Place
 from mcpproxy.observe.audit import AuditLog
 from mcpproxy.observe.messages import Messages
@@ -45,13 +44,10 @@ from mcpproxy.policy.buckets import Buckets
 from mcpproxy.policy.headers import dress
 from mcpproxy.policy.network import Networks
 from mcpproxy.policy.present import ours
+from mcpproxy.pooling import make_pool
 from mcpproxy.staffing import Offices
-from mcpproxy.upstream.breaker import Rules
-from mcpproxy.upstream.dial import Dial
-from mcpproxy.upstream.endpoint import Endpoint
-from mcpproxy.upstream.pool import Pool, PoolLimits
+from mcpproxy.upstream.pool import Pool
 
-ORDINARY = upstreams.Endpoint()  # one of which nothing particular is said
 PROTOCOLS = ("h2", "http/1.1")
 RESERVED_DESCRIPTORS = 64  # log files, listeners, the loop itself, a resolver or two
 DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
@@ -215,47 +211,6 @@ def part(config: Config, workers: int) -> Config:
     }
     limits = structs.replace(config.limits, connections=ceil(config.limits.connections / workers))
     return structs.replace(config, upstream=upstream, limits=limits)
-
-
-def make_pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages: Messages) -> Pool:
-    """The pool of one upstream. Raises StartError."""
-    tls = None
-    if any(url.startswith("https:") for url in upstream.urls):
-        own = Identity(upstream.cert, upstream.key) if upstream.cert and upstream.key else None
-        tls = client_context(upstream.ca, upstream.verify, own, upstream.min_version)
-    breaker = upstream.breaker
-    limits = PoolLimits(
-        keepalive=upstream.keepalive,
-        keepalive_idle=upstream.keepalive_idle,
-        max_connections=upstream.max_connections,
-        queue=upstream.queue,
-        queue_timeout=upstream.queue_timeout,
-        connect_timeout=upstream.connect_timeout,
-        response_timeout=upstream.response_timeout,
-        retry_after=upstream.retry_after,
-        balance=upstream.balance,
-        rules=Rules(
-            failures=breaker.failures,
-            window=breaker.window,
-            share=breaker.share / 100,
-            statuses=frozenset(breaker.statuses),
-            probes=breaker.probes,
-            max_ejected=breaker.max_ejected / 100,
-            slow_start=upstream.slow_start,
-        ),
-    )
-
-    def tell(text: str) -> None:
-        messages.say("warning", f"upstream {name}: {text}")
-
-    special = {names.url(url): each for url, each in upstream.endpoints.items()}
-    endpoints = []
-    for url in upstream.urls:
-        each = special.get(url, ORDINARY)
-        endpoint = Endpoint(url, tls, weight=each.weight, most=each.max_connections, server_name=upstream.server_name or "")
-        endpoint.state = each.state
-        endpoints.append(endpoint)
-    return Pool(loop, wheel, tuple(endpoints), limits, Dial, tell)
 
 
 def listen_names(config: Config) -> dict[str, Listen]:

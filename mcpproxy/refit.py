@@ -31,7 +31,6 @@ from mcpproxy.assemble import (
     listen_names,
     make_front,
     make_listener,
-    make_pool,
     part,
     room_of,
     tls_context,
@@ -46,6 +45,7 @@ from mcpproxy.net.listener import Address, Listener, bind
 from mcpproxy.net.tls import client_context, take_over
 from mcpproxy.observe.audit import AuditLog
 from mcpproxy.observe.sinks import Sink
+from mcpproxy.pooling import make_pool
 from mcpproxy.staffing import Offices
 from mcpproxy.upstream.pool import Pool
 
@@ -126,7 +126,10 @@ class Change:
         before = runtime.config.upstream.get(name)
         if before is not None and _same_links(before, upstream):
             return runtime.pools[name]
-        return make_pool(name, upstream, runtime.loop, runtime.wheel, runtime.messages)
+        made = make_pool(name, upstream, runtime.loop, runtime.wheel, runtime.messages)
+        if before is not None:
+            made.group.adopt(runtime.pools[name].group)
+        return made
 
     def abort(self) -> None:
         """It is not wanted after all."""

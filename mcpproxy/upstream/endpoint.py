@@ -25,6 +25,7 @@ class Endpoint:
         "authority",
         "breaker",
         "checked",
+        "configured",
         "ended",
         "failures",
         "hostname",
@@ -47,7 +48,14 @@ class Endpoint:
     )
 
     def __init__(
-        self, url: str, tls: ssl.SSLContext | None, *, weight: float = 1.0, most: int | None = None, server_name: str = ""
+        self,
+        url: str,
+        tls: ssl.SSLContext | None,
+        *,
+        weight: float = 1.0,
+        most: int | None = None,
+        state: str = "enabled",
+        server_name: str = "",
     ) -> None:
         self.index = 0  # set by the pool: which of a plan's heads is for this endpoint (those with the same authority share one)
         self.tls = tls if url.startswith("https:") else None
@@ -55,7 +63,7 @@ class Endpoint:
         self.leased = self.ended = 0  # leases so far, dials included; and how many of them are over
         self.most = most  # of them at once
         self.weight = weight
-        self.state = "enabled"  # one of STATES
+        self.state = self.configured = state  # one of STATES; the first may be another one by hand
         self.up: bool | None = None  # by active checks, as far as there are any
         self.checked = ""  # what the last of them said
         self.breaker = Breaker(Rules(), 5.0)  # set by the pool, by its rules

@@ -228,7 +228,9 @@ class Group:
         now = monotonic()
         for endpoint in self.endpoints:
             for known in old._named(endpoint.label):
-                endpoint.state, endpoint.up, endpoint.checked, endpoint.trouble = known.state, known.up, known.checked, known.trouble
+                if endpoint.configured == known.configured:
+                    endpoint.state = known.state  # by hand, and nobody has said anything else in the file since
+                endpoint.up, endpoint.checked, endpoint.trouble = known.up, known.checked, known.trouble
                 if known.breaker.state != CLOSED:
                     endpoint.breaker.told(now, known.breaker.until - now, known.breaker.why, hard=known.breaker.hard)
                     endpoint.trial = True

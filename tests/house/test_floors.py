@@ -15,7 +15,7 @@ FLOORS = (
     {"upstream", "policy", "pki", "observe"},
     {"edge"},
     {"gateway"},
-    {"staffing"},
+    {"staffing", "pooling"},
     {"assemble"},
     {"control"},
     {"refit"},

@@ -1,0 +1,57 @@
+"""`[upstream.NAME]` → the pool: its endpoints, with what is said of each, and the rules of their health."""
+
+from __future__ import annotations
+
+from mcpproxy.config import names, upstreams
+from mcpproxy.config.model import Upstream
+from mcpproxy.net.loop import EdgeLoop
+from mcpproxy.net.timers import Wheel
+from mcpproxy.net.tls import Identity, client_context
+from mcpproxy.observe.messages import Messages
+from mcpproxy.upstream.breaker import Rules
+from mcpproxy.upstream.dial import Dial
+from mcpproxy.upstream.endpoint import Endpoint
+from mcpproxy.upstream.pool import Pool, PoolLimits
+
+ORDINARY = upstreams.Endpoint()  # one of which nothing particular is said
+
+
+def make_pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages: Messages) -> Pool:
+    """The pool of one upstream. Raises StartError."""
+    tls = None
+    if any(url.startswith("https:") for url in upstream.urls):
+        own = Identity(upstream.cert, upstream.key) if upstream.cert and upstream.key else None
+        tls = client_context(upstream.ca, upstream.verify, own, upstream.min_version)
+    breaker = upstream.breaker
+    limits = PoolLimits(
+        keepalive=upstream.keepalive,
+        keepalive_idle=upstream.keepalive_idle,
+        max_connections=upstream.max_connections,
+        queue=upstream.queue,
+        queue_timeout=upstream.queue_timeout,
+        connect_timeout=upstream.connect_timeout,
+        response_timeout=upstream.response_timeout,
+        retry_after=upstream.retry_after,
+        balance=upstream.balance,
+        rules=Rules(
+            failures=breaker.failures,
+            window=breaker.window,
+            share=breaker.share / 100,
+            statuses=frozenset(breaker.statuses),
+            probes=breaker.probes,
+            max_ejected=breaker.max_ejected / 100,
+            slow_start=upstream.slow_start,
+        ),
+    )
+
+    def tell(text: str) -> None:
+        messages.say("warning", f"upstream {name}: {text}")
+
+    special = {names.url(url): each for url, each in upstream.endpoints.items()}
+    endpoints = []
+    for url in upstream.urls:
+        each = special.get(url, ORDINARY)
+        endpoints.append(
+            Endpoint(url, tls, weight=each.weight, most=each.max_connections, state=each.state, server_name=upstream.server_name or "")
+        )
+    return Pool(loop, wheel, tuple(endpoints), limits, Dial, tell)
