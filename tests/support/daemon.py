@@ -122,9 +122,13 @@ class Daemon:
         return True
 
     def _hears_signals(self) -> bool:
-        """Its addresses accept before its loop runs, and that opens descriptors of its own."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return bool(int(status.partition("SigCgt:")[2].split()[0], 16) & 1 << signal.SIGUSR1 - 1)
+        """Its addresses accept before its first worker does: that one obeys once it lets SIGTERM through and ignores SIGUSR1."""
+        for pid in self.workers[:1]:
+            with suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+                blocked, ignored = (int(status.partition(name)[2].split()[0], 16) for name in ("SigBlk:", "SigIgn:"))
+                return not blocked & 1 << signal.SIGTERM - 1 and bool(ignored & 1 << signal.SIGUSR1 - 1)
+        return False
 
     def signal(self, number: int) -> None:
         self._told_to_end |= number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
