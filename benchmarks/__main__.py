@@ -11,8 +11,8 @@ from benchmarks import machine, profile, publish, report, verify
 from benchmarks.lab import CONTENDERS, HERE, OURS, Lab, open_lab
 from benchmarks.load import BadRun
 from benchmarks.works import ALL
-from benchmarks.works.base import Figures, Scale, Work
-from benchmarks.works.guard import Costs, Guarded
+from benchmarks.works.base import Alone, Figures, Scale, Work
+from benchmarks.works.guard import Guarded
 
 DISTURBED = 0.08  # share of the proxy's core used by others: above it the caches are theirs, and a request costs up to a fifth more
 TRIES = 2
@@ -85,7 +85,7 @@ def main() -> int:
 
 def measure(lab: Lab, work: Work, contenders: list[str], scale: Scale) -> dict[str, list[Figures]]:
     """Contenders in turn, round after round; who goes first changes with the round."""
-    contenders = [name for name in contenders if name == OURS or not isinstance(work, Costs)]
+    contenders = [name for name in contenders if name == OURS or not isinstance(work, Alone)]
     work.prepare(lab, contenders, scale)
     rounds: dict[str, list[Figures]] = {name: [] for name in contenders}
     for number in range(scale.rounds):
@@ -127,12 +127,12 @@ def attempt(work: Work, lab: Lab, name: str, scale: Scale, number: int) -> tuple
     with lab.contender(name, guards=isinstance(work, Guarded)) as proxy:
         if spoken := verify.prove(lab, proxy):
             print(f"{name}: same answers, same fields, same log ({spoken})", file=sys.stderr)
-        busy, own, began = machine.core_busy_ns(core), proxy.cpu_ns(), time.monotonic()
+        busy, own, began = machine.core_busy_ns(core), proxy.cpu_ns() + lab.variants_ns, time.monotonic()
         try:
             figures = work.measure(lab, proxy, scale, number)
         except BadRun as error:
             refusal = error
-        busy, own = machine.core_busy_ns(core) - busy, proxy.cpu_ns() - own
+        busy, own = machine.core_busy_ns(core) - busy, proxy.cpu_ns() + lab.variants_ns - own
         return figures, refusal, max(0.0, (busy - own) / 1e9 / (time.monotonic() - began))
 
 

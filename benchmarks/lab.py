@@ -64,6 +64,7 @@ class Lab:
     callers: Callers
     fixed_pid: int = 0
     origin_pid: int = 0
+    variants_ns: int = 0  # CPU of those that ran beside a contender and are over
     proven: set[tuple[str, bool]] = field(default_factory=set)
 
     @contextmanager
@@ -83,6 +84,22 @@ class Lab:
             for port in (tls, plain):
                 wait_for_port(port, process, self.directory / f"{name}.out")
             yield Proxy(name, process.pid, tls, plain, log, guards)
+
+    @contextmanager
+    def variant(self, kind: str, **values: object) -> Iterator[Proxy]:
+        """Our daemon with another configuration, conf/KINDmcpproxy.toml, beside the contender."""
+        tls, plain = free_port(), free_port()
+        config = self.render(f"{kind}mcpproxy.toml", TLS=tls, PLAIN=plain, **values)
+        own = config.rename(self.directory / f"{kind}{tls}.toml")
+        said = self.directory / f"{kind}{tls}.out"
+        with said.open("wb") as output:
+            with running([word.replace("{config}", str(own)) for word in self.ours], machine.cores()[0], output.fileno()) as process:
+                for port in (tls, plain):
+                    wait_for_port(port, process, said)
+                try:
+                    yield Proxy(OURS, process.pid, tls, plain, self.directory / f"{kind}{tls}.log")
+                finally:
+                    self.variants_ns += machine.cpu_ns(process.pid)
 
     def _command(self, name: str, tls: int, plain: int, kind: str) -> list[str]:
         if name == "nginx":

@@ -23,6 +23,9 @@ from mcpproxy.http.framing import REQUEST, RESPONSE, ChunkedScanner, LengthScann
 from mcpproxy.http.h2 import Connection, H2Limits
 from mcpproxy.http.head import HeadLimits, parse_request, parse_response
 from mcpproxy.http.lane import Lane
+from mcpproxy.observe.accesslog import Place, RowTuple
+from mcpproxy.observe.accesslog import render as render_lines
+from mcpproxy.observe.tally import Tally
 
 REQUEST_HEAD = (
     "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:8443\r\n"
@@ -87,6 +90,11 @@ class Upstream:
 def steps() -> dict[str, Callable[[], object]]:
     request, response = parse_request(REQUEST_HEAD, LIMITS), parse_response(RESPONSE_HEAD, b"POST")
     length, chunked, sending = LengthScanner(1 << 62), ChunkedScanner(RESPONSE), ChunkedScanner(REQUEST)
+    counts, place = Tally().count, Place("search", "search")
+    rows: list[RowTuple] = [
+        (b"about", b"client", b"id", 100.0, 100.0 + at / 1e5, 100.0 + at / 1e5, 200, 500, 300, b'"127.0.0.1:80"', 1, b"done", b"", place)
+        for at in range(128)
+    ]
     block = b"10000\r\n" + PIECE + b"\r\n"
     return {
         "h11 alone": h11_alone,
@@ -96,6 +104,8 @@ def steps() -> dict[str, Callable[[], object]]:
         "render_response": lambda: render_response(response, close=False, client_version=11, dechunk=False),
         "h2 lane, one call": Upstream(Lane).call,
         "h2 library, one call": Upstream(Connection).call,
+        "render 128 log lines": lambda: render_lines(rows, 1e9),
+        "count 128 rows": lambda: counts(rows),
         "scan length, 64 KiB": lambda: length.feed(PIECE),
         "scan one event": lambda: chunked.feed(EVENT),
         "scan a 64 KiB chunk": lambda: sending.feed(block),

@@ -6,7 +6,7 @@ its `targets`, a table. Rule: a figure that is a ratio to a peer is formed withi
 
 from __future__ import annotations
 
-from benchmarks.works import abuse, bodies, guard, handshakes, latency, multiplexed, post, streams
+from benchmarks.works import abuse, bodies, counting, guard, handshakes, latency, multiplexed, post, streams
 from benchmarks.works.base import Target, Work
 
 WORKS: tuple[Work, ...] = (
@@ -27,6 +27,7 @@ WORKS: tuple[Work, ...] = (
         "the peers do what they do in guard_tls: they have neither",
     ),
     guard.Costs(),
+    counting.Counting(),
     multiplexed.Calls(16, 8, (Target("cpu_us", 0.65), Target("cpu_us", 1.2, "haproxy"))),
     multiplexed.Calls(64, 1, (Target("cpu_us", 0.9),)),
     multiplexed.Calls(1, 100, (Target("cpu_us", 0.65), Target("cpu_us", 1.2, "haproxy"))),

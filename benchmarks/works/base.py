@@ -37,6 +37,10 @@ class Scale:
         return quick if self.quick else full
 
 
+class Alone:
+    """Only we are measured: the peers have no such thing."""
+
+
 class Work(Protocol):
     name: str
     title: str

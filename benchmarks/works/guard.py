@@ -9,7 +9,7 @@ import statistics
 
 from benchmarks import load
 from benchmarks.lab import Lab, Proxy
-from benchmarks.works.base import Figures, Scale, Target
+from benchmarks.works.base import Alone, Figures, Scale, Target
 
 STEPS = {  # route -> the route it is held against, and what it adds
     "key": ("plain", "API key"),
@@ -48,8 +48,8 @@ class Calls(Guarded):
         return self._command
 
 
-class Costs(Guarded):
-    """Ours alone: the peers have no such steps, or not one by one."""
+class Costs(Guarded, Alone):
+    """The peers have no such steps, or not one by one."""
 
     name = "guard_costs"
     title = "what each policy adds to a call over TLS"

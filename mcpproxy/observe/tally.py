@@ -26,8 +26,10 @@ CLIENT_LEFT = 499  # in our rows, and in no list
 STATUSES = frozenset(map(int, HTTPStatus)) | {CLIENT_LEFT}
 reason_of = re.compile(rb',"reason":"([a-z0-9-]{1,64})"').search
 
+SLOTS = len(BOUNDS) + 1
+WHOLE, STREAMED, FIRST, CELL = (5 + times * SLOTS for times in range(4))
 Times = list[float]  # sum, then how many up to each of the bounds and, last, beyond all of them
-Cell = list[Any]  # how many, bytes in, bytes out, and two Times of its place: of whole exchanges, to the first byte
+Cell = list[Any]  # bytes in, bytes out; seconds: of those whose answer came whole, of others, to the first byte of these; and how many, in the same order
 Key = tuple[str, ...]
 
 
@@ -52,6 +54,8 @@ class Sums:
 
     def spread(self, *key: str, by: Times) -> None:
         """One histogram grew."""
+        if not any(by):
+            return
         old = self.times.get(key)
         self.times[key] = list(by) if old is None else [one + other for one, other in zip(old, by, strict=True)]
 
@@ -79,14 +83,16 @@ class Sums:
 
 
 class Tally:
-    """Of one worker. `count` is called with every batch of rows, `fold` once in a while."""
+    """Of one worker. `count` is called with every batch of rows, `fold` once in a while.
 
-    __slots__ = ("_cells", "_places", "_reasons", "sums")
+    A cell has sums in front and histograms behind. Most answers are small and come whole: their first byte comes when they end, and one number says both.
+    """
+
+    __slots__ = ("_cells", "_reasons", "sums")
 
     def __init__(self) -> None:
         self.sums = Sums()  # what nobody has taken yet
         self._cells: dict[tuple[Place, bytes, int, bytes], Cell] = {}
-        self._places: dict[Place, tuple[Times, Times]] = {}
         self._reasons: dict[tuple[Place, bytes], int] = {}
 
     def count(self, rows: list[RowTuple]) -> None:
@@ -96,30 +102,21 @@ class Tally:
             key = (place, upstream, status, end)
             cell = cells.get(key)
             if cell is None:
-                cell = cells[key] = self._new(place)
-            cell[0] += 1
-            cell[1] += bytes_in
-            cell[2] += bytes_out
+                cell = cells[key] = [0] * CELL
+            cell[0] += bytes_in
+            cell[1] += bytes_out
             took = ended - began
-            at = bisect_left(BOUNDS, took) + 1
-            times = cell[3]
-            times[0] += took
-            times[at] += 1
-            if first:
-                if first != ended:
-                    took = first - began
-                    at = bisect_left(BOUNDS, took) + 1
-                times = cell[4]
-                times[0] += took
-                times[at] += 1
+            if first == ended:
+                cell[2] += took
+                cell[WHOLE + bisect_left(BOUNDS, took)] += 1
+            else:
+                cell[3] += took
+                cell[STREAMED + bisect_left(BOUNDS, took)] += 1
+                if first:
+                    cell[4] += first - began
+                    cell[FIRST + bisect_left(BOUNDS, first - began)] += 1
             if extra:
                 self._reason(place, extra)
-
-    def _new(self, place: Place) -> Cell:
-        times = self._places.get(place)
-        if times is None:
-            times = self._places[place] = (new_times(), new_times())
-        return [0, 0, 0, *times]
 
     def _reason(self, place: Place, extra: bytes) -> None:
         found = reason_of(extra)
@@ -130,19 +127,18 @@ class Tally:
     def fold(self) -> Sums:
         """What was counted since the last time, with names, added to what nobody has taken yet."""
         sums = self.sums
-        for (place, quoted, code, end), (number, bytes_in, bytes_out, *_) in self._cells.items():
+        for (place, quoted, code, end), cell in self._cells.items():
             where = (place.route, place.upstream, json.loads(quoted) or "")
             status = str(code) if code in STATUSES else f"{min(max(code // 100, 0), 9)}xx"
-            sums.count("requests", *where, status, end.decode(), by=number)
-            sums.count("received", *where, by=bytes_in)
-            sums.count("sent", *where, by=bytes_out)
-        for place, (whole, first) in self._places.items():
-            sums.spread("duration", place.route, by=whole)
-            if any(first):
-                sums.spread("first", place.route, by=first)
+            whole, streamed, first = cell[WHOLE:STREAMED], cell[STREAMED:FIRST], cell[FIRST:]
+            duration = [a + b for a, b in zip(whole, streamed, strict=True)]
+            sums.count("requests", *where, status, end.decode(), by=sum(duration))
+            sums.count("received", *where, by=cell[0])
+            sums.count("sent", *where, by=cell[1])
+            sums.spread("duration", place.route, by=[cell[2] + cell[3], *duration])
+            sums.spread("first", place.route, by=[cell[2] + cell[4], *(a + b for a, b in zip(whole, first, strict=True))])
         for (place, slug), number in self._reasons.items():
             sums.count("refusals", place.route, slug.decode(), by=number)
         self._cells.clear()
-        self._places.clear()
         self._reasons.clear()
         return sums

@@ -91,9 +91,8 @@ class Report:
             if value is not None:
                 sums.count(*key, by=max(0, value - self._before.get(path, 0)))
                 self._before[path] = value  # where a store was given up with what it had counted, it begins anew
-        if any(self._lags):
-            sums.spread("lag", by=self._lags)
-            self._lags = new_times(LAGS)
+        sums.spread("lag", by=self._lags)
+        self._lags = new_times(LAGS)
 
     def _tell(self) -> None:
         sums = self.tally.fold()
