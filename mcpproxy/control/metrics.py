@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import platform
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -22,8 +23,11 @@ from prometheus_client.registry import Collector
 
 from mcpproxy import __version__
 from mcpproxy.observe.tally import BOUNDS, LAGS, Sums
+from mcpproxy.upstream.breaker import CLOSED, HALF_OPEN, OPEN
+from mcpproxy.upstream.endpoint import STATES
 
 FLUSH_S = 0.5  # for workers to say what they counted; one that stands still must not hold up a scrape
+BREAKERS = (CLOSED, OPEN, HALF_OPEN)
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
 
@@ -55,6 +59,7 @@ METRICS = (
         ("route", "reason"),
         "Requests that were refused, failed or answered by us instead of a server, by reason.",
     ),
+    Known("endpoint_failures_total", COUNTER, ("upstream", "endpoint"), "What speaks against an endpoint: not reached, a failed answer."),
     Known("connections_accepted_total", COUNTER, (), "Client connections that were accepted."),
     Known("connections_turned_away_total", COUNTER, (), "Client connections beyond the limit."),
     Known("tls_handshakes_failed_total", COUNTER, (), "TLS handshakes of clients that failed, or took too long."),
@@ -76,9 +81,16 @@ METRICS = (
     Known("event_streams", GAUGE, ("worker",), "Of these, responses that are event streams."),
     Known("tunnels", GAUGE, ("worker",), "Of these, WebSockets and other tunnels."),
     Known("heads_kept", GAUGE, ("worker", "message"), "Heads that are remembered."),
-    Known("upstream_links", GAUGE, ("upstream", "state"), "Connections to servers: in_use, idle."),
+    Known("upstream_links", GAUGE, ("upstream", "endpoint", "state"), "Connections to servers: in_use, idle."),
     Known("upstream_queue", GAUGE, ("upstream",), "Calls that wait for a connection."),
-    Known("upstream_unreachable", GAUGE, ("upstream",), "Addresses that could not be reached a moment ago, as most workers see it."),
+    Known(
+        "endpoint_up",
+        GAUGE,
+        ("upstream", "endpoint"),
+        "1 where calls go, 0 where they do not (checks, breaker, operator), as most workers see it.",
+    ),
+    Known("endpoint_breakers", GAUGE, ("upstream", "endpoint", "state"), "Workers whose breaker is closed, open, half-open."),
+    Known("endpoint_state", GAUGE, ("upstream", "endpoint", "state"), "1 for what the operator made of it: enabled, drain, disabled."),
     Known("audit_blocked", GAUGE, (), "1 while calls are refused because the audit log cannot be written."),
     Known("loop_lag_worst_seconds", GAUGE, ("worker",), "The longest lag since the last look."),
     Known("worker_resident_bytes", GAUGE, ("worker",), "Memory of the process."),
@@ -92,6 +104,7 @@ COUNTED = {  # topics of Sums that are named otherwise there
     "received": "received_bytes_total",
     "sent": "sent_bytes_total",
     "refusals": "refusals_total",
+    "endpoint_failures": "endpoint_failures_total",
     "accepted": "connections_accepted_total",
     "turned_away": "connections_turned_away_total",
     "handshakes_failed": "tls_handshakes_failed_total",
@@ -237,13 +250,24 @@ class Metrics(Collector):
 
 
 def _of_upstreams(workers: list[dict[str, Any]]) -> Iterator[Sample]:
-    """Links and queues are summed; an address that only one worker could not reach is most likely there."""
-    for name in sorted({name for upstreams in workers for name in upstreams}):
-        each = [upstreams[name] for upstreams in workers if name in upstreams]
-        yield "upstream_links", (name, "in_use"), sum(one["in_use"] for one in each)
-        yield "upstream_links", (name, "idle"), sum(one["idle"] for one in each)
-        yield "upstream_queue", (name,), sum(one["waiting"] for one in each)
-        yield "upstream_unreachable", (name,), sorted(one["unreachable"] for one in each)[len(each) // 2]
+    """Links, queues and breakers are summed; about an endpoint most workers are right."""
+    seen: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    waiting: Counter[str] = Counter()
+    for upstreams in workers:
+        for name, upstream in upstreams.items():
+            waiting[name] += upstream["waiting"]
+            for endpoint in upstream["endpoints"]:
+                seen.setdefault((name, endpoint["endpoint"]), []).append(endpoint)
+    for name, number in waiting.items():
+        yield "upstream_queue", (name,), number
+    for where, each in seen.items():
+        yield "upstream_links", (*where, "in_use"), sum(one["in_use"] for one in each)
+        yield "upstream_links", (*where, "idle"), sum(one["idle"] for one in each)
+        yield "endpoint_up", where, sum(one["alive"] for one in each) * 2 > len(each)
+        for state in BREAKERS:
+            yield "endpoint_breakers", (*where, state), sum(one["breaker"] == state for one in each)
+        for state in STATES:
+            yield "endpoint_state", (*where, state), any(one["state"] == state for one in each)
 
 
 def buckets(bounds: Sequence[float], times: Sequence[float]) -> list[tuple[str, float]]:

@@ -29,7 +29,9 @@ reason_of = re.compile(rb',"reason":"([a-z0-9-]{1,64})"').search
 SLOTS = len(BOUNDS) + 1
 WHOLE, STREAMED, FIRST, CELL = (5 + times * SLOTS for times in range(4))
 Times = list[float]  # sum, then how many up to each of the bounds and, last, beyond all of them
-Cell = list[Any]  # bytes in, bytes out; seconds: of those whose answer came whole, of others, to the first byte of these; and how many, in the same order
+Cell = list[
+    Any
+]  # bytes in, bytes out; seconds: of those whose answer came whole, of others, to the first byte of these; and how many, in the same order
 Key = tuple[str, ...]
 
 

@@ -24,6 +24,7 @@ from mcpproxy.observe.tally import LAGS, Tally, new_times
 from mcpproxy.ops.counts import counts, exchanges
 
 GAUGES = 5.0  # seconds
+TOLD = ("endpoint", "state", "breaker", "alive", "in_use", "idle")  # of a pool's snapshot
 UNHEARD = 8  # messages that may wait for their "tallied"; then no more are made, and the sums grow on
 PAGE = os.sysconf("SC_PAGE_SIZE")
 GROWING = {  # of `counts`: what only grows, and the labels it has
@@ -89,10 +90,16 @@ class Report:
             for step in path:
                 value = value[step] if value is not None else None
             if value is not None:
-                sums.count(*key, by=max(0, value - self._before.get(path, 0)))
-                self._before[path] = value  # where a store was given up with what it had counted, it begins anew
+                self._grew(key, value)
+        for name, pool in self._runtime.pools.items():
+            for endpoint in pool.endpoints:
+                self._grew(("endpoint_failures", name, endpoint.label), endpoint.failures)
         sums.spread("lag", by=self._lags)
         self._lags = new_times(LAGS)
+
+    def _grew(self, key: tuple[str, ...], value: int) -> None:
+        self.tally.sums.count(*key, by=max(0, value - self._before.get(key, 0)))
+        self._before[key] = value  # where something was given up with what it had counted, it begins anew
 
     def _tell(self) -> None:
         sums = self.tally.fold()
@@ -128,7 +135,10 @@ def gauges(runtime: Runtime, known: dict[str, Any], worst_lag_s: float) -> dict[
         "connections": known["connections"]["open"],
         "exchanges": open_now,
         "heads": {"request": known["new_request_heads"]["kept"], "response": known["new_response_heads"]["kept"]},
-        "upstreams": known["upstreams"],
+        "upstreams": {
+            name: {"waiting": len(pool.waiting), "endpoints": [{key: each[key] for key in TOLD} for each in pool.group.snapshot()]}
+            for name, pool in runtime.pools.items()
+        },
         "audit_blocked": bool(known["audit"] and known["audit"]["blocked"]),
         "lag_s": round(worst_lag_s, 6),
         "rss": resident,

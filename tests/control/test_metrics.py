@@ -12,11 +12,12 @@ from mcpproxy import __version__
 from mcpproxy.control.metrics import METRICS, Metrics, buckets
 from mcpproxy.observe.tally import BOUNDS, Sums, new_times
 
+ENDPOINT = {"endpoint": "127.0.0.1:1", "state": "enabled", "breaker": "closed", "alive": True, "in_use": 6, "idle": 2}
 GAUGES = {
     "connections": 3,
     "exchanges": {"http1": 1, "http2": 5, "events": 2, "tunnels": 0},
     "heads": {"request": 7, "response": 9},
-    "upstreams": {"s": {"in_use": 6, "idle": 2, "waiting": 1, "unreachable": 0}},
+    "upstreams": {"s": {"waiting": 1, "endpoints": [ENDPOINT]}},
     "audit_blocked": False,
     "lag_s": 0.002,
     "rss": 30_000_000,
@@ -90,14 +91,14 @@ def test_what_a_dead_worker_counted_stays_and_what_was_true_of_it_goes(metrics):
         metrics.joined(worker)
         metrics.tally(worker, said(1, who=f"w{worker}", accepted=10))
         metrics.stands(worker, GAUGES)
-    assert read(metrics)["mcpproxy_upstream_links", ("state", "in_use"), ("upstream", "s")] == 12
+    assert read(metrics)["mcpproxy_upstream_links", ("endpoint", "127.0.0.1:1"), ("state", "in_use"), ("upstream", "s")] == 12
     metrics.left(1)
     metrics.event({"event": "died", "worker": 1})
     found = read(metrics)
     assert found["mcpproxy_connections_accepted_total",] == 20
     assert found["mcpproxy_workers",] == 1
     assert found["mcpproxy_worker_deaths_total",] == 1
-    assert found["mcpproxy_upstream_links", ("state", "in_use"), ("upstream", "s")] == 6
+    assert found["mcpproxy_upstream_links", ("endpoint", "127.0.0.1:1"), ("state", "in_use"), ("upstream", "s")] == 6
     assert ("mcpproxy_connections", ("worker", "1")) not in found
     metrics.joined(1)
     metrics.tally(1, said(1, who="another", accepted=5))
@@ -127,6 +128,18 @@ def test_nothing_happened_yet_is_zero_and_not_nothing(metrics):
     assert ("version", __version__) in build
 
 
+def test_about_an_endpoint_most_workers_are_right(metrics):
+    where = (("endpoint", "127.0.0.1:1"), ("upstream", "s"))
+    for worker, alive in enumerate((True, False, False)):
+        one = ENDPOINT | {"alive": alive, "breaker": "closed" if alive else "open"}
+        metrics.stands(worker, GAUGES | {"upstreams": {"s": {"waiting": 2, "endpoints": [one]}}})
+    found = read(metrics)
+    assert found["mcpproxy_endpoint_up", *where] == 0
+    assert found["mcpproxy_endpoint_breakers", where[0], ("state", "open"), where[1]] == 2
+    assert found["mcpproxy_endpoint_state", where[0], ("state", "enabled"), where[1]] == 1
+    assert found["mcpproxy_upstream_queue", where[1]] == 6
+
+
 def test_other_parts_add_their_figures(metrics):
     metrics.sources.append(lambda: [("upstream_queue", ("more",), 7)])
     assert read(metrics)["mcpproxy_upstream_queue", ("upstream", "more")] == 7
@@ -135,7 +148,7 @@ def test_other_parts_add_their_figures(metrics):
 def test_every_metric_is_shown_and_none_that_nobody_knows(metrics):
     """What METRICS lists and what is rendered is the same, as soon as there is something to say about each."""
     sums = Sums()
-    labels = {"requests": 5, "received": 3, "sent": 3, "refusals": 2, "heads": 2, "failed_credentials": 1}
+    labels = {"requests": 5, "received": 3, "sent": 3, "refusals": 2, "heads": 2, "failed_credentials": 1, "endpoint_failures": 2}
     for name, count in labels.items():
         sums.count(name, *"abcde"[:count], by=1)
     for name in ("duration", "first"):

@@ -58,7 +58,7 @@ def test_an_exchange_is_told_when_control_asks(proxy):
     assert line.numbers()["accepted",] == 1
     assert gauges["connections"] == 1
     assert gauges["exchanges"] == {"http1": 0, "http2": 0, "events": 0, "tunnels": 0}
-    assert gauges["upstreams"]["u"]["idle"] == 1
+    assert gauges["upstreams"]["u"]["endpoints"][0]["idle"] == 1
     assert gauges["rss"] > 1_000_000
     assert gauges["descriptors"] > 3
     report.flush()
