@@ -19,6 +19,7 @@ from msgspec import structs
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.config.model import Config, Listen, Tls
 from mcpproxy.edge.admission import Admission, Staff
+from mcpproxy.edge.affinity import Affinity
 from mcpproxy.edge.doorstep import Doorstep
 from mcpproxy.edge.downstream import DRAIN_GRACE_S, Downstream, Draining, Front
 from mcpproxy.edge.multiplex import Multiplex
@@ -45,7 +46,7 @@ from mcpproxy.policy.headers import dress
 from mcpproxy.policy.network import Networks
 from mcpproxy.policy.present import ours
 from mcpproxy.pooling import make_pool
-from mcpproxy.staffing import Offices
+from mcpproxy.staffing import Offices, has_affinity
 from mcpproxy.upstream.pool import Pool
 
 PROTOCOLS = ("h2", "http/1.1")
@@ -300,9 +301,10 @@ def _route(index: int, networks: Networks, secure: bool, runtime: Runtime) -> Li
     route = config.route[index]
     upstream = config.upstream[route.upstream]
     staff = replace(runtime.staffs[index], dress=dress(route, secure), scheme="https" if secure else "http")
-    live = LiveRoute(
-        route, runtime.pools[route.upstream], upstream.host, Place(route.label, route.upstream), dress=staff.dress, auths=staff.auths
-    )
+    pool, keys = runtime.pools[route.upstream], runtime.offices.seals
+    affinity = Affinity(pool, keys, config.affinity.ttl) if keys is not None and route.mcp and has_affinity(upstream) else None
+    place = Place(route.label, route.upstream)
+    live = LiveRoute(route, pool, upstream.host, place, affinity=affinity, dress=staff.dress, auths=staff.auths)
     if staff.idle and networks.idle and not (route.allow_hosts or route.allow_origins or ours(upstream)):
         return live
     return replace(live, admission=Admission(index, route, upstream, networks, staff))

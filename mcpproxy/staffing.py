@@ -33,6 +33,7 @@ from mcpproxy.policy.oauth import Tokens
 from mcpproxy.policy.outbound import Outbound
 from mcpproxy.policy.present import Look
 from mcpproxy.policy.resource import public_urls
+from mcpproxy.policy.seal import SealKeys
 from mcpproxy.policy.tools import Rules
 from mcpproxy.policy.verdict import Authenticator
 
@@ -53,6 +54,7 @@ class Offices:
     certificates: dict[str, Certificates] = field(default_factory=dict)
     tokens: Tokens | None = None
     identity: IdentityKey | None = None
+    seals: SealKeys | None = None  # of session ids
     hints: dict[str, Hints] = field(default_factory=dict)
     outbounds: dict[str, Outbound] = field(default_factory=dict)
     failures: Failures | None = None
@@ -77,6 +79,12 @@ class Offices:
         if any(upstream.identity is not None for upstream in upstreams.values()):
             known = before.identity if before is not None else None
             self.identity = known or IdentityKey.kept(Store(Path(self.config.state_dir)))
+        if any(has_affinity(upstream) for upstream in upstreams.values()):
+            given, state = self.config.affinity.key_file, self.config.state_dir
+            if before is not None and was is not None and was.affinity.key_file == given and was.state_dir == state:
+                self.seals = before.seals
+            if self.seals is None:
+                self.seals = SealKeys.given(given) if given is not None else SealKeys.kept(store := Store(Path(state)), str(store.path))
         for name, upstream in upstreams.items():
             same = before if was is not None and name in was.upstream and _same_server(was.upstream[name], upstream) else None
             self.hints[name] = same.hints[name] if same is not None else Hints()
@@ -165,6 +173,12 @@ class Offices:
                 else:
                     changed = True
                     self.messages.say("info", f"auth.{name}: the keys were read again")
+        if self.seals is not None:
+            if self.seals.changed() and (said := self.seals.reload()):
+                self.messages.say("error", f"{said}; the keys of sessions read before go on")
+            if self.seals.renewed:
+                self.seals.renewed, changed = False, True
+                self.messages.say("info", "the keys of sessions were read again")
         looks = now - self.looked >= LOOK_S
         if looks and self.secrets.changed():
             changed = self._renew() or changed
@@ -182,6 +196,11 @@ class Offices:
 def _same_server(one: Upstream, other: Upstream) -> bool:
     """Is it asked for the same things in the same words?"""
     return (one.urls, one.host, one.credential, one.identity) == (other.urls, other.host, other.credential, other.identity)
+
+
+def has_affinity(upstream: Upstream) -> bool:
+    """Do its sessions stay with the address that opened them?"""
+    return upstream.affinity == "on" or (upstream.affinity == "auto" and len(upstream.urls) > 1)
 
 
 def _nothing() -> None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "policy": "Policies: test what the rules say.",
     "cert": "Certificates: make the development ones.",
     "key": "API keys: add, list, revoke, rotate.",
+    "affinity": "Sessions: change the keys that seal their ids.",
     "audit": "The audit log: verify it, print its key.",
     "systemd": "Print a hardened systemd unit.",
 }

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 from cryptography import x509
 
-from mcpproxy.config import keyfile, secrets
+from mcpproxy.config import keyfile, sealfile, secrets
 from mcpproxy.config.mistakes import Finding
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import CertificateFiles, Config, Tls
@@ -80,6 +80,8 @@ def broken(config: Config) -> Iterator[Finding]:
         yield from _directory_of(config.audit.file, ("audit", "file"))
     if (config.admin.address or "").startswith("unix:"):
         yield from _directory_of((config.admin.address or "")[5:], ("admin", "address"), socket=True)
+    if config.affinity.key_file is not None:
+        yield from _seal_keys(config.affinity.key_file, ("affinity", "key_file"))
     yield from secrets.broken(config)
 
 
@@ -132,6 +134,18 @@ def stamp(file: str) -> Stamp | None:
 
 def _stamp(found: os.stat_result) -> Stamp:
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _seal_keys(file: str, place: Place) -> Iterator[Finding]:
+    if reason := _unreadable(file):
+        yield Finding(place, f"{file}: {reason}; (umask 077; {sealfile.HOW} > {file}) makes one, the same for every node")
+        return
+    if stat.S_IMODE(os.stat(file).st_mode) & (stat.S_IRWXO | stat.S_IWGRP):
+        yield Finding(place, f"{file}: others may read or change these keys; chmod 600")
+    try:
+        sealfile.parse(Path(file).read_bytes())
+    except sealfile.Broken as broken:
+        yield Finding(place, f"{file}: {broken}")
 
 
 def _key_files(config: Config) -> Iterator[tuple[Place, str]]:

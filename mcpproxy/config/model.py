@@ -19,7 +19,7 @@ from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Frequency
 from mcpproxy.config.policies import TABLES as POLICIES
 from mcpproxy.config.policies import Audit, Auth, Credential, Identity, Limit, Tools
 from mcpproxy.config.serving import TABLES as SERVING
-from mcpproxy.config.serving import Admin
+from mcpproxy.config.serving import Admin, Affinity
 from mcpproxy.config.upstreams import TABLES as UPSTREAMS
 from mcpproxy.config.upstreams import Breaker, Endpoint, Health
 from mcpproxy.units import Rate
@@ -284,6 +284,15 @@ class Upstream(Struct, frozen=True, kw_only=True):
         ),
     ] = None
     identity: Annotated[Identity | None, Key(Table("table", Identity), "Tell the server who calls, see `[upstream.NAME.identity]`.")] = None
+    affinity: Annotated[
+        Literal["auto", "on", "off"],
+        Key(
+            Choice('"auto", "on" or "off"', ("auto", "on", "off")),
+            "Sessions (`Mcp-Session-Id`, HTTP+SSE) stay with the address that opened them, for the caller that opened them, by ids that are sealed: "
+            'see `[affinity]`. `"auto"`: where there are several addresses. `"on"`: also for one, so that a session serves nobody but its caller, and '
+            'survives when addresses are added. `"off"`: ids pass as they are; for servers that share their sessions.',
+        ),
+    ] = "auto"
     principal_header: Annotated[
         str | None,
         Key(
@@ -566,6 +575,7 @@ class Config(Struct, frozen=True, kw_only=True):
     audit: Annotated[Audit | None, Key(Table("table", Audit), "The audit log, see `[audit]`.", "none")] = None
     log: Annotated[Log, Key(Table("table", Log), "See `[log]`.", "its defaults")] = Log()
     admin: Annotated[Admin, Key(Table("table", Admin), "Where operators ask, see `[admin]`.", "its defaults")] = Admin()
+    affinity: Annotated[Affinity, Key(Table("table", Affinity), "How sessions are sealed, see `[affinity]`.", "its defaults")] = Affinity()
     limits: Annotated[Limits, Key(Table("table", Limits), "See `[limits]`.", "its defaults")] = Limits()
     health: Annotated[
         str | None,

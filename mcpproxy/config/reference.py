@@ -146,6 +146,7 @@ host = "upstream"                       # default
 balance = "least-busy"
 retry_after = "10s"
 slow_start = "30s"
+affinity = "auto"                       # default
 principal_header = "X-MCP-User"
 cookies = true
 
@@ -291,6 +292,10 @@ level = "info"                          # default
 [admin]
 address = "127.0.0.1:9090"
 token = "file:/etc/mcpproxy/admin.token"
+
+[affinity]
+key_file = "/etc/mcpproxy/session.keys"
+ttl = "30d"                             # default
 
 [limits]
 head = "32KiB"                          # default

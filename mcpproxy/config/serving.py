@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import Struct
 
 from mcpproxy.config import names
-from mcpproxy.config.kinds import Key, Secret, Text
+from mcpproxy.config.kinds import Duration, File, Key, Secret, Text
 
 OFF = "off"
 SOCKET = "admin.sock"
@@ -49,6 +49,32 @@ class Admin(Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class Affinity(Struct, frozen=True, kw_only=True):
+    """How sessions stay with the server that opened them (`upstream.affinity`): the id a client gets holds, under a seal, the server's own id, its address,
+    the caller and the time.
+
+    Whoever has the keys can open it: all workers, and all nodes that share the file. See [operations.md](operations.md#replicas-and-sessions).
+    """
+
+    key_file: Annotated[
+        str | None,
+        Key(
+            File(),
+            "The keys, one a line: the first seals, all open. The same file on every node behind one name; a change counts within seconds. "
+            "`mcpproxy affinity rotate` puts a new key in front.",
+            "`session.keys` in `state_dir`, made when it is not there",
+        ),
+    ] = None
+    ttl: Annotated[
+        float,
+        Key(
+            Duration(),
+            "How long an id is valid, from when its session was opened; then 404, and the client begins anew. Servers end idle sessions themselves, and "
+            "far sooner. Old keys may go when they have sealed nothing for this long.",
+        ),
+    ] = 30 * 24 * 3600.0
+
+
 def admin_place(admin: Admin, state_dir: str) -> str:
     """The address in the words of `[[listen]]`, or `off`."""
     if admin.address is not None:
@@ -57,4 +83,4 @@ def admin_place(admin: Admin, state_dir: str) -> str:
     return f"unix:{os.path.join(os.path.expanduser(runtime or state_dir), SOCKET)}"
 
 
-TABLES: dict[type, str] = {Admin: "[admin]"}
+TABLES: dict[type, str] = {Admin: "[admin]", Affinity: "[affinity]"}

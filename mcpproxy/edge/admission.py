@@ -37,7 +37,7 @@ from mcpproxy.policy.outbound import Outbound
 from mcpproxy.policy.present import NOT_KNOWN, NOTHING_SHOWN, Look, ours
 from mcpproxy.policy.resource import Endpoint, public_url
 from mcpproxy.policy.tools import Rules
-from mcpproxy.policy.verdict import Accepted, Ask, Authenticator, Credential, Refused, judge_by_any
+from mcpproxy.policy.verdict import Accepted, Ask, Authenticator, Credential, Principal, Refused, judge_by_any
 
 as_json = msgspec.json.encode
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -56,6 +56,7 @@ class Found:
     dress: Dress | None
     about: bytes = b""  # members for the log line, each with its leading comma
     guard: Guard | None = None
+    principal: Principal | None = None
     answer: Callable[[bool], bytes] | None = None  # of our own: rendered with or without `Connection: close`
     status: int = 0
     kind: str = ""
@@ -114,7 +115,7 @@ class Admission:
             self._judge(head, caller, found, guard, now, address)
         except ProxyError as error:  # what is shown, or said about the call, in a way that nobody can judge
             self._deny(found, guard, error.status, error.kind, code=error.code if isinstance(error, CallError) else None)
-        found.about = guard.who + client_line(found.told.address)
+        found.about, found.principal = guard.who + client_line(found.told.address), guard.principal
         guard.where += client_line(found.told.address)
         if found.answer is None:
             guard.head = raw if guard.question is not None else b""

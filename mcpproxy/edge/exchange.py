@@ -35,7 +35,7 @@ from mcpproxy.http.head import bad_start
 from mcpproxy.net.link import READ, WOULD_BLOCK
 from mcpproxy.policy.verdict import Question
 from mcpproxy.upstream.endpoint import Endpoint
-from mcpproxy.upstream.pool import SLICE, Cancellable, UpstreamLink
+from mcpproxy.upstream.pool import SLICE, Cancellable, Pool, UpstreamLink
 from mcpproxy.upstream.retry import may_retry
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TOO_LARGE_TO_JUDGE = ProxyError("body-too-large-to-judge", Side.DOWNSTREAM, 413)
 ASIDE = 64 * 1024  # bytes of a body that is refused unseen, that are read all the same to say in the answer which call it is for
 TOO_MUCH_TO_JUDGE = ProxyError("too-much-to-judge", Side.INTERNAL, 503)
+GONE = frozenset(
+    {"connect-refused", "connect-failed", "connect-timeout", "upstream-down"}
+)  # why an endpoint cannot be reached that is no more
 BROKEN = 500  # logged when a bug of ours ended it before a status went out
 CLIENT_LEFT = 499  # logged when the client left before a status went out (nginx's number, which log tools know)
 
@@ -250,6 +253,8 @@ class Exchange(EventWords):
         self.waiting = None
         if endpoint is not None:
             self.upstream = endpoint.quoted
+        if error.kind in GONE and not isinstance(self.plan.pool, Pool):
+            error = ProxyError("session-lost", Side.UPSTREAM, 404)  # its session died with it: the client begins anew (edge/affinity)
         self.fail(error)
 
     # -- step 5: forward ---------------------------------------------------------------------------------------------------------------
@@ -373,7 +378,9 @@ class Exchange(EventWords):
         rewriting = self.plan.rewriting
         if plan.challenge and rewriting is not None:
             plan = plan.rewritten(rewriting.challenge)
-        client = self.client
+        client, binding = self.client, self.plan.binding
+        if plan.session and binding is not None and self.link is not None:
+            plan = binding.sealed(plan, self.link.endpoint)
         self.first = monotonic()
         self.rplan = plan
         keep = self.goes_on() and self.request_ended and plan.client_can_go_on
@@ -403,7 +410,10 @@ class Exchange(EventWords):
             return
         if plan.events and self.link is not None:
             self.recv = self.link.recv
-        self._first_bytes(head, data[end:])
+        if binding is not None and plan.events and plan.status == 200 and plan.length < 0 and self.plan.method == b"GET":
+            binding.listen(self, head, data[end:])
+        else:
+            self._first_bytes(head, data[end:])
         self.shorten()
 
     def _first_bytes(self, head: bytes, data: bytes) -> None:
@@ -421,6 +431,9 @@ class Exchange(EventWords):
         if pieces is not None:
             data = heard(self, pieces, data)
         self.begin_response(head, data)
+
+    def quicken(self) -> None:
+        """The state of `receive` is one that lasts: is there a shorter one?"""
 
     def shorten(self) -> None:
         """Events in chunks, and nobody who must see each: from now on the loop calls `event` itself, past the link."""
@@ -679,7 +692,7 @@ class Exchange(EventWords):
         if streaming and self._ended_meanwhile():
             return
         self._settle(keep=self.unsent is not None)  # of a request that did not leave yet the server knows nothing
-        self._record(end, self._status() or CLIENT_LEFT, b"")
+        self._record(end, self._status() or CLIENT_LEFT, self._opened())
 
     def _ended_meanwhile(self) -> bool:
         """Read once: SDK clients reset right after the event they waited for, when the last chunk may lie unread here."""
@@ -724,7 +737,7 @@ class Exchange(EventWords):
         self.client.close()
 
     def _over(self, end: bytes) -> None:
-        self._record(end, self._status(), self.rplan.extra if self.rplan is not None and self.plan.opens else b"")
+        self._record(end, self._status(), self._opened())
         self.client.exchange_over(self.client.keep and self.request_ended)
 
     def _settle(self, *, keep: bool) -> None:
@@ -744,6 +757,10 @@ class Exchange(EventWords):
             else:
                 link.pool.discard(link)
         self.receive = self.head_state
+
+    def _opened(self) -> bytes:
+        """Log members: the session that was opened."""
+        return self.rplan.extra if self.rplan is not None and self.plan.opens else b""
 
     def _status(self) -> int:
         return self.rplan.status if self.rplan is not None else 0

@@ -30,10 +30,12 @@ from mcpproxy.http.head import HeadError, HeadLimits, RequestHead, parse_request
 from mcpproxy.observe.accesslog import OURS, Place
 from mcpproxy.policy.resource import WELL_KNOWN, Endpoint, Rewriting, asks_for_issuer, endpoint_path, public_url
 from mcpproxy.policy.resource import answer as metadata
+from mcpproxy.policy.verdict import Principal
 from mcpproxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from mcpproxy.edge.admission import Admission, Found
+    from mcpproxy.edge.affinity import Affinity, Binding, Home
     from mcpproxy.edge.guard import Guard
 
 CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = (
@@ -50,6 +52,7 @@ SILENT = frozenset(
 )  # refusals for which nothing of the request line is written down: the secret may be anywhere in it
 UNTOLD = b'"method":null,"host":null,"path":null,"protocol":null'
 CODINGS = frozenset({b"accept-encoding", b"range"})
+SESSION = b"mcp-session-id"
 ORIGINS = 64  # a route's public names that are remembered
 NOWHERE = cast(Pool, None)  # the pool of a plan that is answered here: nobody asks it for a link
 
@@ -70,6 +73,7 @@ class LiveRoute:
     host_policy: str  # upstream.host: "upstream", "keep" or a name
     place: Place = OURS
     admission: Admission | None = None  # None: everybody may do everything
+    affinity: Affinity | None = None  # None: sessions are nobody's business here
     dress: Dress | None = None  # what is changed in the heads of its responses
     auths: tuple[Auth, ...] = ()
     rewritings: dict[tuple[str, bytes], Rewriting] = field(
@@ -86,7 +90,7 @@ class Plan:
     method: bytes
     version: int  # 10, 11 or 20
     keep: bool  # may the client's connection go on afterwards
-    pool: Pool
+    pool: Pool | Home  # a Home: the session of this head lives at one endpoint
     route: Route | None
     responses: Responses
     about: bytes  # the log line's members for this head
@@ -109,6 +113,7 @@ class Plan:
     untrailed: frozenset[bytes] = (
         NOTHING  # names of fields (lower case) that may not come behind the body: credentials, and what only we say
     )
+    binding: Binding | None = None  # what seals a session that its answer opens
     usual: bool = field(init=False)  # nothing about it asks for a second look at its answer
 
     def __post_init__(self) -> None:
@@ -147,11 +152,12 @@ class ResponsePlan:
     upgrade: bytes | None
     extra: bytes  # log members: the session a server just opened
     challenge: bool = False  # it names the metadata of an OAuth resource
+    session: bytes = b""  # the server's id of one that it opens, and that clients must not see
     special: bool = field(init=False)  # it must be changed, or speaks against its endpoint
     usual: bool = field(init=False)  # nothing about it asks for a second look
 
     def __post_init__(self) -> None:
-        self.special = self.challenge or self.status >= 500
+        self.special = self.challenge or self.status >= 500 or self.session != b""
         self.usual = self.keep_link and not self.special
 
     def rewritten(self, challenge: Callable[[bytes], bytes]) -> ResponsePlan:
@@ -207,8 +213,15 @@ class Responses:
             UNTIL_CLOSE: UNTIL_CLOSE_LENGTH,
         }[parsed.framing]
         dress = self.dress
+        session = b""
+        if dress is not None and dress.opens:
+            ids = [value for _, lower, value in parsed.fields if lower == SESSION]
+            if 200 <= parsed.status < 300 and len(ids) == 1:
+                session = ids[0]
+            if not session:
+                dress = dress._replace(drop=dress.drop | {SESSION})
         go_on = render_response(parsed, close=False, client_version=self.version, dechunk=dechunk, dress=dress)
-        session = parsed.first(b"mcp-session-id")
+        opened = parsed.first(SESSION) if dress is None or SESSION not in dress.drop else None
         return ResponsePlan(
             head=go_on,
             head_close=render_response(parsed, close=True, client_version=self.version, dechunk=dechunk, dress=dress),
@@ -223,7 +236,8 @@ class Responses:
             events=(parsed.first(b"content-type") or b"").lower().startswith(b"text/event-stream")
             and (parsed.first(b"content-encoding") or b"identity").lower() == b"identity",
             upgrade=parsed.upgrade,
-            extra=b',"new_session":"%b"' % short_hash(session) if session and not interim else b"",
+            extra=b',"new_session":"%b"' % short_hash(opened) if opened and not interim else b"",
+            session=session,
             challenge=any(lower == b"www-authenticate" and b"resource_metadata" in value.lower() for _, lower, value in parsed.fields),
         )
 
@@ -233,7 +247,10 @@ class Responses:
             names = [name.lower() for name in found.names]
             length_at = names.index(b"content-length") if b"content-length" in names else -1
             like = (plan, go_on, close, length_at)
-            if self._fill(b"", found, *like).extra == plan.extra:  # not so when a field came twice and only its second line was cut
+            filled = self._fill(b"", found, *like)
+            if (
+                filled.extra == plan.extra and filled.session == plan.session
+            ):  # not so when a field came twice and only its second line was cut
                 self.templates.put(found.key, like)
 
     @staticmethod
@@ -245,8 +262,10 @@ class Responses:
             plan.length = int(found.values[length_at])
         if plan.extra:
             names = [name.lower() for name in found.names]
-            if b"mcp-session-id" in names:
-                plan.extra = b',"new_session":"%b"' % short_hash(found.values[names.index(b"mcp-session-id")])
+            if SESSION in names:
+                value = found.values[names.index(SESSION)]
+                plan.extra = b',"new_session":"%b"' % short_hash(value)
+                plan.session = plan.session and value
         return plan
 
 
@@ -328,27 +347,40 @@ class Judge:
         guard: Guard | None = None
         told = DIRECT
         dress = live.dress
+        principal: Principal | None = None
+        affinity = live.affinity
         if live.admission is not None:
             found = live.admission.judge(parsed, head, caller, unix(), address)
             told, dress = found.told, found.dress
             if found.answer is not None:
                 return self._answered(parsed, about, found, live.place)
             about += found.about
-            guard = found.guard
+            guard, principal = found.guard, found.principal
+            if guard is not None and guard.question is not None:
+                affinity = None  # whose session it would be is not known yet, and nothing goes anywhere before that
         judged = route.tools is not None or (
             guard is not None and guard.audit is not None
         )  # neither rule nor audit sees what passes in a tunnel
         upgrade = parsed.upgrade if route.upgrade and not judged else None
-        target = strip(parsed.target, route.path.encode()) if route.strip_prefix else parsed.target
+        sent, bound = parsed, None
+        if affinity is not None:
+            bound = affinity.bind(parsed, principal, dress)
+            sent, dress = bound.head, bound.dress
+            about += bound.about
+            if guard is not None:
+                guard.where += bound.about
+        target = strip(sent.target, route.path.encode()) if route.strip_prefix else sent.target
         if asks is not None and route.strip_prefix:
             target = WELL_KNOWN.encode() + strip(asks, route.path.encode()).rstrip(b"/")
         rewriting = self._rewriting(live, parsed, caller) if not route.auth and route.mcp else None
         drop = told.drop | CODINGS if asks is not None and rewriting is not None else told.drop  # what we must be able to read
+        if bound is not None and bound.drop:
+            drop |= bound.drop
         own = parsed.first(b"x-request-id")
         plan = Plan(
             heads=tuple(
                 render_request(
-                    parsed,
+                    sent,
                     target=target,
                     host=host,
                     proto=told.proto or self.scheme,
@@ -363,7 +395,7 @@ class Judge:
             method=parsed.method,
             version=parsed.version,
             keep=parsed.keep_alive and not self.draining,
-            pool=live.pool,
+            pool=live.pool if bound is None else bound.pool,
             route=route,
             place=live.place,
             responses=self._responses(parsed, dress),
@@ -371,7 +403,8 @@ class Judge:
             request_id=own if own is not None and REQUEST_ID.fullmatch(own) else None,
             upgrade=upgrade,
             expects=parsed.expect_continue,
-            opens=parsed.first(b"mcp-session-id") is None,
+            opens=parsed.first(SESSION) is None,
+            binding=None if bound is None else bound.binding,
             lasts=guard is None or guard.question is None,
             guard=guard,
             rewriting=rewriting,
@@ -382,6 +415,8 @@ class Judge:
         )
         if plan.length > route.max_body:
             return plan.refused(413, "body-too-large")
+        if bound is not None and bound.refused:
+            return plan.refused(bound.status, bound.refused)
         if parsed.version == 20 and parsed.upgrade is not upgrade:
             return plan.refused(501, "upgrade-off")  # over HTTP/2 any 2xx would mean that a tunnel is open (RFC 8441 §5)
         return plan

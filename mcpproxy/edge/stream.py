@@ -608,19 +608,22 @@ class StreamExchange(Exchange):
             tunnel.from_server(self, data)
 
     def begin_response(self, head: bytes, data: bytes) -> None:
-        plan = cast(ResponsePlan, self.rplan)
         if self.plan.upgrade is not None and self._status() < 300:  # over HTTP/2 a 2xx would say that the tunnel is open
             self.rplan = None
             self.fail(ProxyError("not-switched", Side.UPSTREAM, 502))
             return
         self.client.respond(head, False)
+        self.quicken()
+        pass_on(self, data)
+
+    def quicken(self) -> None:
+        plan = cast(ResponsePlan, self.rplan)
         if self.receive is response_body_read and plan.dechunk and self.boundary is None and self.ledger is None:
             self.receive = relay
             if self.recv is not None:
                 self.send = Alone(self.client).send
         elif self.receive is response_events or self.receive is response_body:  # the connection writes at the end of the turn anyway
             self.receive = splice
-        pass_on(self, data)
 
     def finished(self) -> None:
         if isinstance(self.scanner, ChunkedScanner):

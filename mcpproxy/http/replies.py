@@ -153,6 +153,10 @@ MESSAGES = {
     "no-answer-to-a-question": "Who is calling could not be found out in time.",
     "too-many-questions": "Too much has to be asked of others just now.",
     "insufficient-scope": "The access token lacks a scope.",
+    # a session (edge/affinity)
+    "session-unknown": "There is no such session here: begin a new one.",
+    "session-expired": "The session has expired: begin a new one.",
+    "session-lost": "The server that had the session is gone: begin a new one.",
     # ourselves
     "too-many-connections": "Too many connections are open.",
     "out-of-descriptors": "Too many connections are open.",

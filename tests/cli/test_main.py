@@ -35,7 +35,7 @@ def test_every_help_page_ends_with_an_example(path: tuple[str, ...], ask: str, c
 
 
 def test_the_commands_are_the_agreed_ones() -> None:
-    assert list(COMMANDS) == ["run", "serve", "demo", "check", "explain", "policy", "cert", "key", "audit", "systemd"]
+    assert list(COMMANDS) == ["run", "serve", "demo", "check", "explain", "policy", "cert", "key", "affinity", "audit", "systemd"]
     assert {("policy", "test"), ("cert", "dev"), ("key", "add"), ("key", "list"), ("key", "revoke"), ("key", "rotate")} <= set(PATHS)
 
 
