@@ -29,6 +29,7 @@ import uvloop
 
 from mcpproxy.assemble import Shared
 from mcpproxy.config.model import Config
+from mcpproxy.control.checks import Checks
 from mcpproxy.control.door import Door
 from mcpproxy.control.switchboard import Switchboard
 from mcpproxy.observe.messages import Messages
@@ -118,7 +119,7 @@ class Control:
 
 def parts(control: Control) -> list[Part]:
     """What this configuration asks for."""
-    return []
+    return [Checks(control.config, control.switchboard, control.messages)]
 
 
 def serve(config: Config, shared: Shared, door: Door, post: socket.socket) -> int:

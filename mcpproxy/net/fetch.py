@@ -93,6 +93,12 @@ async def fetch(
         raise FetchError("timeout", f"{place.name} did not answer within {bounds.seconds:g} s") from None
 
 
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, name: str, bounds: Bounds) -> Response:
+    """Send a request over a connection that its caller made, and read the answer as strictly. Raises FetchError, OSError."""
+    writer.write(request)
+    return await _response(reader, bounds, _Place(False, name, 0, name, "/"), bodiless=False)
+
+
 # -- where ------------------------------------------------------------------------------------------------------------------------------------
 
 

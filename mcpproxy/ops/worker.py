@@ -28,6 +28,7 @@ from mcpproxy.errors import StartError
 from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
 from mcpproxy.observe.messages import priority
 from mcpproxy.ops.counts import counts
+from mcpproxy.ops.health import Health
 from mcpproxy.ops.line import Line
 from mcpproxy.ops.report import Report
 from mcpproxy.units import show_duration
@@ -78,6 +79,7 @@ def serve(
 
 def join(line: Line, runtime: Runtime) -> Report | None:
     """What is said, heard and answered over the line. Nothing is counted where nobody could ask for it."""
+    Health(runtime, line)
     if runtime.config.admin.address == OFF:
         return None
     report = Report(runtime, line.say)
