@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import random
 import ssl
-import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mcpproxy import __version__
+from mcpproxy.clock import monotonic, unix
 from mcpproxy.config.model import Config, Upstream
 from mcpproxy.config.upstreams import DISCOVER, HTTP, TCP, Health
 from mcpproxy.control.switchboard import Switchboard
@@ -152,7 +152,7 @@ class Checks:
         every = one.health.every
         await asyncio.sleep(random.random() * min(FIRST_S, every))
         while True:
-            began = time.monotonic()
+            began = monotonic()
             try:
                 async with asyncio.timeout(one.health.timeout):
                     said = await check(one)
@@ -165,8 +165,8 @@ class Checks:
                 self._messages.say("error", f"upstream {one.upstream}: {one.place.label}: the health check itself failed: {error!r}")
                 await asyncio.sleep(every)
                 continue
-            took = time.monotonic() - began
-            one.checked_at, one.took_ms = time.time(), took * 1000
+            took = monotonic() - began
+            one.checked_at, one.took_ms = unix(), took * 1000
             self.judge(one, well, said)
             await asyncio.sleep(max(0.0, every * (1 - SPREAD * random.random()) - took))
 
