@@ -30,7 +30,7 @@ class Counting(Alone):
     }
     targets: tuple[Target, ...] = (Target("both_us", LIMIT_US, None),)
     note = (
-        "medians of turns of a second; counting: a process that counts beside one that does not; the limit: two routes of one daemon, with one worker and with two. "
+        "medians of turns of a second; counting: a process that counts beside one that does not; limits: two routes of one daemon, one worker and two. "
         "CPU of all processes of the daemon, the control process included"
     )
 
