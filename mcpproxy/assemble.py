@@ -92,9 +92,7 @@ def share(config: Config) -> Shared:
         for listen in config.listen:
             shared.contexts.append(tls_context(listen, config))
             shared.sockets.append(bind_all(Address.parse(listen.address), config.workers))
-            sock = shared.sockets[-1][0]
-            address = Address("", 0, sock.getsockname()) if sock.family == socket.AF_UNIX else Address(*sock.getsockname()[:2])
-            shared.urls.append(url(address, secure=shared.contexts[-1] is not None))
+            shared.urls.append(url(Address.of(shared.sockets[-1][0]), secure=shared.contexts[-1] is not None))
     except BaseException:
         shared.close()
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from mcpproxy.config import names, upstreams
 from mcpproxy.config.model import Upstream
 from mcpproxy.net.loop import EdgeLoop
@@ -16,12 +18,17 @@ from mcpproxy.upstream.pool import Pool, PoolLimits
 ORDINARY = upstreams.Endpoint()  # one of which nothing particular is said
 
 
+def make_context(upstream: Upstream) -> ssl.SSLContext | None:
+    """For `https` addresses, if there are any. Raises StartError."""
+    if not any(url.startswith("https:") for url in upstream.urls):
+        return None
+    own = Identity(upstream.cert, upstream.key) if upstream.cert and upstream.key else None
+    return client_context(upstream.ca, upstream.verify, own, upstream.min_version)
+
+
 def make_pool(name: str, upstream: Upstream, loop: EdgeLoop, wheel: Wheel, messages: Messages) -> Pool:
     """The pool of one upstream. Raises StartError."""
-    tls = None
-    if any(url.startswith("https:") for url in upstream.urls):
-        own = Identity(upstream.cert, upstream.key) if upstream.cert and upstream.key else None
-        tls = client_context(upstream.ca, upstream.verify, own, upstream.min_version)
+    tls = make_context(upstream)
     breaker = upstream.breaker
     limits = PoolLimits(
         keepalive=upstream.keepalive,

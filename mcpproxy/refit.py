@@ -42,10 +42,10 @@ from mcpproxy.config.model import Config, Upstream
 from mcpproxy.edge.downstream import Front
 from mcpproxy.errors import StartError
 from mcpproxy.net.listener import Address, Listener, bind
-from mcpproxy.net.tls import client_context, take_over
+from mcpproxy.net.tls import take_over
 from mcpproxy.observe.audit import AuditLog
 from mcpproxy.observe.sinks import Sink
-from mcpproxy.pooling import make_pool
+from mcpproxy.pooling import make_context, make_pool
 from mcpproxy.staffing import Offices
 from mcpproxy.upstream.pool import Pool
 
@@ -92,7 +92,7 @@ class Change:
         self.undo = ExitStack()
         self.listeners: dict[str, tuple[Listener, dict[int, Listener]]] = {}  # the new ones, by name
         upstreams = config.upstream.items()
-        self.authorities = {name: client_context(each.ca, each.verify) for name, each in upstreams if each.ca is not None}
+        self.files = {name: make_context(each) for name, each in upstreams if each.ca is not None or each.cert is not None}
 
     def make(self, sockets: Mapping[str, list[socket.socket]] | None, undo: ExitStack) -> None:
         """The parts that differ. What is not used in the end is undone."""
@@ -126,10 +126,7 @@ class Change:
         before = runtime.config.upstream.get(name)
         if before is not None and _same_links(before, upstream):
             return runtime.pools[name]
-        made = make_pool(name, upstream, runtime.loop, runtime.wheel, runtime.messages)
-        if before is not None:
-            made.group.adopt(runtime.pools[name].group)
-        return made
+        return make_pool(name, upstream, runtime.loop, runtime.wheel, runtime.messages)
 
     def abort(self) -> None:
         """It is not wanted after all."""
@@ -145,7 +142,7 @@ class Change:
         else:
             for front, context in zip(runtime.fronts, self.contexts, strict=True):
                 front.recertify(take_over(front.context, context))
-        for name, context in self.authorities.items():
+        for name, context in self.files.items():
             for endpoint in runtime.pools[name].endpoints:
                 if endpoint.tls is not None:
                     endpoint.tls = context
@@ -187,7 +184,9 @@ class Change:
         """What is behind the listeners."""
         runtime = self.runtime
         for name, pool in runtime.pools.items():
-            if fresh.pools.get(name) is not pool:
+            if (other := fresh.pools.get(name)) is not pool:
+                if other is not None:
+                    other.group.adopt(pool.group)
                 pool.retire()
                 runtime.retired.add(pool)
         if self.sink is not runtime.sink:

@@ -338,7 +338,8 @@ def test_who_waits_in_vain_at_the_old_pool_is_told(town: Make) -> None:
 
 def test_a_configuration_is_gone_with_its_last_exchange(town: Make) -> None:
     """Without the collector: who walks a process of gigabytes for that would stop its streams."""
-    edge = town(route='rate = "1000/s"')
+    patient = 'keepalive_idle = "5m"'  # the machine may be busy
+    edge = town(route='rate = "1000/s"', upstream=patient)
     client, link = streaming(edge)
     speaker = H2Client(edge)
     gc.collect()
@@ -356,7 +357,7 @@ def test_a_configuration_is_gone_with_its_last_exchange(town: Make) -> None:
             admission = weakref.ref(front.judge.routes[0].admission)
             router = weakref.ref(front.judge.router)
             traces.append([admission, router])
-            edge.become(route=f'rate = "1000/s"\nmax_body = "{number + 1}KiB"')
+            edge.become(route=f'rate = "1000/s"\nmax_body = "{number + 1}KiB"', upstream=patient)
         alive = [[each() is not None for each in row] for row in traces]
         assert alive[0] == [True, False], "the stream's own guard"
         assert not any(any(row) for row in alive[1:]), alive

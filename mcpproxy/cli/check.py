@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, config_option, configured, warnings
+from mcpproxy.cli.options import EXAMPLE, checked, config_option, warnings
 
 
 @click.command(epilog=EXAMPLE("mcpproxy check -c mcpproxy.toml"))
@@ -18,14 +18,7 @@ def command(config: Path) -> int:
 
     Exit status 0: it can be served. 1: it cannot.
     """
-    from mcpproxy.pki import devca, store
-
-    loaded = configured(config)
-    for listen in loaded.config.listen:
-        if listen.tls is not None and (listen.tls == "dev" or not listen.tls.files):
-            store.check_place(loaded.config.state_dir)
-        if listen.tls is not None and listen.tls != "dev":
-            devca.check_hosts(listen.tls.hosts)
+    loaded = checked(config)
     for line in warnings(loaded):
         click.echo(line, err=True)
     click.echo(f"{config}: fine")

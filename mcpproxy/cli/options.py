@@ -74,6 +74,19 @@ def configured(file: Path, state_dir: str | None = None) -> Loaded:
     return replace(loaded, config=with_state_dir(loaded.config, state_dir))
 
 
+def checked(file: Path, state_dir: str | None = None) -> Loaded:
+    """The same, with the places looked at where something would be made. What passes here can be served, as far as one can tell without doing it."""
+    from mcpproxy.pki import devca, store
+
+    loaded = configured(file, state_dir)
+    for listen in loaded.config.listen:
+        if listen.tls is not None and (listen.tls == "dev" or not listen.tls.files):
+            store.check_place(loaded.config.state_dir)
+        if listen.tls is not None and listen.tls != "dev":
+            devca.check_hosts(listen.tls.hosts)
+    return loaded
+
+
 def quick(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -> Config:
     """The configuration of a command without a file. Its mistakes are mistakes of the command line: status 2."""
     from mcpproxy.config.load import ConfigErrors, serve_config

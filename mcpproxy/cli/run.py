@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, announce, config_option, configured, say, state_dir_option, warnings
+from mcpproxy.cli.options import EXAMPLE, announce, checked, config_option, configured, say, state_dir_option, warnings
 
 
 @click.command(epilog=EXAMPLE("mcpproxy run -c mcpproxy.toml"))
@@ -17,10 +18,19 @@ def command(config: Path, state_dir: str | None) -> int:
     """Serve what a configuration file says, until told to stop.
 
     SIGTERM or Ctrl-C: accept no more, let open exchanges and streams end (at most `drain`). The second one: end now.
-    SIGUSR1: reopen the log files.
+    SIGHUP: read the configuration again; open connections and streams go on. SIGUSR1: reopen the log files.
     """
+    from mcpproxy.config.model import Config, default_state_dir
     from mcpproxy.ops.supervise import run
+
+    file = config.absolute()  # wherever we are by then
+    os.environ["STATE_DIRECTORY"] = default_state_dir()  # whoever we are by then
+
+    def again() -> Config:
+        loaded = checked(file, state_dir)
+        say(loaded.config, "warning", *warnings(loaded))
+        return loaded.config
 
     loaded = configured(config, state_dir)
     say(loaded.config, "warning", *warnings(loaded))
-    return run(loaded.config, ready=partial(announce, loaded.config), with_control=True)
+    return run(loaded.config, ready=partial(announce, loaded.config), read=again, with_control=True)

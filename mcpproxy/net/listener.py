@@ -41,6 +41,11 @@ class Address:
         host, _, port = text.rpartition(":")
         return cls(host.strip("[]"), int(port))
 
+    @classmethod
+    def of(cls, sock: socket.socket) -> Address:
+        """Where a socket listens."""
+        return cls("", 0, sock.getsockname()) if sock.family == socket.AF_UNIX else cls(*sock.getsockname()[:2])
+
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
@@ -139,9 +144,9 @@ class Listener:
         self._loop, self._sock, self._greet, self._has_room, self.full = loop, sock, greet, has_room, full
         self.name = name
         self._again: asyncio.TimerHandle | None = None
-        self._path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+        self.address = Address.of(sock)
+        self._path = self.address.path
         self._owner = owner
-        self.address = Address("", 0, self._path) if self._path else Address(*sock.getsockname()[:2])
         self.turned_away = 0
 
     def start(self) -> None:

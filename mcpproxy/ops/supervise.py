@@ -17,6 +17,8 @@ Supervisor and child talk over a pair of sockets; nobody else has either end, so
  6. The control process is made after worker 0 and replaced like a worker. Nobody waits for it.
 
 Exit status: 0 after a clean stop; 1 when the start failed, or when a worker did not end cleanly.
+
+It is one file because who lives, who is due and who is to end is one table, and everything here changes it. Reloads have their own (`reload`).
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from mcpproxy.errors import StartError
 from mcpproxy.net.loop import settle_memory
 from mcpproxy.observe.messages import Messages
 from mcpproxy.ops import worker
+from mcpproxy.ops.reload import COMMITTED, PREPARED, REFUSED, Read, Reload, Reply
 from mcpproxy.ops.worker import BACK, DRAIN, END, HEARD, MISSING, REOPEN, SERVING
 
 STEADY_S = 1.0  # who served for this long did not die of its start
@@ -55,15 +58,20 @@ ABORT_S = 1.0  # for a frozen worker to say where it stands
 CONTROL = -1  # its number among the children
 
 Ready = Callable[[list[str]], None]
-Reply = Callable[[bool, str], None]
 Order = Callable[[Any, Reply], None]
 
 
 def run(
-    config: Config, *, drain: float | None = None, ready: Ready | None = None, say_counts: bool = True, with_control: bool = False
+    config: Config,
+    *,
+    drain: float | None = None,
+    ready: Ready | None = None,
+    read: Read | None = None,
+    say_counts: bool = True,
+    with_control: bool = False,
 ) -> int:
     """Serve `config` until told to stop, with as many processes as it asks for. `drain` overrides the configured drain time; `ready` hears the URLs once
-    all serve; at the end the counts are said unless `say_counts` is false."""
+    all serve; `read` reads the configuration again, for a reload; at the end the counts are said unless `say_counts` is false."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # who sees the addresses accept may send one before anybody hears it: it waits
     try:
         shared = share(config)
@@ -71,18 +79,19 @@ def run(
         worker.explain(error)
         return error.code
     door = make_door() if with_control else None
-    return Supervisor(config, shared, config.drain if drain is None else drain, ready, door, say_counts=say_counts).run()
+    return Supervisor(config, shared, drain, ready, read, door, say_counts=say_counts).run()
 
 
 class Child:
     """What the supervisor knows of one."""
 
-    __slots__ = ("heard", "number", "pid", "post", "since")
+    __slots__ = ("dismissed", "heard", "number", "pid", "post", "since")
 
     def __init__(self, number: int, pid: int, post: socket.socket) -> None:
         self.number, self.pid, self.post = number, pid, post
         self.since = 0.0  # when it began to serve; 0: not yet
         self.heard = monotonic()  # when it gave a sign of life
+        self.dismissed = False  # it ends because we want it to
 
     @property
     def name(self) -> str:
@@ -99,16 +108,25 @@ class Supervisor:
     """From the first fork to the last exit status."""
 
     def __init__(
-        self, config: Config, shared: Shared, drain_s: float, ready: Ready | None, door: Door | None, *, say_counts: bool = True
+        self,
+        config: Config,
+        shared: Shared,
+        drain: float | None,
+        ready: Ready | None,
+        read: Read | None,
+        door: Door | None,
+        *,
+        say_counts: bool = True,
     ) -> None:
-        self._config, self._shared, self._drain_s, self._ready, self._door = config, shared, drain_s, ready, door
+        self._config, self._shared, self._drain, self._ready, self._door = config, shared, drain, ready, door
         self._say_counts = say_counts
         self._messages = Messages(config.log.level)
         self._workers: dict[int, Child] = {}  # by number
         self._control: Child | None = None
         self._due: dict[int, float] = {0: 0.0}  # numbers without a process, and when they get one
         self._quick: dict[int, int] = {}  # of each number: deaths in a row that came too soon
-        self._orders: dict[str, Order] = {}  # what the control process may ask for
+        self._reload = Reload(config, shared, self._workers, read, self._decided, self._messages.say)
+        self._orders: dict[str, Order] = {"reload": lambda _, reply: self._reload_now(reply)}  # what the control process may ask for
         self._ready_said = False
         self._stopping = False
         self._deadline = float("inf")  # when who is left is killed
@@ -141,7 +159,7 @@ class Supervisor:
 
     def _start_due(self) -> None:
         now = monotonic()
-        for number in [number for number, due in self._due.items() if due <= now]:
+        for number in [number for number, due in self._due.items() if due <= now and not self._reload.pending]:
             del self._due[number]
             try:
                 self._start(number)
@@ -179,7 +197,8 @@ class Supervisor:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            for each in (signal.SIGUSR1, signal.SIGHUP):
+                signal.signal(each, signal.SIG_IGN)
             os.close(self._wake)
             os.close(self._woken)
             for child in self._children:
@@ -192,7 +211,7 @@ class Supervisor:
                 code = control.serve(self._config, self._shared, self._door, post)
             else:
                 self._shared.worker = number
-                code = worker.serve(self._config, self._shared, post, self._pid, self._drain_s, self._door, say_counts=self._say_counts)
+                code = worker.serve(self._config, self._shared, post, self._pid, self._drain, self._door, say_counts=self._say_counts)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -228,7 +247,8 @@ class Supervisor:
         poll.register(self._wake, select.POLLIN)
         for descriptor in posts:
             poll.register(descriptor, select.POLLIN)
-        wait = min([self._deadline, *self._due.values(), self._frozen_at()]) - monotonic()
+        due = [] if self._reload.pending else self._due.values()
+        wait = min([self._deadline, *due, self._frozen_at(), self._reload.deadline]) - monotonic()
         for descriptor, _ in poll.poll(min(max(0.0, wait), LOOK_S) * 1000 + 1):
             if descriptor == self._wake:
                 for number in os.read(self._wake, 64):
@@ -236,6 +256,7 @@ class Supervisor:
             else:
                 self._heard(posts[descriptor])
         now = monotonic()
+        self._reload.look(now)
         if now >= self._deadline:
             self._deadline = float("inf")
             for child in self._workers.values():
@@ -256,10 +277,14 @@ class Supervisor:
             self._ordered(child, msgspec.json.decode(word))
         elif word == SERVING:
             self._serves(child)
+        elif word[:1] in (PREPARED, REFUSED, COMMITTED):
+            self._reload.heard(child.number, child, word)
 
     def _told(self, number: int) -> None:
         if number == signal.SIGUSR1:
             self._tell_all(REOPEN)
+        elif number == signal.SIGHUP:
+            self._reload_now()
         elif number in (signal.SIGTERM, signal.SIGINT):
             self._stop(END if self._stopping else DRAIN)
 
@@ -269,10 +294,34 @@ class Supervisor:
 
     def _stop(self, word: bytes) -> None:
         self._stopping = True
+        self._reload.stop()
         self._due.clear()
         self._shared.close()
         self._tell_all(word)
         self._deadline = monotonic() + PATIENCE_S + (self._drain_s if word == DRAIN else 0.0)
+
+    @property
+    def _drain_s(self) -> float:
+        return self._config.drain if self._drain is None else self._drain
+
+    # -- another configuration ---------------------------------------------------------------------------------------------------------------
+
+    def _reload_now(self, *replies: Reply) -> None:
+        if self._stopping:
+            for reply in replies:
+                reply(False, "it is ending")
+        else:
+            self._reload.begin(*replies)
+
+    def _decided(self, config: Config) -> None:
+        """What is made from now on is made by this one."""
+        changed, self._config = config != self._config, config
+        self._messages.least(config.log.level)
+        self._tell_control(event="reloaded", generation=self._reload.generation)
+        if changed and self._control is not None:
+            self._control.dismissed = True
+            with suppress(OSError):
+                self._control.post.shutdown(socket.SHUT_WR)  # it ends, and another one begins with what is configured now
 
     # -- the control process -----------------------------------------------------------------------------------------------------------------
 
@@ -311,6 +360,7 @@ class Supervisor:
             self._control = None
         else:
             del self._workers[number]
+            self._reload.gone(number)
             self._shared.buckets.forget_worker(number)
             self._tell_control(event="died", worker=number, pid=child.pid)
         how = f"{child.name} (process {child.pid}) " + (f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}")
@@ -324,6 +374,9 @@ class Supervisor:
             self._stop(END)
             return
         now = monotonic()
+        if child.dismissed:
+            self._due[number] = now
+            return
         if child.since and now - child.since >= STEADY_S:
             self._quick[number] = 0
         quick = self._quick.get(number, 0)

@@ -1,5 +1,6 @@
 """Start, serve, drain, stop: the life of one edge process, as its supervisor (`supervise`) orders it.
 
+    PREPARE  make everything of another configuration that can fail (refit); then COMMIT: it counts from now on, or ABORT: it does not
     DRAIN    accept no more, close idle connections, let exchanges and streams run to their end, at most `drain` seconds
     END      end now
     REOPEN   reopen the log files (log rotation), say what was counted so far
@@ -16,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from contextlib import suppress
 from itertools import chain
 
@@ -27,13 +29,15 @@ from mcpproxy.edge.downstream import DRAIN_GRACE_S
 from mcpproxy.errors import StartError
 from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
 from mcpproxy.observe.messages import priority
+from mcpproxy.ops import reload
 from mcpproxy.ops.counts import counts
 from mcpproxy.ops.health import Health
 from mcpproxy.ops.line import Line
 from mcpproxy.ops.report import Report
+from mcpproxy.refit import Change, prepare
 from mcpproxy.units import show_duration
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # by the supervisor
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)  # by the supervisor
 LOG_PATIENCE = 5.0  # seconds for the last log lines to reach a slow disk or pipe
 BEAT_S = 1.0  # between two signs of life
 
@@ -43,7 +47,7 @@ MISSING, BACK, REOPEN, DRAIN, END = b"m", b"b", b"r", b"d", b"e"
 
 
 def serve(
-    config: Config, shared: Shared, post: socket.socket, supervisor: int, drain_s: float, door: Door | None, *, say_counts: bool
+    config: Config, shared: Shared, post: socket.socket, supervisor: int, drain: float | None, door: Door | None, *, say_counts: bool
 ) -> int:
     """The worker's life, with HEARD blocked until its loop runs. `post` is its end of the pair, `door` leads to the control process."""
     loop = new_loop()
@@ -53,7 +57,7 @@ def serve(
         explain(error)
         loop.close()
         return error.code
-    life = Life(runtime, drain_s, say_counts=say_counts)
+    life = Life(runtime, drain, say_counts=say_counts)
     line = None if door is None else Line(loop, door, shared.worker)
     report = None if line is None else join(line, runtime)
     if line is not None:
@@ -101,12 +105,21 @@ def obey(post: socket.socket, supervisor: int, life: Life, loop: EdgeLoop) -> No
 
     def heard() -> None:
         try:
-            word = post.recv(16)
+            word, descriptors, _, _ = socket.recv_fds(post, 16, reload.DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         except OSError:
-            word = b""
+            word, descriptors = b"", []
         letter = word[:1]
         if letter in (MISSING, BACK) and letter:
             life.stand_in(word[1], letter == MISSING)
+        elif letter == reload.PREPARE:
+            refused = life.prepare(descriptors)
+            with suppress(OSError):  # the supervisor is gone, or gave it up long ago
+                post.send((reload.REFUSED if refused else reload.PREPARED) + word[1:2] + refused.encode()[: reload.LONGEST])
+        elif letter in (reload.COMMIT, reload.ABORT):
+            life.decided(counts=letter == reload.COMMIT)
+            if letter == reload.COMMIT:
+                with suppress(OSError):
+                    post.send(reload.COMMITTED + word[1:2])
         elif letter == REOPEN:
             life.reopen()
         elif letter:
@@ -144,11 +157,14 @@ def explain(error: StartError) -> None:
 class Life:
     """From the first signal to the last line."""
 
-    def __init__(self, runtime: Runtime, drain_s: float, *, say_counts: bool) -> None:
+    def __init__(self, runtime: Runtime, drain: float | None, *, say_counts: bool) -> None:
+        """`drain` overrides the configured drain time, in seconds."""
         self._runtime = runtime
         self._loop = runtime.loop
-        self._drain_s = drain_s
+        self._drain_s, self._drain_follows = runtime.config.drain if drain is None else drain, drain is None
         self._counts = say_counts
+        self._change: Change | None = None
+        self._missing: set[int] = set()
         self._watch: asyncio.TimerHandle | None = None
 
     def reopen(self) -> None:
@@ -186,11 +202,45 @@ class Life:
         """Another worker is missing, or there again: accept what the kernel gives it, or leave that."""
         if self.draining:
             return
+        (self._missing.add if missing else self._missing.discard)(worker)
         for listener in self._runtime.spares.get(worker, ()):
             if missing:
                 listener.start()
             else:
                 listener.pause()
+
+    def prepare(self, descriptors: list[int]) -> str:
+        """Another configuration is offered: why it cannot be had, or nothing."""
+        self.decided(counts=False)
+        sockets: dict[str, list[socket.socket]] = {}
+        try:
+            config, sockets = reload.receive(descriptors)
+            self._change = prepare(self._runtime, config, sockets)
+        except StartError as error:
+            said = " ".join((error.message, *error.hint.splitlines()))
+        except Exception as error:  # a bug of ours is no reason to end
+            traceback.print_exc()
+            said = f"{type(error).__name__}: {error}"
+        else:
+            return ""
+        for each in sockets.values():
+            for sock in each:
+                sock.close()
+        return said
+
+    def decided(self, *, counts: bool) -> None:
+        """What was prepared counts from now on, or is not wanted."""
+        change, self._change = self._change, None
+        if change is None:
+            return
+        if not counts or self.draining:
+            change.abort()
+            return
+        change.commit()
+        if self._drain_follows:
+            self._drain_s = change.config.drain
+        for worker in self._missing:
+            self.stand_in(worker, missing=True)
 
     def _close_idle(self) -> None:
         for link in tuple(self._runtime.links):
