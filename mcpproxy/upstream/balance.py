@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from heapq import heapify, heapreplace
-from itertools import accumulate
+from itertools import accumulate, cycle
 from typing import Protocol
 
 from mcpproxy.upstream.endpoint import Endpoint
@@ -21,28 +21,36 @@ class Balancer(Protocol):
     """Whose turn is it?"""
 
     def set(self, living: Sequence[Share]) -> None:
-        """From now on these; those that were there before go on where they were."""
+        """From now on these. `next` is another function then."""
 
-    def next(self) -> Endpoint | None:
+    @property
+    def next(self) -> Callable[[], Endpoint | None]:
         """Whose turn it is; None when nobody lives."""
+
+
+def nobody() -> Endpoint | None:
+    """Nobody lives."""
+    return None
 
 
 class RoundRobin:
     """HOT. In turn; with different weights by the earliest deadline: each turn sets an endpoint back by 1/weight, so that the turns of the heavy ones are
     spread between those of the others and never bunched."""
 
-    __slots__ = ("_heap", "_ring", "_turn")
+    __slots__ = ("_heap", "_sets", "next")
 
     def __init__(self) -> None:
-        self._ring: tuple[Endpoint, ...] = ()  # all weights are equal
-        self._heap: list[tuple[float, int, float, Endpoint]] = []  # else: when it is due, a number that decides ties, 1/weight
-        self._turn = -1
+        self._heap: list[tuple[float, int, float, Endpoint]] = []  # when it is due, a number that decides ties, 1/weight
+        self._sets = -1
+        self.next: Callable[[], Endpoint | None] = nobody  # with equal weights it is C's own round
 
     def set(self, living: Sequence[Share]) -> None:
-        endpoints = tuple(endpoint for endpoint, _ in living)
         if len({weight for _, weight in living}) <= 1:
-            self._turn = min(self._turn, len(endpoints) - 1)
-            self._ring, self._heap = endpoints, []
+            self._heap = []
+            self._sets += 1
+            at = self._sets % len(living) if living else 0  # not always the first one after a change, which may come often
+            endpoints = [endpoint for endpoint, _ in living]
+            self.next = cycle(endpoints[at:] + endpoints[:at]).__next__ if living else nobody
             return
         before = {endpoint: (due, stride) for due, _, stride, endpoint in self._heap}
         start = min((due for due, _ in before.values()), default=0.0)
@@ -52,19 +60,11 @@ class RoundRobin:
             due, old = before.get(endpoint, (start + stride, stride))
             heap.append(((due - start) * stride / old, number, stride, endpoint))
         heapify(heap)
-        self._ring, self._heap = (), heap
+        self._heap = heap
+        self.next = self._due
 
-    def next(self) -> Endpoint | None:
-        ring = self._ring
-        if ring:
-            turn = self._turn + 1
-            if turn >= len(ring):
-                turn = 0
-            self._turn = turn
-            return ring[turn]
+    def _due(self) -> Endpoint:
         heap = self._heap
-        if not heap:
-            return None
         due, number, stride, endpoint = heap[0]
         heapreplace(heap, (due + stride, number, stride, endpoint))
         return endpoint

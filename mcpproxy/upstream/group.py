@@ -114,6 +114,7 @@ class Group:
                 weight *= max(1, int(STEPS * age / self.rules.slow_start)) / STEPS
             shares.append((endpoint, weight))
         self.turns.set(shares)
+        self._chooses = self.turns.next
         self.living = tuple(living)
         self.chosen = None
         self.review_at = AT_ONCE if self._ramping or any(endpoint.trial for endpoint in self.endpoints) else NEVER
