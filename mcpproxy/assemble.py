@@ -17,7 +17,7 @@ from weakref import WeakSet
 from msgspec import structs
 
 from mcpproxy.clock import clock, monotonic
-from mcpproxy.config.model import Config, Listen, Tls
+from mcpproxy.config.model import CertificateFiles, Config, Listen, Tls
 from mcpproxy.edge.admission import Admission, Staff
 from mcpproxy.edge.affinity import Affinity
 from mcpproxy.edge.doorstep import Doorstep
@@ -40,7 +40,7 @@ from mcpproxy.observe.accesslog import AccessLog, Place
 from mcpproxy.observe.audit import AuditLog
 from mcpproxy.observe.messages import Messages
 from mcpproxy.observe.sinks import Sink, new_turns
-from mcpproxy.pki import devca
+from mcpproxy.pki import acme_files, devca, selfmade
 from mcpproxy.policy.buckets import Buckets
 from mcpproxy.policy.headers import dress
 from mcpproxy.policy.network import Networks
@@ -243,6 +243,7 @@ def make_front(number: int, runtime: Runtime, context: ssl.SSLContext | None) ->
         health=config.health.encode() if config.health else None,
         redirect=listen.redirect == "https",
         redirect_port=_https_port(config),
+        challenges=_challenges(config),
     )
     return Front(
         loop=runtime.loop,
@@ -255,6 +256,7 @@ def make_front(number: int, runtime: Runtime, context: ssl.SSLContext | None) ->
         questions=runtime.questions,
         networks=networks,
         context=context,
+        alpn=acme_files.Pending(config.state_dir) if isinstance(listen.tls, Tls) and listen.tls.host_sets else None,
         counts=any(not staff.idle for staff in runtime.staffs),
         proxy_line=listen.proxy_protocol,
         asks_certificates=isinstance(listen.tls, Tls) and listen.tls.client_ca is not None,
@@ -309,8 +311,10 @@ def _route(index: int, networks: Networks, secure: bool, runtime: Runtime) -> Li
 
 
 def _look_at_certificates(runtime: Runtime, now: float) -> None:
-    """Files that were replaced are taken; one of several workers tells of it."""
+    """Files that were replaced are taken; one of several workers tells of it. Challenges that came are answered from now on."""
     for front in runtime.fronts:
+        if front.alpn is not None:
+            front.alpn.look()
         if isinstance(front.context, ServerContext):
             for level, text in front.context.look(now):
                 if runtime.shared is None or runtime.shared.worker == 0:
@@ -328,16 +332,23 @@ def tls_context(listen: Listen, config: Config) -> ssl.SSLContext | None:
     tls = listen.tls
     if tls is None:
         return None
-    if isinstance(tls, str) or not tls.files:  # "dev", or names for a certificate of the local development authority
+    if isinstance(tls, str) or not tls.identities:  # "dev", or names for a certificate of the local development authority
         made = devca.ensure(config.state_dir, () if isinstance(tls, str) else tls.hosts)
         pairs = [Identity(str(made[0]), str(made[1]))]
     else:
-        pairs = [Identity(pair.cert, pair.key) for pair in tls.files]
+        pairs = [_identity(each, config.state_dir) for each in tls.identities]
     protocols = PROTOCOLS if listen.h2 else PROTOCOLS[1:]
     if isinstance(tls, str):
         return server_context(pairs, "1.2", protocols)
     clients = None if tls.client_ca is None else Clients(tls.client_ca, tls.client_cert == "required")
     return server_context(pairs, tls.min_version, protocols, clients)
+
+
+def _identity(given: CertificateFiles, state_dir: str) -> Identity:
+    if given.cert and given.key:
+        return Identity(given.cert, given.key)
+    place = acme_files.Place.of(state_dir, given.hosts)
+    return Identity(place.pair, place.pair, selfmade.ensure(place, given.hosts))
 
 
 def connection_room(configured: int, idle: int) -> int:
@@ -361,6 +372,13 @@ def _patience(config: Config) -> float:
         if route.sse_keepalive:
             waits.append(route.sse_keepalive)
     return max(TICK, min(waits) / 4)
+
+
+def _challenges(config: Config) -> Callable[[bytes], bytes | None] | None:
+    """What an authority may ask for by HTTP, on every listener: it follows redirects."""
+    if any(isinstance(listen.tls, Tls) and listen.tls.host_sets for listen in config.listen):
+        return partial(acme_files.key_authorization, config.state_dir)
+    return None
 
 
 def _https_port(config: Config) -> int:

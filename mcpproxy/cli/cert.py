@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from mcpproxy.cli.options import EXAMPLE, state_dir_option
+from mcpproxy.cli.options import EXAMPLE, config_option, state_dir_option, unchecked, with_state_dir
+
+if TYPE_CHECKING:
+    from mcpproxy.control.certificates import Expiry
 
 TRUST = """\
 trust the root for one program:
@@ -15,9 +23,60 @@ or once for this machine (Debian); Node and many Python programs bring their own
   sudo cp {ca} /usr/local/share/ca-certificates/mcpproxy-dev.crt && sudo update-ca-certificates"""
 
 
-@click.group("cert", epilog=EXAMPLE("mcpproxy cert dev"))
+@click.group("cert", epilog=EXAMPLE("mcpproxy cert list", "mcpproxy cert dev"))
 def command() -> None:
-    """Certificates: make the development ones."""
+    """Certificates: see when they end, make the development ones."""
+
+
+@command.command(
+    "list", epilog=EXAMPLE("mcpproxy cert list -c mcpproxy.toml", "mcpproxy cert list --json | jq '.[] | select(.days_left < 14)'")
+)
+@config_option
+@state_dir_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def show(config: Path, state_dir: str | None, as_json: bool) -> int:
+    """Every certificate of a configuration: where it comes from, its names, its end, when it is renewed, and what went wrong the last time.
+
+    Reads what lies on the disk; whether the daemon runs does not matter.
+    """
+    from mcpproxy.clock import unix
+    from mcpproxy.control.certificates import expiries
+
+    found = [_row(each, unix()) for each in expiries(with_state_dir(unchecked(config, "-c FILE names another one").config, state_dir))]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return 0
+    for row in found:
+        click.echo(f"{row['name']}  ({', '.join(row['hosts']) or 'no names'})")
+        ends = (
+            f"ends {row['not_after']}, {row['days_left']} days left" if row["not_after"] else "not there yet: clients see a self-made one"
+        )
+        if row["source"] == "file":
+            ends = ends if row["not_after"] else "cannot be read"
+        renewal = f"; by ACME, {'asked for' if not row['not_after'] else 'renewed'} from {row['renewal']} on" if row["renewal"] else ""
+        click.echo(f"  {ends}{renewal}")
+        if row["last_error"]:
+            click.echo(f"  the last time: {row['last_error']}")
+    if not found:
+        click.echo("no certificates: no listener has tls with files or acme")
+    return 0
+
+
+def _row(each: Expiry, now: float) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "source": each.source,
+        "hosts": list(each.hosts),
+        "not_before": _date(each.begin),
+        "not_after": _date(each.end),
+        "days_left": round((each.end - now) / 86_400, 1) if each.end else None,
+        "renewal": _date(max(each.renewal, now)) if each.source == "acme" else None,
+        "last_error": each.error or None,
+    }
+
+
+def _date(moment: float) -> str | None:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
 
 
 @command.command("dev", epilog=EXAMPLE("mcpproxy cert dev", "mcpproxy cert dev --host mcp.test --host 192.168.1.20"))

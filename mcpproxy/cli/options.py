@@ -80,9 +80,9 @@ def checked(file: Path, state_dir: str | None = None) -> Loaded:
 
     loaded = configured(file, state_dir)
     for listen in loaded.config.listen:
-        if listen.tls is not None and (listen.tls == "dev" or not listen.tls.files):
+        if listen.tls is not None and (listen.tls == "dev" or len(listen.tls.files) < len(listen.tls.identities) or not listen.tls.files):
             store.check_place(loaded.config.state_dir)
-        if listen.tls is not None and listen.tls != "dev":
+        if listen.tls is not None and listen.tls != "dev" and listen.tls.acme is None:
             devca.check_hosts(listen.tls.hosts)
     return loaded
 

@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from mcpproxy.config import check_policies, files, names
+from mcpproxy.config import check_acme, check_policies, files, names
 from mcpproxy.config.mistakes import Finding, Mistake, Wrong, nearest
 from mcpproxy.config.model import Config, Tls, Upstream
 from mcpproxy.config.serving import OFF
@@ -27,6 +27,7 @@ def problems(config: Config) -> Iterator[Finding]:
     yield from _upstreams(config)
     yield from _circles(config)
     yield from check_policies.problems(config)
+    yield from check_acme.problems(config)
     yield from _admin(config)
     if config.workers > 1:
         yield from _several(config)
@@ -96,10 +97,18 @@ def _tls(tls: Tls, place: tuple[str | int, ...]) -> Iterator[Finding]:
     if (tls.cert is None) != (tls.key is None):
         given, missing = ("cert", "key") if tls.key is None else ("key", "cert")
         yield Finding((*place, given), f"{given} and {missing} go together: {missing} is missing")
-    if tls.hosts and (tls.cert or tls.key or tls.certificates):
-        yield Finding((*place, "hosts"), "names for a development certificate mean nothing beside certificate files: leave out one of them")
-    if not (tls.hosts or tls.cert or tls.key or tls.certificates):
-        yield Finding(place, 'no certificate: give cert and key, certificates, or write tls = "dev"')
+    if tls.hosts and (tls.cert or tls.key or (tls.certificates and tls.acme is None)):
+        what = "names for a certificate by ACME have their own place beside cert and key: certificates = [{ hosts = [...] }]"
+        alone = "names for a development certificate mean nothing beside certificate files: leave out one of them"
+        yield Finding((*place, "hosts"), alone if tls.acme is None else what)
+    for number, each in enumerate(tls.certificates):
+        if (each.cert is None) != (each.key is None):
+            given, missing = ("cert", "key") if each.key is None else ("key", "cert")
+            yield Finding((*place, "certificates", number, given), f"{given} and {missing} go together: {missing} is missing")
+        elif (each.cert is None) == (not each.hosts):
+            yield Finding((*place, "certificates", number), "a certificate has either cert and key, or hosts (and comes by acme)")
+    if not (tls.hosts or tls.cert or tls.key or tls.certificates or tls.acme):
+        yield Finding(place, 'no certificate: give cert and key, certificates, hosts and acme, or write tls = "dev"')
 
 
 def _routes(config: Config) -> Iterator[Finding]:
@@ -184,13 +193,14 @@ def _leads_to(url: str, address: str) -> bool:
 def unwise(config: Config) -> Iterator[Finding]:
     """Warnings."""
     yield from check_policies.unwise(config)
+    yield from check_acme.unwise(config)
     secure = any(listen.tls is not None for listen in config.listen)
     for number, listen in enumerate(config.listen):
         place = ("listen", number)
         public = not _is_private(listen.address)
         if public and listen.tls is None and not listen.redirect:
             yield Finding((*place, "address"), "plain HTTP on a public address: tokens and calls can be read on the way; add tls")
-        if public and (listen.tls == "dev" or (isinstance(listen.tls, Tls) and listen.tls.hosts)):
+        if public and (listen.tls == "dev" or (isinstance(listen.tls, Tls) and listen.tls.hosts and listen.tls.acme is None)):
             yield Finding(
                 (*place, "tls"), "a development certificate on a public address: clients that do not trust this machine refuse it"
             )

@@ -66,6 +66,8 @@ def broken(config: Config) -> Iterator[Finding]:
             yield from _authorities(listen.tls.client_ca, ("listen", number, "tls", "client_ca"))
         if listen.address.startswith("unix:"):
             yield from _directory_of(listen.address[5:], ("listen", number, "address"), socket=True)
+    if config.acme.ca is not None:
+        yield from _authorities(config.acme.ca, ("acme", "ca"))
     for name, auth in config.auth.items():
         if auth.ca is not None:
             yield from _authorities(auth.ca, ("auth", name, "ca"))
@@ -89,6 +91,8 @@ def unwise(config: Config, now: float) -> Iterator[Finding]:
     """What works and should be looked at. `now` is Unix time."""
     yield from secrets.unwise(config)
     for place, files in _pairs(config):
+        assert files.cert is not None
+        assert files.key is not None
         if not (_unreadable(files.key) or _unreadable(files.cert)):
             if stat.S_IMODE(os.stat(files.key).st_mode) & stat.S_IROTH:
                 yield Finding((*place, "key"), f"{files.key}: everybody on this machine may read this key; chmod o-r")
@@ -196,10 +200,13 @@ def _pairs(config: Config) -> Iterator[tuple[Place, CertificateFiles]]:
             if listen.tls.cert and listen.tls.key:
                 yield place, CertificateFiles(cert=listen.tls.cert, key=listen.tls.key)
             for index, files in enumerate(listen.tls.certificates):
-                yield (*place, "certificates", index), files
+                if files.cert and files.key:
+                    yield (*place, "certificates", index), files
 
 
 def _pair(files: CertificateFiles, place: Place) -> Iterator[Finding]:
+    assert files.cert is not None
+    assert files.key is not None
     unreadable = [
         Fault(key, f"{file}: {reason}") for key, file in (("cert", files.cert), ("key", files.key)) if (reason := _unreadable(file))
     ]

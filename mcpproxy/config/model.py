@@ -19,7 +19,7 @@ from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Frequency
 from mcpproxy.config.policies import TABLES as POLICIES
 from mcpproxy.config.policies import Audit, Auth, Credential, Identity, Limit, Tools
 from mcpproxy.config.serving import TABLES as SERVING
-from mcpproxy.config.serving import Admin, Affinity
+from mcpproxy.config.serving import Acme, Admin, Affinity
 from mcpproxy.config.upstreams import TABLES as UPSTREAMS
 from mcpproxy.config.upstreams import Breaker, Endpoint, Health
 from mcpproxy.units import Rate
@@ -29,10 +29,25 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 class CertificateFiles(Struct, frozen=True, kw_only=True):
-    """A certificate and its key; the one whose names fit the name the client asks for (SNI) is used, the first of all when none fits."""
+    """A certificate, by its files or by its names; the one whose names fit the name the client asks for (SNI) is used, the first of all when none fits."""
 
-    cert: Annotated[str, Key(File(), "The certificate in PEM: the full chain, leaf first (certbot: `fullchain.pem`).")]
-    key: Annotated[str, Key(File(), "Its private key in PEM (certbot: `privkey.pem`), without a passphrase, readable by the daemon only.")]
+    cert: Annotated[
+        str | None, Key(File(), "The certificate in PEM: the full chain, leaf first (certbot: `fullchain.pem`). Goes with `key`.")
+    ] = None
+    key: Annotated[
+        str | None,
+        Key(
+            File(), "Its private key in PEM (certbot: `privkey.pem`), without a passphrase, readable by the daemon only. Goes with `cert`."
+        ),
+    ] = None
+    hosts: Annotated[
+        tuple[str, ...],
+        Key(
+            Words("list of host names", Text("host name", names.host)),
+            "Instead of files: the names of a certificate of its own that comes by ACME; needs `listen.tls.acme`.",
+            "none",
+        ),
+    ] = ()
 
 
 class Tls(Struct, frozen=True, kw_only=True):
@@ -61,11 +76,21 @@ class Tls(Struct, frozen=True, kw_only=True):
         Key(
             Words("list of host names", Text("host name", names.host)),
             "Names for a certificate of the local development authority, beside localhost and the loopback addresses: local names "
-            "(`mcp.test`, `box.lan`, private addresses) and those of this machine; it vouches for no others. Not together with `cert`, "
-            "`key` or `certificates`: those carry their names themselves.",
+            "(`mcp.test`, `box.lan`, private addresses) and those of this machine; it vouches for no others. With `acme` the names of a "
+            "certificate that comes by itself. Not together with `cert` and `key`: those carry their names themselves.",
             "none",
         ),
     ] = ()
+    acme: Annotated[
+        str | None,
+        Key(
+            Text("email address", names.email),
+            "Certificates for `hosts` come by themselves from a public authority (Let's Encrypt, or that of `[acme]`) and are renewed; its terms of service "
+            "are agreed to. The address is for the authority: it warns there when something is wrong. Until the first certificate is there clients see a "
+            "self-made one. See [operations.md](operations.md#certificates).",
+            "not asked for",
+        ),
+    ] = None
     min_version: Annotated[
         Literal["1.2", "1.3"],
         Key(Choice('"1.2" or "1.3"', ("1.2", "1.3")), 'The oldest TLS version accepted. `"1.3"` refuses clients from before about 2019.'),
@@ -86,8 +111,22 @@ class Tls(Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> tuple[CertificateFiles, ...]:
         """Every certificate given by files, the default one first."""
-        own = (CertificateFiles(cert=self.cert, key=self.key),) if self.cert and self.key else ()
+        return tuple(each for each in self.identities if each.cert)
+
+    @property
+    def identities(self) -> tuple[CertificateFiles, ...]:
+        """Every certificate, the default one first: with files, or with hosts for those that come by ACME."""
+        own: tuple[CertificateFiles, ...] = ()
+        if self.cert and self.key:
+            own = (CertificateFiles(cert=self.cert, key=self.key),)
+        elif self.hosts and self.acme is not None:
+            own = (CertificateFiles(hosts=self.hosts),)
         return own + self.certificates
+
+    @property
+    def host_sets(self) -> tuple[tuple[str, ...], ...]:
+        """The names of each certificate that comes by ACME."""
+        return tuple(each.hosts for each in self.identities if each.hosts) if self.acme is not None else ()
 
 
 class Listen(Struct, frozen=True, kw_only=True):
@@ -576,6 +615,7 @@ class Config(Struct, frozen=True, kw_only=True):
     log: Annotated[Log, Key(Table("table", Log), "See `[log]`.", "its defaults")] = Log()
     admin: Annotated[Admin, Key(Table("table", Admin), "Where operators ask, see `[admin]`.", "its defaults")] = Admin()
     affinity: Annotated[Affinity, Key(Table("table", Affinity), "How sessions are sealed, see `[affinity]`.", "its defaults")] = Affinity()
+    acme: Annotated[Acme, Key(Table("table", Acme), "Who signs certificates for `listen.tls.acme`, see `[acme]`.", "its defaults")] = Acme()
     limits: Annotated[Limits, Key(Table("table", Limits), "See `[limits]`.", "its defaults")] = Limits()
     health: Annotated[
         str | None,
@@ -624,7 +664,7 @@ LATER: dict[type, dict[str, str]] = {
         "metrics": "metrics for Prometheus; until then the access log, and the counts at SIGUSR1",
     },
     Listen: {},
-    Tls: {"acme": "certificates by ACME; until then give `cert` and `key` files, or `tls = \"dev\"`"},
+    Tls: {},
     Upstream: {
         "command": "servers started as child processes; until then start the server yourself with an HTTP transport and give its `urls`",
         "members": "several servers joined under one endpoint; until then give each its own route",

@@ -314,6 +314,14 @@ def words(text: str) -> str:
     return text
 
 
+def email(text: str) -> str:
+    """An address as authorities take it: `ops@example.com`."""
+    local, _, domain = text.rpartition("@")
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}", local):
+        raise Wrong('not an email address: "ops@example.com"')
+    return f"{local}@{host(domain, wildcard=False)}"
+
+
 def key_set(text: str) -> str:
     """Where a JWKS is: a URL, or `file:` and an absolute path."""
     if not text.startswith("file:") and ":" not in text:

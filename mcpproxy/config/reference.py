@@ -82,6 +82,15 @@ redirect = "https"
 address = "127.0.0.1:8443"
 tls = { hosts = ["mcp.test"] }
 
+[[listen]]                              # certificates that come by themselves: one for two names, one for a third
+address = "10.0.0.5:8443"               # port 443 of the public address leads here
+[listen.tls]
+hosts = ["mcp.example.org", "www.example.org"]
+acme = "ops@example.org"
+certificates = [
+    { hosts = ["tools.example.org"] },
+]
+
 [[listen]]                              # for a neighbour that has done TLS already
 address = "unix:/run/mcpproxy/plain.sock"
 trusted_proxies = "unix"
@@ -288,6 +297,15 @@ anomalies = true
 [log]
 access = "/var/log/mcpproxy/access.log"
 level = "info"                          # default
+
+[acme]
+directory = "https://acme.example.com/directory"
+staging = false                         # default
+ca = "/etc/mcpproxy/internal-ca.pem"
+eab_key_id = "kid-1"
+eab_hmac = "env:ACME_EAB_HMAC"
+challenge = "auto"                      # default
+retry = "60s"                           # default
 
 [admin]
 address = "127.0.0.1:9090"

@@ -50,6 +50,8 @@ def references(config: Config) -> Iterator[tuple[Place, str]]:
     for name, auth in config.auth.items():
         if auth.client_secret:
             yield ("auth", name, "client_secret"), auth.client_secret
+    if config.acme.eab_hmac:
+        yield ("acme", "eab_hmac"), config.acme.eab_hmac
     if config.admin.token:
         yield ("admin", "token"), config.admin.token
     for name, upstream in config.upstream.items():

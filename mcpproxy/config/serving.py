@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Struct
 
 from mcpproxy.config import names
-from mcpproxy.config.kinds import Duration, File, Key, Secret, Text
+from mcpproxy.config.kinds import Choice, Duration, File, Flag, Key, Secret, Text
 
 OFF = "off"
 SOCKET = "admin.sock"
@@ -83,4 +83,58 @@ def admin_place(admin: Admin, state_dir: str) -> str:
     return f"unix:{os.path.join(os.path.expanduser(runtime or state_dir), SOCKET)}"
 
 
-TABLES: dict[type, str] = {Admin: "[admin]", Affinity: "[affinity]"}
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
+LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
+CHALLENGES = ("auto", "http-01", "tls-alpn-01")
+
+
+class Acme(Struct, frozen=True, kw_only=True):
+    """The authority that signs the certificates of `listen.tls.acme` (RFC 8555), and how it is shown that the names are ours."""
+
+    directory: Annotated[
+        str | None,
+        Key(Text("URL", names.https_url), "The URL of its directory, for another authority than Let's Encrypt.", "Let's Encrypt"),
+    ] = None
+    staging: Annotated[
+        bool,
+        Key(
+            Flag(),
+            "Let's Encrypt's staging authority: nobody trusts its certificates, and its limits are wide. To try whether names and ports are right.",
+        ),
+    ] = False
+    ca: Annotated[
+        str | None,
+        Key(
+            File(), "Authorities (PEM) trusted for the TLS of the directory itself, for an authority inside your network.", "the usual ones"
+        ),
+    ] = None
+    eab_key_id: Annotated[
+        str | None,
+        Key(
+            Text("text", names.words),
+            "External account binding: the id of the key that the authority gave you. Goes with `eab_hmac`.",
+            "none",
+        ),
+    ] = None
+    eab_hmac: Annotated[str | None, Key(Secret(), "And that key itself, in base64url as it was given.", "none")] = None
+    challenge: Annotated[
+        Literal["auto", "http-01", "tls-alpn-01"],
+        Key(
+            Choice('"auto", "http-01" or "tls-alpn-01"', CHALLENGES),
+            'How the authority sees that a name leads here. `"http-01"`: it asks by plain HTTP on port 80, and a plain listener answers (the one with '
+            '`redirect = "https"` will do). `"tls-alpn-01"`: by TLS on port 443, and the listener that has the names answers. `"auto"`: HTTP where there is '
+            "a plain listener, the other way after a failure.",
+        ),
+    ] = "auto"
+    retry: Annotated[
+        float,
+        Key(Duration(), "After a failure it is tried again this much later, after each further one twice as late, at most 12 hours."),
+    ] = 60.0
+
+    @property
+    def url(self) -> str:
+        """Of the directory."""
+        return self.directory or (LETS_ENCRYPT_STAGING if self.staging else LETS_ENCRYPT)
+
+
+TABLES: dict[type, str] = {Admin: "[admin]", Affinity: "[affinity]", Acme: "[acme]"}

@@ -29,6 +29,7 @@ import uvloop
 
 from mcpproxy.assemble import Shared
 from mcpproxy.config.model import Config
+from mcpproxy.control import certificates
 from mcpproxy.control.checks import Checks
 from mcpproxy.control.door import Door
 from mcpproxy.control.switchboard import Switchboard
@@ -119,7 +120,10 @@ class Control:
 
 def parts(control: Control) -> list[Part]:
     """What this configuration asks for."""
-    return [Checks(control.config, control.switchboard, control.messages)]
+    found: list[Part] = [Checks(control.config, control.switchboard, control.messages)]
+    if certificates.wanted(control.config):
+        found.append(certificates.Certificates(control.config, control.messages.say))
+    return found
 
 
 def serve(config: Config, shared: Shared, door: Door, post: socket.socket) -> int:

@@ -41,7 +41,7 @@ class Doorstep(Link):
             data = sock.recv(V2_LONGEST, socket.MSG_PEEK)
             said = read(data)
             if said is None:
-                if not data or self.asked(select.POLLRDHUP):  # its end shows nowhere else while there are bytes to be read
+                if not data or self.ended():
                     self.close()
                 return
             sock.recv(said.size)
@@ -57,6 +57,10 @@ class Doorstep(Link):
             front.welcome(sock, host)
         except OSError:  # it has left
             sock.close()
+
+    def ended(self) -> bool:
+        """Will no more come? Its end shows nowhere else while there are bytes to be read."""
+        return bool(self.asked(select.POLLRDHUP))
 
     def due(self, now: float) -> float | None:
         self.close()

@@ -37,6 +37,7 @@ from mcpproxy.edge.exchange import CLIENT_LEFT, HEAD_END, LINGER_SILENT_S, NO_UP
 from mcpproxy.edge.facts import ANYBODY, Caller, renamed
 from mcpproxy.edge.gathering import Gathering
 from mcpproxy.edge.multiplex import Multiplex
+from mcpproxy.edge.peephole import Peephole, Pending
 from mcpproxy.edge.plan import CHUNKED_LENGTH, Judge, Plan
 from mcpproxy.edge.questions import Questions
 from mcpproxy.edge.shelf import Shelves
@@ -81,6 +82,7 @@ class Front:
     questions: Questions
     networks: Networks
     context: ssl.SSLContext | None  # of a TLS listener
+    alpn: Pending | None  # authorities may come to it and look at a certificate made for them
     counts: bool  # some route counts what addresses do
     proxy_line: bool  # connections begin with a PROXY header
     asks_certificates: bool
@@ -150,10 +152,17 @@ class Front:
         if self.context is None:
             link = Downstream(self, sock, host)
             self.admit(link, link.begin)
+        elif self.alpn is not None and self.alpn.hosts:
+            Peephole(self, sock, host).begin()
         else:
-            wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
-            link = Downstream(self, wrapped, host)
-            self.admit(link, link.begin_handshake)
+            self.secure(sock, host)
+
+    def secure(self, sock: socket.socket, host: str) -> None:
+        """TLS begins."""
+        assert self.context is not None
+        wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+        link = Downstream(self, wrapped, host)
+        self.admit(link, link.begin_handshake)
 
     def admit(self, link: Downstream, begin: Callable[[], None]) -> None:
         """Now; later, if its address is in debt."""

@@ -47,6 +47,7 @@ CHUNKED_LENGTH, UNTIL_CLOSE_LENGTH, INTERIM_LENGTH, LOCAL_LENGTH = (
 CHALLENGE = re.compile(rb"(\r\nwww-authenticate: )([^\r]*)", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # a client's own id is taken only when it cannot break a log line or a header
 
+ACME_CHALLENGE = b"/.well-known/acme-challenge/"
 SILENT = frozenset(
     {"credential-in-url"}
 )  # refusals for which nothing of the request line is written down: the secret may be anywhere in it
@@ -306,6 +307,7 @@ class Judge:
     variants: Variants
     documents: Documents | None = None  # what is answered here by path, whoever asks (RFC 9728 metadata, our own keys)
     health: bytes | None = None
+    challenges: Callable[[bytes], bytes | None] | None = None  # token → what an authority wants to see (RFC 8555 §8.3)
     redirect: bool = False
     redirect_port: int = 443
     draining: bool = False
@@ -318,6 +320,12 @@ class Judge:
         about = describe(parsed)
         if self.health is not None and parsed.path == self.health:
             return self._local(parsed, about, 200, lambda close: replies.health(close=close))
+        if self.challenges is not None and parsed.path.startswith(ACME_CHALLENGE):
+            proof = self.challenges(parsed.path[len(ACME_CHALLENGE) :])
+            if proof is not None:
+                plan = self._local(parsed, about, 200, lambda close: replies.text(proof, close=close))
+                plan.lasts = False
+                return plan
         if self.redirect:
             location = self._location(parsed)
             return self._local(parsed, about, 308, lambda close: replies.redirect(location, close=close))

@@ -231,6 +231,11 @@ def document(body: bytes, fields: tuple[tuple[bytes, bytes], ...], *, close: boo
     return _whole(200, [*fields], body, close=close, head_only=head_only)
 
 
+def text(body: bytes, *, close: bool) -> bytes:
+    """Bytes for somebody who knows what they are."""
+    return _whole(200, [(b"Cache-Control", b"no-store"), (b"Content-Type", b"application/octet-stream")], body, close=close)
+
+
 def empty(status: int, fields: tuple[tuple[bytes, bytes], ...], *, close: bool) -> bytes:
     """An answer without a body."""
     return _message(status, list(fields), None, close=close)
@@ -249,7 +254,7 @@ def _message(status: int, fields: list[tuple[bytes, bytes]], told: object, *, cl
 def _whole(status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, close: bool, head_only: bool = False) -> bytes:
     lines = [b"HTTP/1.1 %d %b" % (status, STATUS_TEXT[status].encode())]
     lines += [b"%b: %b" % field for field in fields]
-    if body:
+    if body and not any(name == b"Content-Type" for name, _ in fields):
         lines.append(b"Content-Type: application/json")
     if status != 204:  # RFC 9110 §8.6
         lines.append(b"Content-Length: %d" % len(body))

@@ -1,11 +1,15 @@
-"""mcpproxy cert dev: files, and how to trust them."""
+"""mcpproxy cert: the development files and how to trust them, and a list of all certificates with their ends."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mcpproxy.cli.main import status_of
 from mcpproxy.pki import devca
+from mcpproxy.pki.acme_files import Place
+from tests.config.samples import GOOD
+from tests.support.certs import make_certificate
 
 
 def test_the_files_are_made_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +41,62 @@ def test_a_directory_that_cannot_be_made_is_one_line_and_advice(tmp_path: Path, 
         f"mcpproxy: state directory {tmp_path}/file/below: Not a directory",
         "  name another one with --state-dir or state_dir",
     ]
+
+
+# -- cert list -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_certificate_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = make_certificate(tmp_path / "given", "given.example.com")
+    file = tmp_path / "mcpproxy.toml"
+    file.write_text(
+        f"""
+        state_dir = "{tmp_path / "state"}"
+        [[listen]]
+        address = "127.0.0.1:443"
+        [listen.tls]
+        acme = "ops@example.com"
+        hosts = ["new.example.com"]
+        certificates = [{{ hosts = ["old.example.com"] }}, {{ cert = "{given.cert}", key = "{given.key}" }}, {{ cert = "/no/such", key = "/no/key" }}]
+        [upstream.u]
+        urls = ["http://127.0.0.1:9"]
+        [[route]]
+        upstream = "u"
+        """
+    )
+    old = make_certificate(tmp_path / "issued", "old.example.com")
+    place = Place.of(str(tmp_path / "state"), ["old.example.com"])
+    place.store().write_secret("pair.pem", old.cert.read_bytes() + old.key.read_bytes())
+    new = Place.of(str(tmp_path / "state"), ["new.example.com"]).store()
+    new.write("story.json", b'{"failures": 2, "error": "the authority finds no address", "not_before": 4000000000.0}')
+    assert status_of(["cert", "list", "-c", str(file), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["source"], row["not_after"] is not None) for row in rows] == [
+        ("new.example.com", "acme", False),
+        ("old.example.com", "acme", True),
+        (str(given.cert), "file", True),
+        ("/no/such", "file", False),
+    ]
+    assert rows[0]["last_error"] == "the authority finds no address"
+    assert rows[1]["days_left"] > 0
+    assert rows[1]["renewal"] < rows[1]["not_after"]
+    assert rows[2]["hosts"] == ["given.example.com"] and rows[2]["renewal"] is None
+    assert status_of(["cert", "list", "-c", str(file)]) == 0
+    said = capsys.readouterr().out
+    for text in (
+        "new.example.com",
+        "self-made",
+        "the last time: the authority finds no address",
+        "days left",
+        "cannot be read",
+        "renewed from",
+    ):
+        assert text in said
+    assert not (tmp_path / "state" / "acme" / "challenges").exists(), "it only looks"
+
+
+def test_no_certificates_are_said_to_be_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mcpproxy.toml"
+    file.write_text(GOOD)
+    assert status_of(["cert", "list", "-c", str(file)]) == 0
+    assert "no certificates" in capsys.readouterr().out

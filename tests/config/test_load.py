@@ -116,7 +116,6 @@ def test_unknown_keys_come_with_the_known_ones() -> None:
         ("metrics = true\n" + GOOD, "metrics"),
         (with_upstream('command = ["npx"]'), "upstream.search.command"),
         (with_upstream('members = ["a"]'), "upstream.search.members"),
-        (with_listen('tls = { hosts = ["mcp.example.com"], acme = "ops@example.com" }'), "listen[0].tls.acme"),
     ],
 )
 def test_what_later_versions_bring_is_refused_by_name(text: str, path: str) -> None:

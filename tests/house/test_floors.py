@@ -71,8 +71,17 @@ def test_libraries_stay_in_their_rooms() -> None:
         assert used <= allowed, f"{module.name} imports {used - allowed}"
 
 
+def test_only_one_file_knows_the_acme_library() -> None:
+    """And nobody imports that file but inside a function of the control process."""
+    for module in MODULES:
+        used = {name.partition(".")[0] for name in module.imports()} & {"acme", "josepy", "requests", "OpenSSL"}
+        assert not used or module.name == "pki/acme", f"{module.name} imports {used}"
+        asks = [name for name in module.imports() if name == "mcpproxy.pki.acme" or name.startswith("mcpproxy.pki.acme.")]
+        assert not asks or module.room == "control", f"{module.name} imports {asks}"
+
+
 def test_workers_carry_no_metrics_library() -> None:
     """The supervisor is forked into workers with all it imported."""
-    asks = "import sys, mcpproxy.ops.supervise; print(sorted({'prometheus_client', 'opentelemetry'} & set(sys.modules)))"
+    asks = "import sys, mcpproxy.ops.supervise; print(sorted({'prometheus_client', 'opentelemetry', 'acme', 'josepy', 'requests'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"

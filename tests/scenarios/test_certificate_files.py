@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.scenarios.conftest import Run
-from tests.scenarios.test_workers import processes
 from tests.support.certs import Certificate, make_certificate
 from tests.support.client import get, post
 from tests.support.daemon import Daemon
@@ -105,8 +104,8 @@ def test_a_worker_made_later_shows_the_newest(run: Run, files: Certificate, tmp_
         files.key.write_bytes(after.key.read_bytes())
         files.cert.write_bytes(after.cert.read_bytes())
         until(lambda: [shown(daemon) for _ in range(8)] == [der(after)] * 8, "all show the new one")
-        first = processes(daemon)
+        first = daemon.workers
         os.kill(first[0], signal.SIGKILL)
-        until(lambda: len(processes(daemon)) >= 2 and first[0] not in processes(daemon), "another took its place")
+        until(lambda: len(daemon.workers) == 2 and first[0] not in daemon.workers, "another took its place")
         for _ in range(60):
             assert shown(daemon) == der(after)

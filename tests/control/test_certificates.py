@@ -1,0 +1,224 @@
+"""Certificates of a configuration: which there are, when they are asked for, who is told what. The authority is a stand-in; pebble is in the scenarios."""
+
+import asyncio
+import datetime
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from mcpproxy.clock import unix
+from mcpproxy.config.load import load
+from mcpproxy.control.certificates import Certificates, expiries, read_story, sites, wanted
+from mcpproxy.pki.acme import Issued, Refused
+from tests.support.certs import make_certificate
+from tests.support.waiting import until
+
+DAY = 86_400.0
+TEXT = """\
+state_dir = "{state}"
+[[listen]]
+address = "127.0.0.1:80"
+redirect = "https"
+[[listen]]
+address = "127.0.0.1:443"
+[listen.tls]
+acme = "ops@example.com"
+hosts = ["a.example.com"]
+certificates = [{{ hosts = ["c.example.com", "b.example.com"] }}, {{ cert = "{cert}", key = "{key}" }}]
+[[listen]]
+address = "[::1]:443"
+tls = {{ hosts = ["a.example.com"], acme = "ops@example.com" }}
+[upstream.u]
+urls = ["http://127.0.0.1:9"]
+[[route]]
+upstream = "u"
+"""
+
+
+class Stand:
+    """A clock, an authority, and what was said."""
+
+    def __init__(self, directory: Path) -> None:
+        self.files = make_certificate(directory / "given", "given.example.com")
+        self.config = load(TEXT.format(state=directory / "state", cert=self.files.cert, key=self.files.key))
+        self.now, self.life, self.refusal = unix(), 90 * DAY, ""
+        self.wait = 0.0
+        self.asked: list[tuple[str, ...]] = []
+        self.kinds: list[str] = []
+        self.said: list[tuple[str, str]] = []
+        self.suggests = 0.0
+        self.certificates = self.made()
+
+    def made(self) -> Certificates:
+        made = Certificates(self.config, lambda level, text: self.said.append((level, text)), now=lambda: self.now, chance=lambda: 0.5)
+        made._asked = lambda: self  # type: ignore[method-assign,assignment,return-value]
+        return made
+
+    def certificate(self, hosts: tuple[str, ...], kind: str, answers: object, pause: object) -> Issued:
+        self.asked.append(hosts)
+        self.kinds.append(kind)
+        if self.refusal:
+            raise Refused(self.refusal, self.wait)
+        return issue(hosts, self.now, self.life)
+
+    def suggestion(self, chain: bytes) -> tuple[float, float]:
+        assert b"PRIVATE" not in chain
+        return self.suggests, self.now + DAY / 4
+
+    def texts(self, level: str) -> list[str]:
+        return [text for each, text in self.said if each == level]
+
+    def days(self, count: float, step: float = 0.25) -> None:
+        """Let time pass, with rounds now and then."""
+        for _ in range(round(count / step)):
+            self.now += step * DAY
+            self.certificates.round()
+
+
+def issue(hosts: tuple[str, ...], now: float, life: float) -> Issued:
+    key = ec.generate_private_key(ec.SECP256R1())
+    begin = datetime.datetime.fromtimestamp(int(now), datetime.UTC)
+    name = x509.Name([])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), begin, begin + datetime.timedelta(seconds=life))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Issued(certificate.public_bytes(Encoding.PEM), secret)
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Stand:
+    return Stand(tmp_path)
+
+
+def test_each_set_of_names_is_one_certificate(stand: Stand) -> None:
+    assert [site.hosts for site in sites(stand.config)] == [("a.example.com",), ("c.example.com", "b.example.com")]
+    assert wanted(stand.config)
+    before = expiries(stand.config)
+    assert [(each.source, each.end > 0) for each in before] == [("acme", False), ("acme", False), ("file", True)]
+    stand.certificates.round()
+    assert stand.asked == [("a.example.com",), ("c.example.com", "b.example.com")]
+    after = stand.certificates.expiries()
+    assert [each.hosts for each in after] == [("a.example.com",), ("c.example.com", "b.example.com"), ("given.example.com",)]
+    assert all(abs(each.end - stand.now - 90 * DAY) < 2 for each in after[:2])
+    assert all(57 * DAY < each.renewal - stand.now < 60 * DAY for each in after[:2])
+
+
+def test_renewals_come_at_two_thirds_and_not_before(stand: Stand) -> None:
+    stand.certificates.round()
+    stand.days(55)
+    assert len(stand.asked) == 2
+    stand.days(6)
+    assert len(stand.asked) == 4
+    assert not [text for text in stand.texts("error") + stand.texts("warning") if str(stand.files.cert) not in text]
+
+
+def test_the_moment_an_authority_suggests_counts(stand: Stand) -> None:
+    stand.certificates.round()
+    stand.suggests = stand.now + 10 * DAY
+    stand.days(9)
+    assert len(stand.asked) == 2
+    stand.days(1)
+    assert len(stand.asked) == 4
+    stand.days(3)
+    assert len(stand.asked) <= 10, "an authority that always says so is not asked without end"
+
+
+def test_an_authority_that_is_down_for_the_whole_time(stand: Stand) -> None:
+    """Every failure is told, tries are at most half a day apart, a warning comes each day of the last fourteen, and the old certificate stays."""
+    stand.certificates.round()
+    [place] = [site.place for site in sites(stand.config) if site.hosts == ("a.example.com",)]
+    kept = Path(place.pair).read_bytes()
+    stand.refusal = "the authority cannot be reached"
+    stand.days(89)
+    assert Path(place.pair).read_bytes() == kept
+    about = [text for text in stand.texts("warning") if "a.example.com" in text]
+    assert 12 <= len(about) <= 14
+    assert "expires in 13 days" in about[0]
+    assert all("cannot be reached" in text for text in about)
+    tries = stand.asked.count(("a.example.com",)) - 1
+    assert 30 / 0.75 <= tries <= 30 / 0.25
+    story = read_story(place)
+    assert story.failures == tries
+    stand.days(5)
+    assert "has expired" in stand.texts("warning")[-1]
+    stand.refusal = ""
+    stand.days(1)
+    assert read_story(place).failures == 0
+    assert Path(place.pair).read_bytes() != kept
+
+
+def test_what_the_authority_asks_for_is_waited(stand: Stand) -> None:
+    stand.refusal, stand.wait = "the authority's limit is reached", 5 * DAY
+    stand.certificates.round()
+    stand.days(4.75)
+    assert len(stand.asked) == 2
+    stand.days(0.5)
+    assert len(stand.asked) == 4
+
+
+def test_a_restart_is_no_try(stand: Stand) -> None:
+    stand.refusal = "no"
+    stand.certificates.round()
+    for _ in range(5):
+        stand.certificates = stand.made()
+        stand.certificates.round()
+    assert len(stand.asked) == 2
+    assert stand.kinds == ["http-01", "http-01"]
+    stand.days(0.5)
+    assert stand.kinds[2] == "tls-alpn-01", "the other way, also after a restart"
+
+
+def test_files_of_others_are_warned_about_each_day(stand: Stand) -> None:
+    stand.certificates.round()
+    end = expiries(stand.config)[-1].end
+    stand.now = end - 5 * DAY
+    for _ in range(8):
+        stand.certificates.round()
+        stand.now += DAY / 4
+    about = [text for text in stand.texts("warning") if str(stand.files.cert) in text]
+    assert len(about) == 2
+    assert "expires in" in about[0]
+
+
+def test_a_state_directory_that_cannot_be_used_is_told_and_looked_at_again(stand: Stand) -> None:
+    state = Path(stand.config.state_dir)
+    state.mkdir()
+    os.chmod(state, 0o777)
+    wait = stand.certificates.round()
+    stand.certificates.round()
+    assert 0 < wait <= 60
+    assert len([text for text in stand.texts("error") if "others may write" in text]) == 2, "once for each"
+    os.chmod(state, 0o700)
+    stand.certificates.round()
+    assert len(stand.asked) == 2
+
+
+def test_it_runs_in_a_thread_that_ends(stand: Stand) -> None:
+    async def life() -> None:
+        await stand.certificates.start()
+        await asyncio.to_thread(until, lambda: len(stand.asked) == 2)
+        await stand.certificates.stop()
+
+    asyncio.run(life())
+    assert not [thread for thread in threading.enumerate() if thread.name == "certificates"]
+
+
+def test_a_bug_is_told_and_does_not_end_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand.certificates, "round", lambda: 1 / 0)
+
+    async def life() -> None:
+        await stand.certificates.start()
+        await asyncio.to_thread(until, lambda: stand.texts("error"))
+        await stand.certificates.stop()
+
+    asyncio.run(life())
+    assert "ZeroDivisionError" in stand.texts("error")[0]
