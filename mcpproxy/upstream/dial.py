@@ -39,7 +39,21 @@ def tls_trouble(error: Exception) -> str:
 class Dial:
     """One attempt to reach one of a pool's endpoints, or that endpoint `alone`. Ends in lessee.leased or lessee.not_leased unless cancelled."""
 
-    __slots__ = ("_again", "_alone", "_crowded", "_error", "_sock", "_targets", "_task", "_tried", "endpoint", "lessee", "pool", "wake")
+    __slots__ = (
+        "_again",
+        "_alone",
+        "_crowded",
+        "_error",
+        "_sock",
+        "_target",
+        "_targets",
+        "_task",
+        "_tried",
+        "endpoint",
+        "lessee",
+        "pool",
+        "wake",
+    )
 
     def __init__(self, pool: Pool, endpoint: Endpoint, lessee: Lessee, alone: bool = False) -> None:
         self.pool = pool
@@ -49,6 +63,7 @@ class Dial:
         self._tried = [endpoint]
         self._targets: list[Target] = []
         self._sock: socket.socket | None = None
+        self._target: Target | None = None
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._crowded = CROWDED_S
@@ -86,7 +101,7 @@ class Dial:
         if name is None:
             self._targets = list(endpoint.targets)
         elif name.targets:
-            self._targets = list(name.targets)
+            self._targets = name.in_turn()
             if not name.fresh(monotonic()):
                 name.refresh(self.pool.loop)
         else:
@@ -97,7 +112,8 @@ class Dial:
     async def _look_up(self) -> None:
         assert self.endpoint.name is not None
         try:
-            self._targets = list(await self.endpoint.name.ask(self.pool.loop))
+            await self.endpoint.name.ask(self.pool.loop)
+            self._targets = self.endpoint.name.in_turn()
         except OSError as error:
             self._failed(ProxyError("name-unknown", Side.UPSTREAM, 502, Retry.SAFE), error.strerror or str(error))
             return
@@ -139,7 +155,7 @@ class Dial:
     # -- one address --------------------------------------------------------------------------------------------------------------------
 
     def _next_target(self) -> None:
-        target = self._targets.pop(0)
+        self._target = target = self._targets.pop(0)
         try:
             self._sock = sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as error:
@@ -221,6 +237,7 @@ class Dial:
         if endpoint.trial:
             self.pool.group.reached(endpoint)
         link = UpstreamLink(self.pool, endpoint, sock)
+        link.target = self._target
         link.resume()
         try:
             lessee.leased(link)

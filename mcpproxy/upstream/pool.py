@@ -25,6 +25,7 @@ from mcpproxy.clock import clock
 from mcpproxy.errors import ProxyError, Retry, Side
 from mcpproxy.net.link import READ, WOULD_BLOCK, Link
 from mcpproxy.net.loop import EdgeLoop
+from mcpproxy.net.resolve import Target
 from mcpproxy.net.timers import Wheel
 from mcpproxy.upstream.breaker import RULES, Rules
 from mcpproxy.upstream.endpoint import Endpoint
@@ -79,13 +80,14 @@ class PoolLimits:
 class UpstreamLink(Link):
     """A connection to an endpoint."""
 
-    __slots__ = ("endpoint", "idle_s", "lessee", "pool", "rested", "slice", "uses")
+    __slots__ = ("endpoint", "idle_s", "lessee", "pool", "rested", "slice", "target", "uses")
 
     def __init__(self, pool: Pool, endpoint: Endpoint, sock: socket.socket) -> None:
         super().__init__(pool.loop, pool.wheel, sock)
         self.pool = pool
         self.endpoint = endpoint
         self.lessee: Lessee | None = None
+        self.target: Target | None = None  # where it leads
         self.rested = 0.0
         self.slice = SLICE  # bytes per read
         self.idle_s = pool.limits.keepalive_idle
@@ -373,10 +375,15 @@ class Pool:
         link.close()
 
     def tick(self, now: float) -> None:
-        """Close idle links that are too old, and refuse those who waited too long."""
+        """Close idle links that are too old or lead where the name does not lead any more, and refuse those who waited too long."""
         for endpoint in self.endpoints:
             idle = endpoint.idle
             old = [link for link in idle if now - link.rested >= link.idle_s]
+            name = endpoint.name
+            if name is not None and name.targets:
+                if endpoint.leased != endpoint.ended and not name.fresh(now):
+                    name.refresh(self.loop)  # warm links may be all that is ever needed: has the service moved meanwhile?
+                old += [link for link in idle if link.target not in name.targets and link not in old]
             for link in old:
                 idle.remove(link)
                 link.close()

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from mcpproxy.clock import monotonic
-from mcpproxy.net.resolve import BELIEVED_S, Name, Target, literal
+from mcpproxy.net.resolve import ASKED_S, BELIEVED_S, Name, Target, literal
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,53 @@ async def test_a_refresh_asks_once_however_many_want_it():
     for _ in range(5):
         name.refresh(resolver)
     await asyncio.sleep(0)
+    await asyncio.sleep(0)
     assert 2 == resolver.questions
     assert ["127.0.0.1"] == addresses(name.targets)
     resolver.gate.set()
     await name._asking
     assert ["127.0.0.9"] == addresses(name.targets)
+    name.asked -= ASKED_S
     name.refresh(resolver)
-    await asyncio.sleep(0)
+    await name._asking
     assert 3 == resolver.questions
+
+
+async def test_who_waits_for_the_same_name_waits_together_and_may_leave():
+    resolver = Resolver(asyncio.get_running_loop())
+    resolver.gate = asyncio.Event()
+    name = Name("a.example", 80)
+    first, second = (asyncio.ensure_future(name.ask(resolver)) for _ in range(2))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    resolver.gate.set()
+    assert ["127.0.0.1"] == addresses(await second)
+    assert 1 == resolver.questions
+    resolver.answer = None
+    await name.ask(resolver)
+    assert 2 == resolver.questions
+
+
+async def test_while_dns_is_gone_it_is_asked_now_and_then():
+    resolver = Resolver(asyncio.get_running_loop())
+    name = Name("a.example", 80)
+    await name.ask(resolver)
+    resolver.answer = None
+    for _ in range(20):
+        name.refresh(resolver)
+        if name._asking is not None:
+            await name._asking
+    assert 2 == resolver.questions
+    name.asked -= ASKED_S
+    name.refresh(resolver)
+    await name._asking
+    assert 3 == resolver.questions
+
+
+def test_connections_are_spread_over_the_addresses_of_the_first_family():
+    name = Name("a.example", 80)
+    a, b = (Target(socket.AF_INET6, (f"2001:db8::{number}", 80, 0, 0)) for number in (1, 2))
+    c, d = (Target(socket.AF_INET, (f"192.0.2.{number}", 80)) for number in (1, 2))
+    name.targets = (a, b, c, d)
+    assert [[a, b, c, d], [b, a, c, d], [a, b, c, d]] == [name.in_turn() for _ in range(3)]

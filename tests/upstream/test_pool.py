@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mcpproxy.errors import ProxyError
+from mcpproxy.net.resolve import Target
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import HINT_MARGIN, RESTED, Pool, PoolLimits, UpstreamLink
 from tests.net.stepping import tcp_pair
@@ -443,3 +444,100 @@ def test_who_waits_for_one_endpoint_gets_no_link_to_another(make, steps):
     pool.keep(own, 100.0)
     assert free.link is own, "who takes any endpoint takes this one"
     assert 1 == pool.in_use
+
+
+# -- names and hands --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_links_to_where_a_name_no_longer_leads_go(steps):
+    endpoint = Endpoint("http://moved.example:80", None)
+    pool = Pool(steps.loop, steps.wheel, (endpoint,), LIMITS, Dialled)
+    here, there = Target(socket.AF_INET, ("192.0.2.1", 80)), Target(socket.AF_INET, ("192.0.2.2", 80))
+    endpoint.name.targets, endpoint.name.heard = (here, there), 100.0
+    links = [lease(pool, steps)[0] for _ in range(2)]
+    links[0].target, links[1].target = here, there
+    for link in links:
+        pool.keep(link, 100.0)
+    pool.tick(100.5)
+    assert links == endpoint.idle
+    endpoint.name.targets = (there,)
+    pool.tick(101.0)
+    assert [links[1]] == endpoint.idle
+    assert links[0].fd < 0
+
+
+def test_streams_on_a_drained_endpoint_live_on_and_affinity_still_reaches_it(make, steps):
+    pool = make(2)
+    a, b = pool.endpoints
+    stream, _ = lease(pool, steps)
+    pool.set_state(a.label, "drain")
+    assert stream.fd >= 0
+    assert stream.endpoint is a
+    assert {b} == {lease(pool, steps)[0].endpoint for _ in range(2)}
+    pool.keep(stream, 100.0)
+    assert pool.take_at(a, 100.0) is stream
+    pool.keep(stream, 100.0)
+    pool.set_state(a.label, "disabled")
+    assert [] == a.idle
+    assert pool.take_at(a, 100.0) is None
+    with pytest.raises(ProxyError) as refused:
+        pool.acquire_at(Lessee(), a, 100.0)
+    assert ("endpoint-disabled", 503) == (refused.value.kind, refused.value.status)
+
+
+def test_who_waits_for_any_does_not_get_a_drained_one(make, steps):
+    pool = make(2, max_connections=1)
+    a, b = pool.endpoints
+    link, _ = lease(pool, steps)
+    waiting = Lessee()
+    pool.acquire(waiting, 100.0)
+    pool.set_state(a.label, "drain")
+    pool.keep(link, 100.0)
+    assert waiting.link is None
+    assert b is Dialled.made[-1].endpoint
+
+
+def test_with_nobody_there_it_is_said_at_once(make, steps):
+    pool = make(2)
+    for endpoint in pool.endpoints:
+        pool.set_state(endpoint.label, "disabled")
+    assert pool.take(100.0) is None
+    with pytest.raises(ProxyError) as refused:
+        pool.acquire(Lessee(), 100.0)
+    assert ("upstream-down", 503, 0) == (refused.value.kind, refused.value.status, pool.in_use)
+
+
+def test_who_waits_when_the_last_one_goes_hears_of_it(make, steps):
+    pool = make(1, max_connections=1)
+    (a,) = pool.endpoints
+    link, _ = lease(pool, steps)
+    waiting = Lessee()
+    pool.acquire(waiting, 100.0)
+    pool.set_state(a.label, "drain")
+    pool.discard(link)
+    assert ("upstream-down", 0) == (waiting.error.kind, pool.in_use)
+
+
+def test_an_endpoint_that_is_full_is_waited_for(steps):
+    a, b = Endpoint("http://127.0.0.1:8000", None, most=1), Endpoint("http://127.0.0.1:8001", None, most=1)
+    pool = Pool(steps.loop, steps.wheel, (a, b), LIMITS, Dialled)
+    links = [lease(pool, steps)[0] for _ in range(2)]
+    assert {a, b} == {link.endpoint for link in links}
+    assert pool.take(100.0) is None
+    anyone, bound = Lessee(), Lessee()
+    pool.acquire_at(bound, b, 100.0)
+    pool.acquire(anyone, 100.0)
+    mine = next(link for link in links if link.endpoint is a)
+    pool.discard(mine)
+    assert (anyone, a) == (Dialled.made[-1].lessee, Dialled.made[-1].endpoint), "who waits for b is passed over"
+    pool.keep(next(link for link in links if link.endpoint is b), 100.0)
+    assert bound.link.endpoint is b
+    assert [1, 1] == [endpoint.in_use for endpoint in (a, b)]
+
+
+def test_a_snapshot(make, steps):
+    pool = make(2)
+    lease(pool, steps)
+    found = pool.snapshot()
+    assert (1, 3, 0, 0) == (found["in_use"], found["max_in_use"], found["idle"], found["queue"])
+    assert [1, 0] == [row["in_use"] for row in found["endpoints"]]
