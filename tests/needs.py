@@ -1,6 +1,7 @@
 """Which tests this machine can run, and which it must leave out, by name.
 
     pytestmark = pytest.mark.needs("nginx", "curl")     programs on the PATH
+    pytestmark = pytest.mark.root                       to be root
     pytestmark = pytest.mark.software("mcp1", "npm")    rooms that `make real` fills (tests/support/install_real.py)
 
 A marked test runs where everything it needs is there. Elsewhere it is deselected, and the summary says how many wait for what,
@@ -24,7 +25,8 @@ def missing(item: pytest.Item) -> set[str]:
     """What `item` asks for and this machine does not have, in words."""
     programs = {program for mark in item.iter_markers("needs") for program in mark.args if shutil.which(program) is None}
     rooms = {room for mark in item.iter_markers("software") for room in mark.args if not is_ready(room)}
-    return {f"{program}, which is not installed" for program in programs} | {f"{room}, which `make real` fetches" for room in rooms}
+    lacking = {f"{program}, which is not installed" for program in programs} | {f"{room}, which `make real` fetches" for room in rooms}
+    return lacking | ({"root"} if os.geteuid() != 0 and item.get_closest_marker("root") else set())
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -31,6 +31,8 @@ def problems(config: Config) -> Iterator[Finding]:
     yield from _admin(config)
     if config.workers > 1:
         yield from _several(config)
+    if config.group is not None and config.user is None:
+        yield Finding(("group",), "goes with user")
     if config.limits.target >= config.limits.head:
         yield Finding(("limits", "target"), "must be smaller than limits.head: the target is a part of the head")
 

@@ -4,13 +4,17 @@
     unwise(config, now)     a key everybody may read; a certificate or an API key that has expired or soon will
     fault(cert, key)        why a certificate and its key cannot be used; net/tls says the same when it meets them
     keys(file)              the API keys in a file, or why it cannot be used; the daemon asks again whenever `stamp(file)` is another one
+    read(config)            every file that is read, for who must see whether somebody else could read it
+    user(name), group(name) who is known on this machine
 
 The only file of this room that looks at the disk.
 """
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import ssl
 import stat
 from collections.abc import Callable, Iterator
@@ -50,8 +54,58 @@ class Fault(NamedTuple):
     advice: str = ""
 
 
+class Read(NamedTuple):
+    """A file that is read by who serves. `again`: first before root becomes somebody else, and only then again when it changes."""
+
+    file: str
+    again: bool
+
+
+def read(config: Config) -> Iterator[Read]:
+    """All of them."""
+    for _, pair in _pairs(config):
+        yield from (Read(pair.cert, again=True), Read(pair.key, again=True))
+    for listen in config.listen:
+        if isinstance(listen.tls, Tls) and listen.tls.client_ca is not None:
+            yield Read(listen.tls.client_ca, again=True)
+    for upstream in config.upstream.values():
+        credential = upstream.credential
+        for ca in (upstream.ca, credential.ca if credential is not None else None):
+            if ca is not None:
+                yield Read(ca, again=False)
+    for auth in config.auth.values():
+        jwks = auth.jwks[5:] if auth.jwks is not None and auth.jwks.startswith("file:") else None
+        for file in (auth.ca, jwks, auth.file):
+            if file:
+                yield Read(file, again=False)
+    for _, reference in secrets.references(config):
+        where, _, file = reference.partition(":")
+        if where == "file":
+            yield Read(file, again=False)
+
+
+def user(name: str) -> pwd.struct_passwd | None:
+    """Who has this name, or this number."""
+    try:
+        return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def group(name: str) -> grp.struct_group | None:
+    """The group of this name, or this number."""
+    try:
+        return grp.getgrgid(int(name)) if name.isdigit() else grp.getgrnam(name)
+    except KeyError:
+        return None
+
+
 def broken(config: Config) -> Iterator[Finding]:
     """What would stop the start."""
+    if config.user and user(config.user) is None:
+        yield Finding(("user",), f"there is no user {config.user} on this machine; useradd --system {config.user}")
+    if config.group and group(config.group) is None:
+        yield Finding(("group",), f"there is no group {config.group} on this machine")
     for place, files in _pairs(config):
         yield from _pair(files, place)
     for name, upstream in config.upstream.items():

@@ -642,6 +642,16 @@ class Config(Struct, frozen=True, kw_only=True):
             'A worker that gives no sign of life for this long is ended and replaced; its stacks are written to stderr. `"0s"`: never.',
         ),
     ] = 15.0
+    user: Annotated[
+        str | None,
+        Key(
+            Text("user", names.account),
+            "Who serves when the daemon is started as root: once the addresses are bound and the certificates read, it becomes this user and never root "
+            'again. `"root"`: stay root. Under systemd the unit says it (`User=`). See [operations.md](operations.md#started-as-root).',
+            "who started it",
+        ),
+    ] = None
+    group: Annotated[str | None, Key(Text("group", names.account), "The group for `user`.", "the user's own")] = None
     drain: Annotated[
         float,
         Key(

@@ -19,6 +19,7 @@ PATH_CHARACTERS = 1024  # far above any real prefix, far below the 8 KiB of a wh
 LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
 UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}|[0-9]{1,10}")
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 DISPUTED = re.compile(r"%(?:2f|5c|00)", re.IGNORECASE)
 SLASHES = re.compile(rb"[/\\]+")
@@ -195,6 +196,13 @@ def upstream_name(text: str) -> str:
     """The name of an upstream, as logs and routes use it."""
     if not UPSTREAM_NAME.fullmatch(text):
         raise Wrong("a name has 1 to 64 letters, digits, dots, hyphens or underscores and begins with a letter or digit")
+    return text
+
+
+def account(text: str) -> str:
+    """A user or group of this machine, by name or number."""
+    if not ACCOUNT.fullmatch(text):
+        raise Wrong("the name of a user or group, or its number")
     return text
 
 

@@ -54,6 +54,8 @@ EXAMPLE = """\
 health = "/healthz"
 workers = 1                             # default
 watchdog = "15s"                        # default
+user = "mcpproxy"                       # when it is started as root
+group = "mcpproxy"
 drain = "1h"
 state_dir = "/var/lib/mcpproxy"
 

@@ -1,6 +1,7 @@
 """Where keys live on disk, and who may read them.
 
- 1. The directory is made with mode 0700. One that exists must belong to us (or root) and nobody else may write to it.
+ 1. The directory is made with mode 0700. One that exists must belong to us, to root, or to whom root is about to become (`trust`), and nobody else
+    may write to it.
  2. A secret is written with mode 0600 and is not read back if others could have read or written it.
  3. A file is replaced whole or not at all: written beside its place, flushed to the disk, renamed. A reader never sees half of one.
  4. Whoever looks and then writes does both under `locked()`, so processes that start together agree.
@@ -24,6 +25,7 @@ SECRET_MODE = 0o600
 PUBLIC_MODE = 0o644
 LOCK = ".lock"
 ELSEWHERE = "name another one with --state-dir or state_dir"
+_trusted = {0}
 
 
 class Store:
@@ -125,7 +127,12 @@ def check_directory(path: Path, found: os.stat_result) -> None:
         raise StartError(f"state directory {path}: others may write to it", f"chmod go-w {path}, or name another directory")
 
 
+def trust(uid: int) -> None:
+    """Root serves as this user: what is theirs is ours."""
+    _trusted.add(uid)
+
+
 def check_owner(path: Path, found: os.stat_result) -> None:
     """Rule 1: what belongs to a stranger cannot hold our keys."""
-    if found.st_uid not in (os.geteuid(), 0):
+    if found.st_uid not in (os.geteuid(), *_trusted):
         raise StartError(f"{path}: it belongs to user {found.st_uid}, not to user {os.geteuid()} who runs mcpproxy")

@@ -51,6 +51,7 @@ def listeners(*addresses: str) -> str:
         (with_route('limits = ["calls"]'), "route[0].limits[0]", 7, "add [limit.calls]"),
         (GOOD + "[limit.calls]\nper = []\n", "limit.calls", 7, "limits nothing"),
         (GOOD + '[limits]\ntarget = "32KiB"\n', "limits.target", 8, "smaller than limits.head"),
+        ('group = "www-data"\n' + GOOD, "group", 1, "goes with user"),
         ("workers = 2\n" + GOOD + '[audit]\nfile = "audit.jsonl"\n', "audit", 8, "one writer"),
         ("workers = 2\n" + with_route("[route.tools]\nread_only = true"), "route[0].tools.read_only", 9, "the worker that saw their list"),
         ("workers = 3\n" + with_upstream("max_connections = 2"), "upstream.search.max_connections", 6, "fewer than workers (3)"),
