@@ -81,6 +81,11 @@ def show_rate(given: Rate) -> str:
     return f"{given.count}/{unit}" + (f" burst {given.burst}" if given.burst else "")
 
 
+def many(count: int, what: str) -> str:
+    """1 line, 2 lines."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def show_duration(seconds: float) -> str:
     """A text duration() reads as `seconds` (to the millisecond), in the largest unit that needs no fraction: 24h, 75s, 60s, 1.5s."""
     count = round(seconds * 1000)

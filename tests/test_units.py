@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpproxy import units
+from mcpproxy.units import many
 
 
 @pytest.mark.parametrize(
@@ -134,3 +135,8 @@ def test_nothing_but_a_value_error_is_ever_raised(value: object) -> None:
             assert read(value) >= 0
         except ValueError:
             pass
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 lines"), (1, "1 line"), (2, "2 lines")])
+def test_one_is_one(count: int, said: str) -> None:
+    assert many(count, "line") == said

@@ -13,6 +13,7 @@ import click
 
 from mcpproxy.cli.options import EXAMPLE, config_option, state_dir_option, unchecked, with_state_dir
 from mcpproxy.errors import StartError
+from mcpproxy.units import many
 
 if TYPE_CHECKING:
     from mcpproxy.config.model import Config
@@ -120,11 +121,10 @@ def _print(found: Report) -> None:
         click.echo(f"… and {found.more_problems} more")
     for finding in found.notes:
         click.echo(f"note: {finding}")
-    lost = f", {found.lost} calls lost and told" if found.lost else ""
-    what = f"{found.calls} calls in {found.lines} lines ({found.first} to {found.newest}){lost}"
+    lost = f", {many(found.lost, 'call')} lost and told" if found.lost else ""
+    what = f"{many(found.calls, 'call')} in {many(found.lines, 'line')} ({found.first} to {found.newest}){lost}"
     if found.problems:
-        many = len(found.problems) + found.more_problems
-        click.echo(f"changed: {what}; {many} problem{'s' * (many != 1)}")
+        click.echo(f"changed: {what}; {many(len(found.problems) + found.more_problems, 'problem')}")
         return
     until = f"signed up to line {found.signed}" if found.signed else "no checkpoint among them"
     click.echo(f"unchanged: {what}; {until}; newest hash {found.newest_hash}")

@@ -17,6 +17,7 @@ from mcpproxy.errors import StartError
 
 if TYPE_CHECKING:
     from mcpproxy.config.keyfile import Entry
+    from mcpproxy.config.policies import Auth
 
 COLUMNS = ("ID", "NAME", "ROLES", "CREATED", "EXPIRES", "STATE")
 LONGEST_LIFE = 100 * 366 * 86_400.0  # seconds: a longer one is a wrong unit
@@ -166,7 +167,7 @@ def _file(config: Path, file: Path | None, auth: str | None) -> str:
     """The file of keys that is meant."""
     if file is not None:
         return str(file)
-    auths = unchecked(config, "-c CONFIG names another configuration; --file the keys themselves").config.auth
+    auths = _auths(config)
     files = {name: each.file for name, each in auths.items() if each.type == "api-key" and each.file}
     if auth is not None:
         if auth not in files:
@@ -178,6 +179,20 @@ def _file(config: Path, file: Path | None, auth: str | None) -> str:
     if len(set(files.values())) > 1:
         raise StartError(f"{config}: several files of keys: which one?", _choices(files), code=2)
     return next(iter(files.values()))
+
+
+def _auths(file: Path) -> dict[str, Auth]:
+    """A leaked key is revoked whatever else is wrong with the configuration just now."""
+    from mcpproxy.config.load import ConfigErrors, sketch
+
+    try:
+        return unchecked(file, "-c CONFIG names another configuration; --file the keys themselves").config.auth
+    except ConfigErrors as errors:
+        auths = sketch(file).auth
+        if not any(auth.type == "api-key" and auth.file for auth in auths.values()):
+            raise
+        click.echo(f"mcpproxy: warning: {errors.message}; mcpproxy check names {'it' if len(errors.mistakes) == 1 else 'them'}", err=True)
+        return auths
 
 
 def _existing(config: Path, file: Path | None, auth: str | None) -> str:

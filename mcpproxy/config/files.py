@@ -130,8 +130,8 @@ def broken(config: Config) -> Iterator[Finding]:
     for place, file in _key_files(config):
         if said := keys(file).said:
             yield Finding(place, f"{file}: {said}")
-    if "/" in config.log.access:
-        yield from _directory_of(config.log.access, ("log", "access"))
+    if config.log.file is not None:
+        yield from _directory_of(config.log.file, ("log", "access"))
     if config.audit is not None:
         yield from _directory_of(config.audit.file, ("audit", "file"))
     if (config.admin.address or "").startswith("unix:"):

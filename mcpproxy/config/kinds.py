@@ -246,7 +246,8 @@ class Words(Kind):
 
 @dataclass(frozen=True, slots=True)
 class File(Kind):
-    """A file or directory; relative names are meant from the directory of the configuration file. `words` are no files."""
+    """A file or directory; relative names are meant from the directory of the configuration file. `words` are no files; where there are some, a name
+    with neither a slash nor a dot is taken for one of them, written wrongly."""
 
     label: str = "file"
     words: tuple[str, ...] = ()
@@ -258,9 +259,9 @@ class File(Kind):
             return value
         if value.startswith("~"):
             raise Wrong(f'{show_value(value)}: "~" is nobody\'s home here; give the whole path (or "./~…" for a file of that name)')
-        if self.words and "/" not in value:
+        if self.words and "/" not in value and ("." not in value or nearest(value, self.words)):
             words = ", ".join(f'"{word}"' for word in self.words)
-            raise Wrong(f'{show_value(value)}: must be {words} or a path with a "/", like "./{value}"{nearest(value, self.words)}')
+            raise Wrong(f'{show_value(value)}: must be {words} or the name of a file, like "./{value}"{nearest(value, self.words)}')
         return value if value.startswith("/") or not base else f"{base}/{value}"
 
 

@@ -63,6 +63,11 @@ def read(source: str | Path) -> Loaded:
     return _load_text(source, "", "the configuration")
 
 
+def sketch(file: Path) -> Config:
+    """What a file with mistakes says as far as it can be understood: never to serve by. Raises ConfigErrors where it is not TOML; OSError."""
+    return _read_data(_parse(_text_of(file), str(file)), os.path.abspath(file.parent))[0]
+
+
 def read_tables(of: type, file: Path) -> tuple[Any, Mapping[Place, int]]:
     """Another file of tables, described as the configuration is; and its lines. Raises ConfigErrors; OSError for an unreadable file."""
     text = _text_of(file)

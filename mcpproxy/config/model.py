@@ -26,6 +26,7 @@ from mcpproxy.units import Rate
 
 MINUTE, HOUR = 60.0, 3600.0
 KIB, MIB = 1 << 10, 1 << 20
+PLACES = ("stdout", "stderr", "off")  # for the access log, beside files
 
 
 class CertificateFiles(Struct, frozen=True, kw_only=True):
@@ -526,8 +527,8 @@ class Log(Struct, frozen=True, kw_only=True):
     access: Annotated[
         str,
         Key(
-            File('"stdout", "stderr", "off" or file', ("stdout", "stderr", "off")),
-            'One JSON line per exchange. A file (its name has a `/`: `"./access.log"`) is opened for appending, and opened again at SIGUSR1 (log rotation).',
+            File('"stdout", "stderr", "off" or file', PLACES),
+            'One JSON line per exchange. A file (`"access.log"`) is opened for appending, and opened again at SIGUSR1 (log rotation).',
         ),
     ] = "stdout"
     level: Annotated[
@@ -537,6 +538,11 @@ class Log(Struct, frozen=True, kw_only=True):
             "The least important messages of the daemon itself that are written to stderr.",
         ),
     ] = "info"
+
+    @property
+    def file(self) -> str | None:
+        """The file of the access log, where it is one."""
+        return None if self.access in PLACES else self.access
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from mcpproxy.observe.chain import SIGNATURE, Line, key_id, signed, taken_apart
 from mcpproxy.observe.keeping import NO_HASH, Head
+from mcpproxy.units import many
 
 LONGEST = 16 << 20  # bytes of a line; ours are shorter than 1 MiB
 PROBLEMS = 100  # that are told apart; of more there is a count
@@ -235,7 +236,7 @@ class _Reading:
             self._problem(f"line {line.seq} was changed: its hash does not fit to it and the line before")
         elif line.seq > number + 1:
             missing = line.seq - number - 1
-            told = f"{missing} lines before this one are missing" if missing > 1 else "1 line before this one is missing"
+            told = f"{many(missing, 'line')} before this one {_are(missing)} missing"
             self._problem(f"{told} ({number + 1} to {line.seq - 1})")
         else:
             self._problem(f"line {line.seq} comes again, or at the wrong place (after line {number})")
@@ -256,7 +257,7 @@ class _Reading:
             self.report.notes.append(Finding(found.file, found.line, "half a line, as the daemon found it at its next start"))
             self._odd = _Odd()
         elif not odd.count and begin.torn.bytes and self._at is not None:
-            self._problem(f"{begin.torn.bytes} bytes of half a line before it are gone")
+            self._problem(f"{many(begin.torn.bytes, 'byte')} of half a line before it {_are(begin.torn.bytes)} gone")
 
     def _self_told(self, line: Line, told: _Told, previous: str) -> None:
         """What the daemon says about itself."""
@@ -264,7 +265,7 @@ class _Reading:
             self._checkpoint(line, told, previous)
         elif told.type == "lost":
             self.report.lost += told.count
-            self._note(f"{told.count} calls are not in the log: they could not be written")
+            self._note(f"{many(told.count, 'call')} {_are(told.count)} not in the log: writing failed")
         elif told.type == "begin":
             ended = f"the last run ended by {told.start}" if told.start in CRASHES else f"begin ({told.start})"
             if told.cut:
@@ -272,14 +273,14 @@ class _Reading:
                     "at this start the daemon found the file without the newest lines it had written: somebody cut or replaced it"
                 )
             if told.foreign:
-                self._problem(f"at this start the daemon found {told.foreign} bytes at the end that it had not written")
+                self._problem(f"at this start the daemon found {many(told.foreign, 'byte')} at the end that it had not written")
             if told.start == "unknown":
                 self._problem("at this start the state directory had no head: whether lines were missing then, nobody knows")
             if told.missing:
                 say = self._note if told.start in CRASHES else self._problem
-                say(f"{ended}: up to {told.missing} lines that were not yet on the disk are missing")
+                say(f"{ended}: up to {many(told.missing, 'line')} that had not reached the disk {_are(told.missing)} missing")
             if told.adopted:
-                self._note(f"{ended}: {told.adopted} lines before it are newer than the last head on the disk")
+                self._note(f"{ended}: {many(told.adopted, 'line')} before it {_are(told.adopted)} newer than the last head on the disk")
 
     def _checkpoint(self, line: Line, told: _Told, previous: str) -> None:
         """Its signature. `previous`: the hash before it, as that line says."""
@@ -318,6 +319,10 @@ class _Reading:
 
     def _finding(self, text: str) -> Finding:
         return Finding(self._file, self._number, text)
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _lines(file: str) -> Iterator[bytes]:

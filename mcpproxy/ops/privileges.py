@@ -109,8 +109,8 @@ def capabilities() -> list[str]:
 
 
 def _written(config: Config) -> Iterator[str]:
-    if "/" in config.log.access:
-        yield config.log.access
+    if config.log.file is not None:
+        yield config.log.file
     if config.audit is not None:
         yield config.audit.file
 

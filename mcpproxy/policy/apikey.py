@@ -8,7 +8,7 @@ The prefix and the checksum are for scanners that look for leaked secrets; `KEY`
 
  1. Kept is the SHA-256 of a salt and the whole key. Nobody can try 2^190 secrets, so a slow hash would protect nothing and cost every caller.
  2. Every judgement hashes once and compares in constant time, also for an id nobody has.
- 3. Why a key is refused (expired, revoked) is told only to who has it.
+ 3. Why a key is refused (expired, revoked) is told only to who has it; the log names its caller and its id.
  4. A file that has become unusable changes nothing: the keys read before go on, until it can be read again.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
@@ -95,7 +95,7 @@ def id_of(text: str) -> str | None:
 class Known:
     """One key of the file, ready to be asked for."""
 
-    __slots__ = ("accepted", "digest", "expires", "revoked", "salt")
+    __slots__ = ("accepted", "digest", "expires", "refused", "revoked", "salt")
 
     def __init__(self, entry: Entry, auth: str, roles: frozenset[str]) -> None:
         _, salt, digest = entry.hash.split(":")
@@ -103,6 +103,7 @@ class Known:
         self.expires = inf if entry.expires is None else entry.expires.timestamp()
         self.revoked = entry.revoked is not None
         self.accepted = Accepted(Principal(entry.name, auth, roles.union(entry.roles), key=entry.id), self.expires)
+        self.refused = replace(REVOKED if self.revoked else EXPIRED, principal=self.accepted.principal)  # the log says whose it was
 
 
 class ApiKeys:
@@ -132,9 +133,7 @@ class ApiKeys:
         known = self._known.get(found[1], NOBODY) if found is not None else NOBODY
         if not compare_digest(sha256(known.salt + value).digest(), known.digest) or known is NOBODY:
             return UNKNOWN
-        if known.revoked:
-            return REVOKED
-        return known.accepted if now < known.expires else EXPIRED
+        return known.accepted if now < known.expires and not known.revoked else known.refused
 
     def changed(self) -> bool:
         """Is the file another one than was read last? One stat: cheap enough for every second."""

@@ -46,6 +46,17 @@ def test_the_configured_log_is_found_with_what_rotation_made_of_it(config: str, 
     assert out.startswith("unchanged: 5 calls in 9 lines (1 to 9); signed up to line 9; newest hash ") and err == ""
 
 
+def test_one_is_one(tmp_path: Path, capsys: Said) -> None:
+    log, state = tmp_path / "audit.log", tmp_path / "state"
+    daemon = AuditLog(Audit(file=str(log)), str(state), lambda level, text: None)
+    daemon.add(entry())
+    assert daemon.close(DEADLINE)
+    first = log.read_bytes().splitlines(keepends=True)[0]
+    assert "1 call in " in run(capsys, "verify", "--key", str(state / "audit-key.pub.pem"), str(log))[0]
+    log.write_bytes(first)
+    assert "0 calls in 1 line (1 to 1)" in run(capsys, "verify", "--key", str(state / "audit-key.pub.pem"), str(log))[0]
+
+
 def test_a_changed_line_is_named(config: str, capsys: Said, tmp_path: Path) -> None:
     changed(tmp_path / "audit.log")
     out, _ = run(capsys, "verify", "-c", config, status=1)

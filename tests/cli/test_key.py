@@ -172,3 +172,20 @@ def test_a_wrong_command_line_is_status_2_and_touches_nothing(arguments: list[st
 def test_a_key_given_for_a_name_is_not_taken_as_one(config: str, tmp_path: Path, capsys: Said) -> None:
     run(capsys, "add", "mcpp_0123456789_" + "s" * 38, "-c", config, status=2)
     assert not (tmp_path / "keys.jsonl").exists()
+
+
+def test_a_key_is_revoked_whatever_else_is_wrong_with_the_configuration(config: str, tmp_path: Path, capsys: Said) -> None:
+    key = run(capsys, "add", "alpha", "-c", config)[0]
+    file = Path(config)
+    file.write_text(file.read_text().replace("[[route]]", "nonsense = 1\n[[route]]\npath = 5"))
+    _, err = run(capsys, "revoke", key.strip(), "-c", config)
+    assert err.splitlines()[0] == f"mcpproxy: warning: {config}: 2 mistakes; mcpproxy check names them"
+    assert "of alpha is revoked" in err
+    assert name_of(tmp_path / "keys.jsonl", key) is None
+
+
+@pytest.mark.parametrize("text", ["[[listen", "nonsense = 1\n", '[auth.keys]\ntype = "api-key"\nfile = 5\n'])
+def test_where_the_file_of_keys_cannot_be_found_the_mistakes_are_told(config: str, capsys: Said, text: str) -> None:
+    Path(config).write_text(text)
+    _, err = run(capsys, "revoke", "alpha", "-c", config, status=1)
+    assert "mistake" in err

@@ -268,7 +268,7 @@ def test_authorities_of_token_endpoints_are_looked_at(certificate: Certificate, 
 def test_who_shall_serve_must_be_known_here() -> None:
     loaded = read('user = "no-such-user"\ngroup = "no-such-group"\n' + GOOD)
     assert said(loaded) == [
-        "there is no user no-such-user on this machine; useradd --system no-such-user",
-        "there is no group no-such-group on this machine",
+        "line 1: user: there is no user no-such-user on this machine; useradd --system no-such-user",
+        "line 2: group: there is no group no-such-group on this machine",
     ]
     assert said(read('user = "root"\ngroup = "0"\n' + GOOD)) == []

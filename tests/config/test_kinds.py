@@ -43,6 +43,7 @@ LOG = kinds.File("file", ("stdout", "off"))
         (kinds.Scalar(), 1, 1),
         (kinds.Scalar(), 1.0, 1.0),
         (LOG, "off", "off"),
+        (LOG, "access.log", "/etc/m/access.log"),
         (LOG, "./log", "/etc/m/./log"),
     ],
 )
@@ -100,7 +101,9 @@ def test_taken(kind: kinds.Kind, value: object, read: object) -> None:
         (kinds.Scalar(), float("nan"), "must be a text"),
         (kinds.Scalar(), -(1 << 63) - 1, "must be a text"),
         (LOG, "sdtout", 'did you mean "stdout"'),
-        (LOG, "access.log", 'a path with a "/", like "./access.log"'),
+        (LOG, "stdot", 'or the name of a file, like "./stdot"; did you mean "stdout"?'),
+        (LOG, "std.out", 'did you mean "stdout"?'),
+        (LOG, "journal", 'or the name of a file, like "./journal"'),
     ],
 )
 def test_refused(kind: kinds.Kind, value: object, said: str) -> None:

@@ -286,7 +286,7 @@ def test_the_end_of_the_machine_may_leave_more_or_less_than_the_head_says(log: L
     chain = log.start()
     chain.close(NOW)
     assert (log.lines[-2]["start"], log.lines[-2]["missing"]) == ("crash", 2)
-    assert "up to 2 lines that were not yet on the disk are missing" in str(good(log.verify(), calls=1).notes[-1])
+    assert "up to 2 lines that had not reached the disk are missing" in str(good(log.verify(), calls=1).notes[-1])
 
 
 # -- full disks --------------------------------------------------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(log: Log, r
     chain.close(NOW)
     assert types(log) == ["begin", *["call"] * PAD, "call", "call", "lost", "call", "checkpoint"]
     report = good(log.verify(), calls=PAD + 3)
-    assert report.lost == 1 and "1 calls are not in the log" in str(report.notes[0])
+    assert report.lost == 1 and "1 call is not in the log" in str(report.notes[0])
 
 
 @pytest.mark.parametrize("room", [0, 1, 100, 150, 200, 250])

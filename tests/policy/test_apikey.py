@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from hmac import compare_digest
 from math import inf
@@ -17,7 +18,7 @@ from mcpproxy.errors import StartError
 from mcpproxy.http.replies import MESSAGES
 from mcpproxy.policy import apikey
 from mcpproxy.policy.apikey import EXPIRED, KEY, REVOKED, UNKNOWN, ApiKeys, NewKey, checksum, id_of, new_key
-from mcpproxy.policy.verdict import Accepted, Credential, Principal
+from mcpproxy.policy.verdict import Accepted, Credential, Principal, Refused
 
 NOW = 1_800_000_000.0
 
@@ -105,17 +106,22 @@ def test_a_key_without_an_end_has_none(file: Path) -> None:
     assert isinstance(found, Accepted) and found.until == inf
 
 
+def whose(refused: Refused, key: NewKey, name: str = "alpha") -> Refused:
+    """The refusal as it is logged: a key that worked once names its caller and its id."""
+    return replace(refused, principal=Principal(name, "keys", key=key.id))
+
+
 def test_a_key_ends_at_its_second_and_not_before(file: Path) -> None:
     key = new_key()
     known = keys(file, entry(key, expires=at(NOW + 1)))
     assert isinstance(known.judge(bearer(key.text), NOW + 0.999), Accepted)
-    assert known.judge(bearer(key.text), NOW + 1) is EXPIRED
+    assert known.judge(bearer(key.text), NOW + 1) == whose(EXPIRED, key)
 
 
 def test_a_revoked_key_is_refused_whenever_it_was_revoked(file: Path) -> None:
     key = new_key()
     for moment in (NOW - 1, NOW + 10**6):
-        assert keys(file, entry(key, revoked=at(moment))).judge(bearer(key.text), NOW) is REVOKED
+        assert keys(file, entry(key, revoked=at(moment))).judge(bearer(key.text), NOW) == whose(REVOKED, key)
 
 
 def test_why_is_told_only_to_who_has_the_key(file: Path) -> None:
@@ -189,7 +195,8 @@ def test_nobody_ever_gets_the_verdict_of_anothers_key(tmp_path_factory: pytest.T
         assert isinstance(found, Accepted) and found.principal.name == owner.name and found.principal.key == owner.id
         assert found.until == (inf if owner.expires is None else owner.expires.timestamp())
     else:
-        assert found is (REVOKED if owner.revoked else EXPIRED)
+        assert isinstance(found, Refused) and found.kind == (REVOKED if owner.revoked else EXPIRED).kind
+        assert found.principal is not None and found.principal.key == owner.id
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------------------------------
@@ -204,7 +211,7 @@ def test_a_change_is_seen_and_read(file: Path) -> None:
     assert isinstance(known.judge(bearer(one.text), NOW), Accepted)  # not before it was asked to look
     assert known.reload() == ""
     assert not known.changed()
-    assert known.judge(bearer(one.text), NOW) is REVOKED
+    assert known.judge(bearer(one.text), NOW) == whose(REVOKED, one)
     assert isinstance(known.judge(bearer(other.text), NOW), Accepted)
 
 

@@ -201,7 +201,10 @@ def test_a_revoked_key_is_refused_soon_on_connections_that_are_open(house: Any) 
         for _ in range(3):
             said = idle.ask([("X-API-Key", key)])
             assert (said.status, json.loads(said.body)["error"]["data"]["reason"]) == (401, "key-revoked")
+            assert key.split("_")[1] not in repr(said)  # it is for the log alone
             assert talk.ask([bearer(other)]).status == 200
+    line = it.daemon.record(reason="key-revoked")
+    assert (line["principal"], line["key"]) == ("agent-alpha", key.split("_")[1])
 
 
 def test_a_new_key_is_known_soon_where_it_was_refused_before(house: Any) -> None:
