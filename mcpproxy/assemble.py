@@ -34,6 +34,7 @@ from mcpproxy.http.lane import Lane
 from mcpproxy.net.listener import Address, Listener, bind, bind_all
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.pages import Heap
+from mcpproxy.net.passed import Passed
 from mcpproxy.net.timers import TICK, Ticker, Wheel
 from mcpproxy.net.tls import Clients, Identity, ServerContext, server_context
 from mcpproxy.observe.accesslog import AccessLog, Place
@@ -65,7 +66,13 @@ class Shared:
     urls: list[str]
     buckets: Buckets
     turns: int | None  # None: there is nobody else
+    passed: set[str] = field(default_factory=set)  # paths of unix sockets that systemd made and keeps
     worker: int = 0  # who we are; set after the fork
+
+    def paths(self) -> list[str]:
+        """Of the unix sockets that are ours."""
+        found = [sockets[0].getsockname() for sockets in self.sockets if sockets[0].family == socket.AF_UNIX]
+        return [path for path in found if path not in self.passed]
 
     def let_go(self) -> None:
         """This process does not listen; the others do."""
@@ -80,19 +87,25 @@ class Shared:
                 if sock.fileno() >= 0:
                     path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
                     sock.close()
-                    if path:
+                    if path and path not in self.passed:
                         with suppress(OSError):  # somebody tidied up already
                             os.unlink(path)
 
 
-def share(config: Config) -> Shared:
-    """Bind the addresses and read the certificates for `config.workers` processes. Raises StartError."""
+def share(config: Config, passed: Passed | None = None) -> Shared:
+    """Bind the addresses, unless their sockets were `passed`, and read the certificates for `config.workers` processes. Raises StartError."""
     shared = Shared(config.workers, [], [], [], Buckets(config.workers), new_turns() if config.workers > 1 else None)
     try:
         for listen in config.listen:
             shared.contexts.append(tls_context(listen, config))
-            shared.sockets.append(bind_all(Address.parse(listen.address), config.workers))
+            asked = Address.parse(listen.address)
+            given = passed.take(asked) if passed is not None else None
+            shared.sockets.append([given] * config.workers if given is not None else bind_all(asked, config.workers))
+            if given is not None:
+                shared.passed.add(asked.path)
             shared.urls.append(url(Address.of(shared.sockets[-1][0]), secure=shared.contexts[-1] is not None))
+        if passed is not None:
+            passed.none_left()
     except BaseException:
         shared.close()
         raise

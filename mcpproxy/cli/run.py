@@ -21,6 +21,7 @@ def command(config: Path, state_dir: str | None) -> int:
     SIGHUP: read the configuration again; open connections and streams go on. SIGUSR1: reopen the log files.
     """
     from mcpproxy.config.model import Config, default_state_dir
+    from mcpproxy.ops.privileges import unwise
     from mcpproxy.ops.supervise import run
 
     file = config.absolute()  # wherever we are by then

@@ -1,11 +1,13 @@
-"""mcpproxy systemd: the unit, for this machine.
+"""mcpproxy systemd: the units, for this machine.
 
-deploy/mcpproxy.service is what this prints without options; a test holds them together.
+deploy/mcpproxy.service is what this prints without options; a test holds them together. `--socket` prints the unit of the addresses that a configuration names.
 
  1. The daemon has a user of its own that exists only while it runs, one capability (ports below 1024), and may write to its state and log
     directories alone.
  2. It may take as long to end as the longest stream it still carries: TimeoutStopSec is the default `drain` and a minute.
  3. `systemctl kill -s USR1 mcpproxy` reopens its log files; there is no reload yet.
+ 4. A worker that the kernel ends for want of memory is replaced by its supervisor; systemd leaves the others alone (OOMPolicy). What the supervisor cannot
+    mend (it stands still, or nobody serves) is the watchdog's.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
-from mcpproxy.cli.options import DEFAULT_CONFIG, EXAMPLE
+from mcpproxy.cli.options import DEFAULT_CONFIG, EXAMPLE, unchecked
+from mcpproxy.errors import StartError
 
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - from the daemon, by ProtectHome and PrivateTmp
+FLEETING = "/run/mcpproxy/"  # RuntimeDirectory: systemd removes it when the service stops
 PLAIN_WORD = re.compile(r"[A-Za-z0-9/._+@-]+")
 DEFAULT_PROGRAM = Path("/opt/mcpproxy/bin/mcpproxy")
 DEFAULT_ADVICE = "install to /opt/mcpproxy, configure in /etc/mcpproxy"
@@ -44,6 +49,8 @@ ExecStartPre={program} check -c {config}
 ExecStart={program} run -c {config}
 Restart=on-failure
 RestartSec=1s
+WatchdogSec=60s
+OOMPolicy=continue
 # The first SIGTERM drains: idle connections are closed, open exchanges and streams run to their end, at most `drain` (24h by default).
 KillMode=mixed
 TimeoutStopSec=24h 1min
@@ -91,14 +98,45 @@ SystemCallFilter=~@privileged @resources
 [Install]
 WantedBy=multi-user.target
 """
+SOCKET = """\
+# Install:  {program} systemd --socket -c {config} > /etc/systemd/system/mcpproxy.socket
+#           systemctl daemon-reload && systemctl stop mcpproxy; systemctl enable --now mcpproxy.socket && systemctl start mcpproxy
+# Who connects while the service starts or restarts waits. Each address must be one of [[listen]], and the other way round when ports are below 1024.
+
+[Unit]
+Description=Addresses of mcpproxy
+
+[Socket]
+{streams}
+BindIPv6Only=ipv6-only
+Backlog=4096
+SocketMode=0660
+
+[Install]
+WantedBy=sockets.target
+"""
 
 
-@click.command(epilog=EXAMPLE("mcpproxy systemd > /etc/systemd/system/mcpproxy.service"))
+@click.command(
+    epilog=EXAMPLE(
+        "mcpproxy systemd > /etc/systemd/system/mcpproxy.service", "mcpproxy systemd --socket > /etc/systemd/system/mcpproxy.socket"
+    )
+)
 @click.option("-c", "--config", type=click.Path(path_type=Path), default=DEFAULT_CONFIG, show_default=True, help="The file it serves.")
 @click.option("--program", type=click.Path(path_type=Path), help="The mcpproxy it starts.  [default: this one]")
-def command(config: Path, program: Path | None) -> int:
+@click.option("--socket", is_flag=True, help="Print a socket unit instead, with the addresses of the configuration.")
+def command(config: Path, program: Path | None, socket: bool) -> int:
     """Print a hardened systemd unit."""
     program = program or this_program()
+    if socket:
+        addresses = [listen.address for listen in unchecked(config, "-c CONFIG names another one").config.listen]
+        for address in addresses:
+            if address.endswith(":0") and not address.startswith("unix:"):
+                raise StartError(f"{config}: {address} is another port at every start: a socket unit needs one")
+            if address.startswith(f"unix:{FLEETING}"):
+                click.echo(f"mcpproxy: warning: {address[5:]} goes when the service stops; name another directory", err=True)
+        click.echo(socket_unit(program, config, addresses), nl=False)
+        return 0
     for path in (program, config):
         if os.path.abspath(path).startswith(tuple(f"{place}/" for place in HIDDEN)):
             click.echo(f"mcpproxy: warning: the unit hides {os.path.abspath(path)} from the daemon; {DEFAULT_ADVICE}", err=True)
@@ -109,6 +147,12 @@ def command(config: Path, program: Path | None) -> int:
 def unit(program: Path, config: Path) -> str:
     """The unit's text."""
     return UNIT.format(program=word(program), config=word(config))
+
+
+def socket_unit(program: Path, config: Path, addresses: Iterable[str]) -> str:
+    """The socket unit's text."""
+    streams = "\n".join(f"ListenStream={address.removeprefix('unix:').replace('%', '%%')}" for address in addresses)
+    return SOCKET.format(program=word(program), config=word(config), streams=streams)
 
 
 def word(path: Path) -> str:

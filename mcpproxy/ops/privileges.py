@@ -1,6 +1,7 @@
 """Started as root, served as somebody else.
 
-    account(config)            who that is; a warning where root would serve
+    unwise(config)             a warning where root would serve
+    account(config)            whom to become
     give_up(account, config)   once the addresses are bound and the certificates read, before the first worker is made: hand over what the daemon writes,
                                become that user for good, and see what it cannot read
 
@@ -20,7 +21,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -46,14 +47,19 @@ class Account(NamedTuple):
     home: str
 
 
-def account(config: Config, say: Say) -> Account | None:
+def unwise(config: Config) -> str:
+    """What a daemon's operator should think of once more: who serves. Empty: nothing."""
+    uid = os.geteuid()
+    if uid == 0 and config.user is None:
+        return "serving as root: whoever finds a hole has the machine; `user` in the configuration names who serves instead"
+    if uid != 0 and config.user and config.user not in (_name(uid), str(uid)):
+        return f'user = "{config.user}" means nothing: only root can become somebody else, and this is {_name(uid)}'
+    return ""
+
+
+def account(config: Config) -> Account | None:
     """Whom `user` names; None where we stay who we are. Raises StartError."""
-    if os.geteuid() != 0:
-        if config.user and config.user not in (_name(os.geteuid()), str(os.geteuid())):
-            say("warning", f'user = "{config.user}" means nothing: only root can become somebody else, and this is {_name(os.geteuid())}')
-        return None
-    if config.user is None:
-        say("warning", 'serving as root: whoever finds a hole has the machine; user = "mcpproxy" in the configuration names who serves')
+    if os.geteuid() != 0 or config.user is None:
         return None
     entry = files.user(config.user)
     group = None if config.group is None else files.group(config.group)
@@ -64,10 +70,11 @@ def account(config: Config, say: Say) -> Account | None:
     if entry.pw_uid == 0:
         return None
     gid = entry.pw_gid if group is None else group.gr_gid
+    store.trust(entry.pw_uid)
     return Account(entry.pw_name, entry.pw_uid, gid, os.getgrouplist(entry.pw_name, gid), entry.pw_dir)
 
 
-def give_up(who: Account, config: Config, say: Say, *, sockets: Iterator[str] | tuple[str, ...] = ()) -> None:
+def give_up(who: Account, config: Config, say: Say, *, sockets: Iterable[str] = ()) -> None:
     """Serve as `who` from here on; `sockets` are the paths of the unix sockets that were bound. Raises StartError."""
     for file in _written(config):
         _hand_over_log(file, who)
@@ -132,7 +139,6 @@ def _hand_over_log(file: str, who: Account) -> None:
 
 def _hand_over_tree(directory: str, who: Account) -> None:
     """Rule 2, for the state directory: it and the files in it, as long as root was the only one who could have put them there."""
-    store.trust(who.uid)
     place = store.Store(directory).path
     top = place.stat()
     if top.st_uid == 0:

@@ -44,8 +44,9 @@ from mcpproxy.control import run as control
 from mcpproxy.control.door import Door, make_door
 from mcpproxy.errors import StartError
 from mcpproxy.net.loop import settle_memory
+from mcpproxy.net.passed import Passed
 from mcpproxy.observe.messages import Messages
-from mcpproxy.ops import worker
+from mcpproxy.ops import privileges, systemd, worker
 from mcpproxy.ops.reload import COMMITTED, PREPARED, REFUSED, Read, Reload, Reply
 from mcpproxy.ops.worker import BACK, DRAIN, END, HEARD, MISSING, REOPEN, SERVING
 
@@ -74,12 +75,26 @@ def run(
     all serve; `read` reads the configuration again, for a reload; at the end the counts are said unless `say_counts` is false."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # who sees the addresses accept may send one before anybody hears it: it waits
     try:
-        shared = share(config)
+        shared = _prepared(config)
     except StartError as error:
         worker.explain(error)
         return error.code
     door = make_door() if with_control else None
     return Supervisor(config, shared, drain, ready, read, door, say_counts=say_counts).run()
+
+
+def _prepared(config: Config) -> Shared:
+    """Addresses bound, certificates read, and then no longer root. Raises StartError."""
+    say = Messages(config.log.level).say
+    who = privileges.account(config)
+    shared = share(config, Passed.from_environment(os.environ))
+    if who is not None:
+        try:
+            privileges.give_up(who, config, say, sockets=shared.paths())
+        except StartError:
+            shared.close()
+            raise
+    return shared
 
 
 class Child:
@@ -128,6 +143,7 @@ class Supervisor:
         self._reload = Reload(config, shared, self._workers, read, self._decided, self._messages.say)
         self._orders: dict[str, Order] = {"reload": lambda _, reply: self._reload_now(reply)}  # what the control process may ask for
         self._ready_said = False
+        self._unit = systemd.Unit(shared.workers)
         self._stopping = False
         self._deadline = float("inf")  # when who is left is killed
         self._code = 0
@@ -238,6 +254,7 @@ class Supervisor:
                 self._ready_said = True
                 if self._ready is not None:
                     self._ready(self._shared.urls)
+        self._say_status()
 
     # -- what happens ------------------------------------------------------------------------------------------------------------------------
 
@@ -248,7 +265,7 @@ class Supervisor:
         for descriptor in posts:
             poll.register(descriptor, select.POLLIN)
         due = [] if self._reload.pending else self._due.values()
-        wait = min([self._deadline, *due, self._frozen_at(), self._reload.deadline]) - monotonic()
+        wait = min([self._deadline, *due, self._frozen_at(), self._reload.deadline, self._unit.due]) - monotonic()
         for descriptor, _ in poll.poll(min(max(0.0, wait), LOOK_S) * 1000 + 1):
             if descriptor == self._wake:
                 for number in os.read(self._wake, 64):
@@ -257,6 +274,8 @@ class Supervisor:
                 self._heard(posts[descriptor])
         now = monotonic()
         self._reload.look(now)
+        if now >= self._unit.due:  # a supervisor of nobody is of no use
+            self._unit.ping(now, alive=any(now - child.heard < self._patience(child) for child in self._workers.values()))
         if now >= self._deadline:
             self._deadline = float("inf")
             for child in self._workers.values():
@@ -288,6 +307,9 @@ class Supervisor:
         elif number in (signal.SIGTERM, signal.SIGINT):
             self._stop(END if self._stopping else DRAIN)
 
+    def _say_status(self) -> None:
+        self._unit.say(sum(child.since > 0 for child in self._workers.values()), len(self._workers), stopping=self._stopping)
+
     def _tell_all(self, word: bytes) -> None:
         for child in self._workers.values():
             child.tell(word)
@@ -299,6 +321,7 @@ class Supervisor:
         self._shared.close()
         self._tell_all(word)
         self._deadline = monotonic() + PATIENCE_S + (self._drain_s if word == DRAIN else 0.0)
+        self._say_status()
 
     @property
     def _drain_s(self) -> float:
@@ -363,6 +386,7 @@ class Supervisor:
             self._reload.gone(number)
             self._shared.buckets.forget_worker(number)
             self._tell_control(event="died", worker=number, pid=child.pid)
+        self._say_status()
         how = f"{child.name} (process {child.pid}) " + (f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}")
         if self._stopping:
             if code and number != CONTROL:

@@ -16,8 +16,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from math import inf
 
 from mcpproxy.clock import monotonic
+from mcpproxy.units import many
 
 READY = b"READY=1"
 STOPPING = b"STOPPING=1"
@@ -47,16 +49,33 @@ def main_pid(pid: int) -> bytes:
     return b"MAINPID=%d" % pid
 
 
-class Status:
-    """The line in `systemctl status`."""
+class Unit:
+    """What systemd is told of `workers` processes while they live. It is told nothing twice."""
 
-    __slots__ = ("_said",)
+    __slots__ = ("_every", "_said", "_stopping", "_workers", "due")
 
-    def __init__(self) -> None:
-        self._said = ""
+    def __init__(self, workers: int) -> None:
+        self._workers, self._said, self._stopping = workers, "", False
+        self._every = watchdog_interval()
+        self.due = inf if self._every is None else 0.0  # when it waits for a sign of life
 
-    def say(self, text: str) -> None:
-        """Nothing when that is what stands there."""
+    def ping(self, now: float, *, alive: bool) -> None:
+        """We are due; `alive`: and well."""
+        assert self._every is not None
+        self.due = now + self._every
+        if alive:
+            tell(WATCHDOG)
+
+    def say(self, serving: int, left: int, *, stopping: bool) -> None:
+        """How many serve, of those that are left."""
+        if stopping and not self._stopping:
+            self._stopping = True
+            tell(STOPPING)
+        if stopping:
+            text = f"draining: {many(left, 'worker')} left"
+        else:
+            text = f"{many(serving, 'worker')} {'serves' if serving == 1 else 'serve'}"
+            text += f" of {self._workers}" if serving < self._workers else ""
         if text != self._said:
             self._said = text
             tell(status(text))

@@ -8,7 +8,7 @@ import pytest
 
 from mcpproxy.cli.main import status_of
 from mcpproxy.cli.options import DEFAULT_CONFIG
-from mcpproxy.cli.systemd import DEFAULT_PROGRAM, unit
+from mcpproxy.cli.systemd import DEFAULT_PROGRAM, socket_unit, unit
 from mcpproxy.config.model import Config, Listen
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "mcpproxy.service"
@@ -67,6 +67,11 @@ def test_by_default_it_starts_the_mcpproxy_that_printed_it(capsys: pytest.Captur
     assert found[1].startswith("/")
 
 
+def test_a_worker_without_memory_does_not_end_the_others() -> None:
+    """systemd's default stops the whole service when the kernel ends one of its processes."""
+    assert "\nOOMPolicy=continue\n" in DEPLOYED.read_text()
+
+
 def test_it_gets_as_long_to_end_as_a_drain_takes() -> None:
     """TimeoutStopSec must outlast the default drain, or systemd kills streams the daemon still carries."""
     found = re.search(r"^TimeoutStopSec=(\d+)h (\d+)min$", DEPLOYED.read_text(), re.MULTILINE)
@@ -81,8 +86,37 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
     program.chmod(0o755)
     file = tmp_path / "mcpproxy.service"
     file.write_text(unit(program, DEFAULT_CONFIG))
-    answer = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+    socket = tmp_path / "mcpproxy.socket"
+    socket.write_text(socket_unit(program, DEFAULT_CONFIG, ["0.0.0.0:443", "[::]:443", "unix:/run/a.sock"]))
+    answer = subprocess.run(["systemd-analyze", "verify", str(file), str(socket)], capture_output=True, text=True, check=False)
     assert (answer.returncode, [line for line in answer.stderr.splitlines() if "mcpproxy" in line]) == (0, [])
+
+
+def test_a_socket_unit_has_the_addresses_of_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = addresses(tmp_path, "0.0.0.0:443", "[::]:443", f"unix:{tmp_path}/a%b.sock")
+    assert status_of(["systemd", "--socket", "-c", str(config)]) == 0
+    out, err = capsys.readouterr()
+    assert [line for line in out.splitlines() if line.startswith("ListenStream=")] == [
+        "ListenStream=0.0.0.0:443",
+        "ListenStream=[::]:443",
+        f"ListenStream={tmp_path}/a%%b.sock",
+    ]
+    assert "\nBindIPv6Only=ipv6-only\n" in out
+    assert err == ""
+
+
+def test_what_a_socket_unit_cannot_keep_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["systemd", "--socket", "-c", str(addresses(tmp_path, "unix:/run/mcpproxy/x.sock"))]) == 0
+    assert "/run/mcpproxy/x.sock goes when the service stops" in capsys.readouterr().err
+    assert status_of(["systemd", "--socket", "-c", str(addresses(tmp_path, "127.0.0.1:0"))]) == 1
+    assert "another port at every start" in capsys.readouterr().err
+
+
+def addresses(folder: Path, *each: str) -> Path:
+    file = folder / "mcpproxy.toml"
+    listen = "".join(f'[[listen]]\naddress = "{address}"\n' for address in each)
+    file.write_text(f'{listen}[upstream.u]\nurls = ["http://127.0.0.1:1"]\n[[route]]\nupstream = "u"\n')
+    return file
 
 
 @pytest.mark.needs("systemd-analyze")

@@ -14,7 +14,7 @@ import pytest
 from mcpproxy.config.model import Config
 from mcpproxy.errors import StartError
 from mcpproxy.ops import privileges
-from mcpproxy.ops.privileges import account
+from mcpproxy.ops.privileges import account, unwise
 
 NOBODY = pwd.getpwnam("nobody")
 PROGRAM = """
@@ -24,7 +24,7 @@ from mcpproxy.config import load
 from mcpproxy.errors import StartError
 from mcpproxy.ops.privileges import account, capabilities, give_up
 config = load.load(Path(sys.argv[1]))
-who = account(config, print)
+who = account(config)
 assert who
 try:
     give_up(who, config, print, sockets=tuple(sys.argv[2:]))
@@ -132,39 +132,34 @@ def test_a_state_directory_of_the_user_is_ours_at_the_next_start(folder: Path) -
     assert dropped(folder, text)[0].startswith("ids")
 
 
-def settled(config: Config, monkeypatch: pytest.MonkeyPatch, uid: int) -> tuple[object, list[tuple[str, str]]]:
+def settled(config: Config, monkeypatch: pytest.MonkeyPatch, uid: int) -> tuple[privileges.Account | None, str]:
     monkeypatch.setattr(privileges.os, "geteuid", lambda: uid)
-    said: list[tuple[str, str]] = []
-    return account(config, lambda level, text: said.append((level, text))), said
+    return account(config), unwise(config)
 
 
 def test_root_without_a_user_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     who, said = settled(Config(), monkeypatch, 0)
     assert who is None
-    assert [level for level, _ in said] == ["warning"]
-    assert "serving as root" in said[0][1]
+    assert said.startswith("serving as root")
 
 
 @pytest.mark.parametrize("user", ["root", "0"])
 def test_who_wants_root_gets_root_without_a_word(monkeypatch: pytest.MonkeyPatch, user: str) -> None:
-    assert settled(Config(user=user), monkeypatch, 0) == (None, [])
+    assert settled(Config(user=user), monkeypatch, 0) == (None, "")
 
 
 def test_only_root_can_become_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settled(Config(), monkeypatch, NOBODY.pw_uid) == (None, [])
-    assert settled(Config(user="nobody"), monkeypatch, NOBODY.pw_uid) == (None, [])
-    assert settled(Config(user=str(NOBODY.pw_uid)), monkeypatch, NOBODY.pw_uid) == (None, [])
-    who, said = settled(Config(user="daemon"), monkeypatch, NOBODY.pw_uid)
-    assert who is None
-    assert said == [("warning", 'user = "daemon" means nothing: only root can become somebody else, and this is nobody')]
+    for user in (None, "nobody", str(NOBODY.pw_uid)):
+        assert settled(Config(user=user), monkeypatch, NOBODY.pw_uid) == (None, "")
+    said = 'user = "daemon" means nothing: only root can become somebody else, and this is nobody'
+    assert settled(Config(user="daemon"), monkeypatch, NOBODY.pw_uid) == (None, said)
 
 
 def test_a_user_and_a_group_by_name_or_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for user in ("nobody", str(NOBODY.pw_uid)):
         who, _ = settled(Config(user=user, group="daemon"), monkeypatch, 0)
-        assert isinstance(who, privileges.Account)
-        assert (who.name, who.uid) == ("nobody", NOBODY.pw_uid)
-        assert who.gid == pwd.getpwnam("daemon").pw_gid
+        assert who
+        assert (who.name, who.uid, who.gid) == ("nobody", NOBODY.pw_uid, pwd.getpwnam("daemon").pw_gid)
 
 
 @pytest.mark.parametrize(("user", "group", "missing"), [("no-such", None, "user no-such"), ("nobody", "no-such", "group no-such")])

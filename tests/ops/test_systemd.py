@@ -5,6 +5,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mcpproxy.ops.systemd import (
     READY,
     STOPPING,
     WATCHDOG,
-    Status,
+    Unit,
     main_pid,
     reloading,
     status,
@@ -75,12 +76,39 @@ def test_a_reload_says_when_it_began(systemd: socket.socket) -> None:
     assert before - 1 <= int(moment) <= time.monotonic_ns() // 1000
 
 
-def test_the_status_is_told_when_it_is_another_one(systemd: socket.socket) -> None:
-    line = Status()
-    for text in ("2 workers", "2 workers", "1 worker\nREADY=1"):
-        line.say(text)
+def test_a_status_is_one_line() -> None:
+    assert status("fine\nREADY=1") == b"STATUS=fine?READY=1"
+
+
+def test_how_it_goes_is_told_when_it_is_another_way(systemd: socket.socket) -> None:
+    unit = Unit(2)
+    for serving in (1, 2, 2, 1):
+        unit.say(serving, 2, stopping=False)
+    for left in (2, 1, 1, 0):
+        unit.say(left, left, stopping=True)
     tell(READY)
-    assert [systemd.recv(100) for _ in range(3)] == [b"STATUS=2 workers", b"STATUS=1 worker?READY=1", b"READY=1"]
+    assert [systemd.recv(100).decode() for _ in range(8)] == [
+        "STATUS=1 worker serves of 2",
+        "STATUS=2 workers serve",
+        "STATUS=1 worker serves of 2",
+        "STOPPING=1",
+        "STATUS=draining: 2 workers left",
+        "STATUS=draining: 1 worker left",
+        "STATUS=draining: 0 workers left",
+        "READY=1",
+    ]
+
+
+def test_the_watchdog_hears_of_those_who_live(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Unit(1).due == inf
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    unit = Unit(1)
+    assert unit.due == 0
+    for now, alive in ((100.0, True), (105.0, False), (110.0, True)):
+        unit.ping(now, alive=alive)
+        assert unit.due == now + 5
+    tell(READY)
+    assert [systemd.recv(100) for _ in range(3)] == [WATCHDOG, WATCHDOG, READY]
 
 
 @pytest.mark.parametrize(
