@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 import click
@@ -34,4 +33,10 @@ def command(config: Path, state_dir: str | None) -> int:
 
     loaded = configured(config, state_dir)
     say(loaded.config, "warning", *warnings(loaded))
-    return run(loaded.config, ready=partial(announce, loaded.config), read=again, with_control=True)
+
+    def ready(urls: list[str]) -> None:
+        announce(loaded.config, urls)
+        if said := unwise(loaded.config):
+            say(loaded.config, "warning", f"mcpproxy: warning: {said}")
+
+    return run(loaded.config, ready=ready, read=again, with_control=True)

@@ -51,7 +51,7 @@ def unwise(config: Config) -> str:
     """What a daemon's operator should think of once more: who serves. Empty: nothing."""
     uid = os.geteuid()
     if uid == 0 and config.user is None:
-        return "serving as root: whoever finds a hole has the machine; `user` in the configuration names who serves instead"
+        return "root serves here: whoever finds a hole has the machine; `user` in the configuration names who serves instead"
     if uid != 0 and config.user and config.user not in (_name(uid), str(uid)):
         return f'user = "{config.user}" means nothing: only root can become somebody else, and this is {_name(uid)}'
     return ""

@@ -140,7 +140,7 @@ def settled(config: Config, monkeypatch: pytest.MonkeyPatch, uid: int) -> tuple[
 def test_root_without_a_user_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     who, said = settled(Config(), monkeypatch, 0)
     assert who is None
-    assert said.startswith("serving as root")
+    assert said.startswith("root serves here")
 
 
 @pytest.mark.parametrize("user", ["root", "0"])

@@ -203,7 +203,7 @@ def test_a_revoked_key_is_refused_soon_on_connections_that_are_open(house: Any) 
             assert (said.status, json.loads(said.body)["error"]["data"]["reason"]) == (401, "key-revoked")
             assert key.split("_")[1] not in repr(said)  # it is for the log alone
             assert talk.ask([bearer(other)]).status == 200
-    line = next(line for line in it.daemon.records if line.get("reason") == "key-revoked")
+    line = it.daemon.wait_records(1, reason="key-revoked")[0]
     assert (line["principal"], line["key"]) == ("agent-alpha", key.split("_")[1])
 
 

@@ -194,4 +194,4 @@ def test_root_binds_and_somebody_else_serves(folder: Path) -> None:
 def test_root_that_stays_root_is_warned(folder: Path) -> None:
     with Unit(folder, served(f"127.0.0.1:{free_port()}")) as unit:
         unit.until(b"READY=1")
-        assert "mcpproxy: warning: serving as root" in unit.end()[1]
+        assert "mcpproxy: warning: root serves here" in unit.end()[1]
