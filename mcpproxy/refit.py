@@ -60,6 +60,8 @@ def fixed(before: Config, config: Config) -> list[str]:
         said.append(f"workers: another number of processes {AT_START}")
     if config.state_dir != before.state_dir:
         said.append(f"state_dir: another directory {AT_START}")
+    if (config.user, config.group) != (before.user, before.group):
+        said.append(f"user, group: somebody else serves {AT_START}")
     if before.audit is not None and config.audit != before.audit:
         said.append(f"audit: to end the audit log, or to keep it differently, {AT_START}")
     return said

@@ -605,6 +605,12 @@ def test_the_state_directory_stays() -> None:
     assert refit.fixed(one, one) == []
 
 
+def test_who_serves_stays() -> None:
+    text = '{}\nstate_dir = "/a"\n[[listen]]\naddress = "127.0.0.1:0"\nredirect = "https"\n'
+    one, other = (config_load.load(text.format(who)) for who in ("", 'user = "nobody"'))
+    assert [said.partition(":")[0] for said in refit.fixed(one, other)] == ["user, group"]
+
+
 # -- the log ----------------------------------------------------------------------------------------------------------------------------
 
 

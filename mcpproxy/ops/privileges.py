@@ -82,9 +82,7 @@ def give_up(who: Account, config: Config, say: Say, *, sockets: Iterable[str] = 
     for path in sockets:
         with suppress(OSError):
             os.chown(path, who.uid, who.gid, follow_symlinks=False)
-    os.environ.update(
-        HOME=who.home, USER=who.name, LOGNAME=who.name, STATE_DIRECTORY=config.state_dir
-    )  # whose default is another one for root
+    os.environ.update(HOME=who.home, USER=who.name, LOGNAME=who.name)
     become(who)
     _see(config, who, say)
 
