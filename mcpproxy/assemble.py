@@ -1,4 +1,4 @@
-"""Config → Runtime. The only file that knows every room."""
+"""Config → Runtime. The only file that knows every room; it is one file because what is put together here is put together in one order."""
 
 from __future__ import annotations
 

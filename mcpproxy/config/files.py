@@ -64,15 +64,15 @@ class Read(NamedTuple):
 def read(config: Config) -> Iterator[Read]:
     """All of them."""
     for _, pair in _pairs(config):
-        yield from (Read(pair.cert, again=True), Read(pair.key, again=True))
+        yield from (Read(file, again=True) for file in (pair.cert, pair.key) if file)
     for listen in config.listen:
         if isinstance(listen.tls, Tls) and listen.tls.client_ca is not None:
             yield Read(listen.tls.client_ca, again=True)
     for upstream in config.upstream.values():
         credential = upstream.credential
-        for ca in (upstream.ca, credential.ca if credential is not None else None):
-            if ca is not None:
-                yield Read(ca, again=False)
+        for file in (upstream.ca, upstream.cert, upstream.key, credential.ca if credential is not None else None):
+            if file:
+                yield Read(file, again=False)
     for auth in config.auth.values():
         jwks = auth.jwks[5:] if auth.jwks is not None and auth.jwks.startswith("file:") else None
         for file in (auth.ca, jwks, auth.file):
