@@ -27,6 +27,10 @@ COMMANDS = {
     "cert": "Certificates: make the development ones.",
     "key": "API keys: add, list, revoke, rotate.",
     "affinity": "Sessions: change the keys that seal their ids.",
+    "status": "How the running daemon is; for scripts, too.",
+    "top": "Requests, streams and endpoints, live.",
+    "endpoints": "List upstreams' endpoints; drain, disable or enable one.",
+    "connections": "List who is connected and what is open; close one.",
     "audit": "The audit log: verify it, print its key.",
     "systemd": "Print a hardened systemd unit.",
 }

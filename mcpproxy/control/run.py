@@ -85,8 +85,8 @@ class Control:
         loop = asyncio.get_running_loop()
         self._post.setblocking(False)
         loop.add_reader(self._post.fileno(), self._heard)
+        self.parts = parts(self)  # first: they hear of every worker that joins
         await self.switchboard.start()
-        self.parts = parts(self)
         for part in self.parts:
             await part.start()
         await self._end.wait()
@@ -120,7 +120,9 @@ class Control:
 
 def parts(control: Control) -> list[Part]:
     """What this configuration asks for."""
-    found: list[Part] = [Checks(control.config, control.switchboard, control.messages)]
+    from mcpproxy.control.admin import Admin  # not before the fork: what it needs is nobody else's
+
+    found: list[Part] = [Checks(control.config, control.switchboard, control.messages), Admin(control)]
     if certificates.wanted(control.config):
         found.append(certificates.Certificates(control.config, control.messages.say))
     return found

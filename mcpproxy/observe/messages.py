@@ -23,6 +23,11 @@ class Messages:
     def __init__(self, level: str) -> None:
         self._least = LEVELS.index(level)
 
+    @property
+    def level(self) -> str:
+        """Of the least important ones that are said."""
+        return LEVELS[self._least]
+
     def least(self, level: str) -> None:
         """From now on."""
         self._least = LEVELS.index(level)

@@ -202,6 +202,7 @@ class Supervisor:
         if number == CONTROL:
             self._control = child
             child.since = monotonic()
+            self._tell_control(event="reloaded", generation=self._reload.generation)
             for other in self._workers.values():
                 self._tell_control(event="born", worker=other.number, pid=other.pid)
         else:

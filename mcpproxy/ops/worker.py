@@ -30,6 +30,7 @@ from mcpproxy.errors import StartError
 from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
 from mcpproxy.observe.messages import priority
 from mcpproxy.ops import reload
+from mcpproxy.ops.answers import Answers
 from mcpproxy.ops.counts import counts
 from mcpproxy.ops.health import Health
 from mcpproxy.ops.line import Line
@@ -91,6 +92,7 @@ def join(line: Line, runtime: Runtime) -> Report | None:
     line.hears["tallied"] = report.tallied
     line.answers["flush"] = report.flush
     line.joined.append(report.joined)
+    Answers(runtime).attach(line)
     return report
 
 

@@ -34,8 +34,11 @@ def test_every_help_page_ends_with_an_example(path: tuple[str, ...], ask: str, c
     assert "  mcpproxy " in page.partition("Example:")[2].replace("Example: ", "  ") or "mcpproxy serve" in page
 
 
+ASKING = ("status", "top", "endpoints", "connections")  # a running daemon
+
+
 def test_the_commands_are_the_agreed_ones() -> None:
-    assert list(COMMANDS) == ["run", "serve", "demo", "check", "explain", "policy", "cert", "key", "affinity", "audit", "systemd"]
+    assert list(COMMANDS) == ["run", "serve", "demo", "check", "explain", "policy", "cert", "key", "affinity", *ASKING, "audit", "systemd"]
     assert {("policy", "test"), ("cert", "dev"), ("key", "add"), ("key", "list"), ("key", "revoke"), ("key", "rotate")} <= set(PATHS)
 
 
