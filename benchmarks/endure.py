@@ -314,7 +314,17 @@ access = "{self.log}"
                 await server.become(mode)
 
     async def bad_days(self) -> None:
-        days: list[Callable[[], Awaitable[None]]] = [self.kill, self.kill, self.freeze, self.kill_control, self.reload, self.reload, self.bad_reload, self.rotate, self.certificate]
+        days: list[Callable[[], Awaitable[None]]] = [
+            self.kill,
+            self.kill,
+            self.freeze,
+            self.kill_control,
+            self.reload,
+            self.reload,
+            self.bad_reload,
+            self.rotate,
+            self.certificate,
+        ]
         while not self.over:
             await asyncio.sleep(self.chance.uniform(2, 8))
             day = self.chance.choice(days)
