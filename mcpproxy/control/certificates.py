@@ -47,6 +47,7 @@ class Expiry(NamedTuple):
     end: float
     renewal: float  # when it is asked for again; 0: not by us
     error: str  # of the last try
+    failures: int = 0  # in a row
 
 
 class Site(NamedTuple):
@@ -113,6 +114,14 @@ class Certificates:
     def expiries(self) -> list[Expiry]:
         """Every certificate of the configuration."""
         return expiries(self._config)
+
+    def samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        """For control/metrics."""
+        for each in self.expiries():
+            if each.end:
+                yield "certificate_expiry_time_seconds", (each.name, each.source), each.end
+            if each.source == "acme":
+                yield "certificate_failures", (each.name,), each.failures
 
     # -- the thread --------------------------------------------------------------------------------------------------------------------------
 
@@ -252,7 +261,7 @@ def _by_acme(config: Config) -> Iterator[Expiry]:
         span, story = read_span(site.place.pair), read_story(site.place)
         name = acme_files.set_name(site.hosts)
         begin, end = span or (0.0, 0.0)
-        yield Expiry(name, "acme", site.hosts, begin, end, acme_plan.due(span, story, unix()), story.error)
+        yield Expiry(name, "acme", site.hosts, begin, end, acme_plan.due(span, story, unix()), story.error, story.failures)
 
 
 def _by_files(config: Config) -> Iterator[Expiry]:

@@ -124,7 +124,9 @@ def parts(control: Control) -> list[Part]:
 
     found: list[Part] = [Checks(control.config, control.switchboard, control.messages), Admin(control)]
     if certificates.wanted(control.config):
-        found.append(certificates.Certificates(control.config, control.messages.say))
+        made = certificates.Certificates(control.config, control.messages.say)
+        control.metrics.sources.append(made.samples)
+        found.append(made)
     return found
 
 

@@ -109,6 +109,8 @@ def test_each_set_of_names_is_one_certificate(stand: Stand) -> None:
     after = stand.certificates.expiries()
     assert [each.hosts for each in after] == [("a.example.com",), ("c.example.com", "b.example.com"), ("given.example.com",)]
     assert all(abs(each.end - stand.now - 90 * DAY) < 2 for each in after[:2])
+    assert {name: value for name, _, value in stand.certificates.samples()}["certificate_failures"] == 0
+    assert len(list(stand.certificates.samples())) == 5
     assert all(57 * DAY < each.renewal - stand.now < 60 * DAY for each in after[:2])
 
 

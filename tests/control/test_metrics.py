@@ -155,6 +155,9 @@ def test_every_metric_is_shown_and_none_that_nobody_knows(metrics):
         sums.spread(name, "search", by=new_times())
     metrics.tally(0, {"from": "a", "number": 1, "sums": sums.message()})
     metrics.stands(0, GAUGES)
+    metrics.sources.append(
+        lambda: [("certificate_expiry_time_seconds", ("a.example", "acme"), 5), ("certificate_failures", ("a.example",), 0)]
+    )
     shown = {family.name: family for family in metrics.collect()}
     assert set(shown) == {f"mcpproxy_{known.name.removesuffix('_total')}" for known in METRICS}
     for known in METRICS:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -63,7 +64,9 @@ class Town:
             return x509.load_der_x509_certificate(client.link.getpeercert(binary_form=True))  # type: ignore[attr-defined]
 
     def signed(self, name: str = NAME) -> bool:
-        return "Pebble" in self.shown(name).issuer.rfc4514_string()
+        shown = self.shown(name)
+        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+        return "Pebble" in shown.issuer.rfc4514_string() and name in names
 
     def works(self, name: str = NAME, trust: ssl.SSLContext | None = None) -> bool:
         with RawClient(("127.0.0.1", self.tls), tls=trust or self.pebble.trust(), name=name) as client:
@@ -293,3 +296,21 @@ def test_other_tokens_are_no_business_of_ours(town: Town, target: str) -> None:
         got = client.exchange(get(f"/.well-known/acme-challenge/{target}", host=NAME))
     assert got.status in (308, 400)
     assert b"BEGIN" not in got.body
+
+
+def test_names_that_come_with_a_reload(town: Town) -> None:
+    """The new names get a certificate, the old ones keep theirs, and who is connected notices nothing."""
+    town.authority()
+    daemon = town.start("a.example.com")
+    until(lambda: town.signed("a.example.com"), "the first", deadline_s=LONG_S)
+    serial = town.shown("a.example.com").serial_number
+    with RawClient(("127.0.0.1", town.tls), tls=_any(), name="a.example.com") as kept:
+        assert kept.exchange(post(b"x")).body == b"x"
+        before = '"hosts" = ["a.example.com"]' if '"hosts" =' in daemon.text else 'hosts = ["a.example.com"]'
+        daemon.file.write_text(daemon.text.replace(before, before + ', certificates = [{ hosts = ["b.example.com"] }]'))
+        daemon.signal(signal.SIGHUP)
+        until(lambda: town.signed("b.example.com"), "the second", deadline_s=LONG_S)
+        assert town.shown("a.example.com").serial_number == serial
+        assert kept.exchange(post(b"y")).body == b"y"
+    assert town.works("a.example.com")
+    assert town.works("b.example.com")
