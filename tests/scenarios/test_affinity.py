@@ -231,6 +231,22 @@ def test_replicas_may_be_reordered_and_taken_out(three: list[Replica], certifica
         assert json.loads(asked(talk, sessions["a"]).body)["server"] == "a"
 
 
+@pytest.mark.parametrize(("state", "served"), [("drain", True), ("disabled", False)])
+def test_a_drained_replica_keeps_its_sessions_and_a_disabled_one_none(
+    three: list[Replica], certificate: Certificate, tmp_path: Path, state: str, served: bool
+) -> None:
+    with Daemon(simple_config(*urls(three)), tmp_path) as daemon, Talk(daemon, "plain", certificate) as talk:
+        sessions = {name: session for session, name in (opened(talk) for _ in range(3))}
+    out = {"endpoints": {three[1].url: {"state": state}}}
+    with Daemon(simple_config(*urls(three), upstream=out), tmp_path) as daemon, Talk(daemon, "plain", certificate) as talk:
+        assert {opened(talk)[1] for _ in range(6)} == {"a", "c"}
+        answer = asked(talk, sessions["b"])
+        if served:
+            assert json.loads(answer.body)["server"] == "b"
+        else:
+            assert (answer.status, reason(answer)) == (404, "session-lost")
+
+
 def test_an_id_expires(run: Run, three: list[Replica], certificate: Certificate) -> None:
     daemon = run(*urls(three), affinity={"ttl": "2s"})
     with Talk(daemon, "plain", certificate) as talk:
