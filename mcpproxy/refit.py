@@ -188,7 +188,7 @@ class Change:
         for name, pool in runtime.pools.items():
             if (other := fresh.pools.get(name)) is not pool:
                 if other is not None:
-                    other.group.adopt(pool.group)
+                    other.group.adopt(pool.group, checked=self.config.upstream[name].health is not None)
                 pool.retire()
                 runtime.retired.add(pool)
         if self.sink is not runtime.sink:

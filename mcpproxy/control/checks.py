@@ -84,16 +84,6 @@ class Checks:
         await self._end(self.watched)
         self.watched = []
 
-    async def refit(self, config: Config) -> None:
-        """Another configuration: what is asked in the same way goes on as known."""
-        before = {(one.upstream, one.url, one.health): one for one in self.watched}
-        await self._end(self.watched)
-        self._begin(config)
-        for one in self.watched:
-            known = before.get((one.upstream, one.url, one.health))
-            if known is not None:
-                one.up, one.why, one.row = known.up, known.why, known.row
-
     def snapshot(self) -> list[dict[str, Any]]:
         """For status: each endpoint that is asked, with its last check."""
         return [

@@ -224,14 +224,16 @@ class Group:
                 endpoint.since = monotonic()
         self._rank(monotonic())
 
-    def adopt(self, old: Group) -> None:
-        """What was known about endpoints of the same name before a reload goes on."""
+    def adopt(self, old: Group, *, checked: bool) -> None:
+        """What was known about endpoints of the same name before a reload goes on; what checks found only where they are still made."""
         now = monotonic()
         for endpoint in self.endpoints:
             for known in old._named(endpoint.label):
                 if endpoint.configured == known.configured:
                     endpoint.state = known.state  # by hand, and nobody has said anything else in the file since
-                endpoint.up, endpoint.checked, endpoint.trouble = known.up, known.checked, known.trouble
+                endpoint.trouble = known.trouble
+                if checked:
+                    endpoint.up, endpoint.checked = known.up, known.checked
                 if known.breaker.state != CLOSED:
                     endpoint.breaker.told(now, known.breaker.until - now, known.breaker.why, hard=known.breaker.hard)
                     endpoint.trial = True

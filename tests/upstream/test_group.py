@@ -239,11 +239,25 @@ def test_what_was_known_goes_on_after_a_reload(clock):
     old.set_state(a.label, "disabled")
     old.set_checked(b.label, False, "refused")
     old.unreachable(c, "refused")
-    new.adopt(old)
+    new.adopt(old, checked=True)
     assert new.picks(clock) == {None: 60}
     assert ["disabled", "enabled", "enabled"] == [row["state"] for row in new.snapshot()]
     assert ["closed", "closed", "open"] == [row["breaker"] for row in new.snapshot()]
     assert [None, False, None] == [row["up"] for row in new.snapshot()]
+
+
+def test_what_checks_found_is_forgotten_with_the_checks(clock):
+    old, new = Made(1), Made(1)
+    old.set_checked(old.endpoints[0].label, False, "status 503")
+    new.adopt(old, checked=False)
+    assert new.only is new.endpoints[0]
+
+
+def test_what_the_file_says_anew_goes_before_what_was_done_by_hand(clock):
+    old, new = Made(1), Made(1, endpoints=(Endpoint("http://127.0.0.1:8000", None, state="drain"),))
+    old.set_state(old.endpoints[0].label, "disabled")
+    new.adopt(old, checked=True)
+    assert "drain" == new.endpoints[0].state
 
 
 def test_a_snapshot(clock):
