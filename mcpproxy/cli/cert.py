@@ -48,17 +48,14 @@ def show(config: Path, state_dir: str | None, as_json: bool) -> int:
         return 0
     for row in found:
         click.echo(f"{row['name']}  ({', '.join(row['hosts']) or 'no names'})")
-        ends = (
-            f"ends {row['not_after']}, {row['days_left']} days left" if row["not_after"] else "not there yet: clients see a self-made one"
-        )
-        if row["source"] == "file":
-            ends = ends if row["not_after"] else "cannot be read"
+        missing = {"file": "cannot be read", "dev": "is made at the start", "acme": "not there yet: clients see a self-made one"}
+        ends = f"ends {row['not_after']}, {row['days_left']} days left" if row["not_after"] else missing[row["source"]]
         renewal = f"; by ACME, {'asked for' if not row['not_after'] else 'renewed'} from {row['renewal']} on" if row["renewal"] else ""
         click.echo(f"  {ends}{renewal}")
         if row["last_error"]:
             click.echo(f"  the last time: {row['last_error']}")
     if not found:
-        click.echo("no certificates: no listener has tls with files or acme")
+        click.echo("no certificates: no listener has tls")
     return 0
 
 

@@ -25,7 +25,7 @@ from mcpproxy.clock import unix
 from mcpproxy.config.model import Config, Tls
 from mcpproxy.config.secrets import secret
 from mcpproxy.errors import StartError
-from mcpproxy.pki import acme_files, acme_plan
+from mcpproxy.pki import acme_files, acme_plan, devca
 from mcpproxy.pki.acme_files import CHAIN, PAIR, STORY, Challenges, Place
 from mcpproxy.pki.acme_plan import DAY, Span, Story
 
@@ -73,12 +73,12 @@ def sites(config: Config) -> list[Site]:
 
 def wanted(config: Config) -> bool:
     """Is there anything to be done for this configuration?"""
-    return any(isinstance(listen.tls, Tls) for listen in config.listen)
+    return any(listen.tls is not None for listen in config.listen)
 
 
 def expiries(config: Config) -> list[Expiry]:
     """Every certificate of the configuration, from what lies on the disk."""
-    return [*_by_acme(config), *_by_files(config)]
+    return [*_by_acme(config), *_by_files(config), *_by_ourselves(config)]
 
 
 class Certificates:
@@ -233,7 +233,7 @@ class Certificates:
 
     def _warn_of_files(self) -> None:
         """Those that others renew: each day, once little is left."""
-        for each in _by_files(self._config):
+        for each in (*_by_files(self._config), *_by_ourselves(self._config)):
             span, story = Span(each.begin, each.end), Story(warned_at=self._warned.get(each.name, 0.0))
             if each.end and acme_plan.warns(span, story, self._now()):
                 self._warned[each.name] = self._now()
@@ -274,6 +274,14 @@ def _by_files(config: Config) -> Iterator[Expiry]:
             span = read_span(each.cert)
             begin, end = span or (0.0, 0.0)
             yield Expiry(each.cert, "file", _names(each.cert), begin, end, 0.0, "" if span else "there is no certificate that can be read")
+
+
+def _by_ourselves(config: Config) -> Iterator[Expiry]:
+    """The development certificate: made again at the start, in its last 90 days."""
+    if any(listen.tls == "dev" or (isinstance(listen.tls, Tls) and not listen.tls.identities) for listen in config.listen):
+        file = str(devca.files(config.state_dir).cert)
+        begin, end = read_span(file) or (0.0, 0.0)
+        yield Expiry(file, "dev", _names(file), begin, end, 0.0, "")
 
 
 def _names(file: str) -> tuple[str, ...]:

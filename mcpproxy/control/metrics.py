@@ -97,7 +97,10 @@ METRICS = (
     Known("worker_descriptors", GAUGE, ("worker",), "Open descriptors of the process."),
     Known("worker_start_time_seconds", GAUGE, ("worker",), "When it began, in Unix time."),
     Known(
-        "certificate_expiry_time_seconds", GAUGE, ("certificate", "source"), "When a certificate ends, in Unix time; source: acme, file."
+        "certificate_expiry_time_seconds",
+        GAUGE,
+        ("certificate", "source"),
+        "When a certificate ends, in Unix time; source: acme, file, dev.",
     ),
     Known("certificate_failures", GAUGE, ("certificate",), "Times in a row that a certificate was asked for (ACME) and did not come."),
     Known("build_info", GAUGE, ("version", "python", "openssl"), "1; the labels say what runs."),

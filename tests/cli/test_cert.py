@@ -100,3 +100,16 @@ def test_no_certificates_are_said_to_be_none(tmp_path: Path, capsys: pytest.Capt
     file.write_text(GOOD)
     assert status_of(["cert", "list", "-c", str(file)]) == 0
     assert "no certificates" in capsys.readouterr().out
+
+
+def test_the_development_certificate_is_listed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mcpproxy.toml"
+    file.write_text(f'state_dir = "{tmp_path / "state"}"\n' + GOOD.replace("[upstream", 'tls = "dev"\n[upstream', 1))
+    assert status_of(["cert", "list", "-c", str(file)]) == 0
+    assert "is made at the start" in capsys.readouterr().out
+    made = devca.ensure(tmp_path / "state")
+    assert status_of(["cert", "list", "-c", str(file), "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["source"], row["renewal"]) == (str(made.cert), "dev", None)
+    assert "localhost" in row["hosts"]
+    assert 390 < row["days_left"] <= 397
