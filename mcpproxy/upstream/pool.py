@@ -343,8 +343,22 @@ class Pool:
         new.leased += 1
 
     def _serve_next(self) -> None:
-        """There is a place for the first in the queue whose endpoint has one."""
+        """There is a place for the first in the queue whose endpoint has one; those for whom nobody is there hear of it."""
         now = clock.now
+        while (found := self._next_in_queue(now)) is not None:
+            ticket, endpoint = found
+            self.waiting.remove(ticket)
+            if endpoint is None or endpoint.state == "disabled":
+                ticket.lessee.not_leased(ProxyError("upstream-down", Side.UPSTREAM, 503, Retry.SAFE), None)
+                continue
+            if (link := self.take_at(endpoint, now)) is not None:
+                ticket.lessee.leased(link)
+            else:
+                ticket.dial = self._dial(ticket.lessee, endpoint, alone=ticket.endpoint is not None)
+            return
+
+    def _next_in_queue(self, now: float) -> tuple[Ticket, Endpoint | None] | None:
+        """Who is served next, and where (None: nobody is there)."""
         for ticket in self.waiting:
             endpoint = ticket.endpoint
             if endpoint is None:
@@ -353,17 +367,8 @@ class Pool:
                     continue  # all are full; who waits for a certain one may still be served
             elif endpoint.full:
                 continue
-            self.waiting.remove(ticket)
-            self._serve(ticket, endpoint, now)
-            return
-
-    def _serve(self, ticket: Ticket, endpoint: Endpoint | None, now: float) -> None:
-        if endpoint is None or endpoint.state == "disabled":
-            ticket.lessee.not_leased(ProxyError("upstream-down", Side.UPSTREAM, 503, Retry.SAFE), None)
-        elif (link := self.take_at(endpoint, now)) is not None:
-            ticket.lessee.leased(link)
-        else:
-            ticket.dial = self._dial(ticket.lessee, endpoint, alone=ticket.endpoint is not None)
+            return ticket, endpoint
+        return None
 
     # -- idle links --------------------------------------------------------------------------------------------------------------------
 

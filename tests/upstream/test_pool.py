@@ -511,11 +511,13 @@ def test_who_waits_when_the_last_one_goes_hears_of_it(make, steps):
     pool = make(1, max_connections=1)
     (a,) = pool.endpoints
     link, _ = lease(pool, steps)
-    waiting = Lessee()
-    pool.acquire(waiting, 100.0)
+    waiting = [Lessee(), Lessee()]
+    for each in waiting:
+        pool.acquire(each, 100.0)
     pool.set_state(a.label, "drain")
     pool.discard(link)
-    assert ("upstream-down", 0) == (waiting.error.kind, pool.in_use)
+    assert ["upstream-down"] * 2 == [each.error.kind for each in waiting]
+    assert 0 == pool.in_use
 
 
 def test_an_endpoint_that_is_full_is_waited_for(steps):
