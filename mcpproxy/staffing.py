@@ -18,6 +18,7 @@ from mcpproxy.config.renewal import Secrets
 from mcpproxy.config.secrets import references
 from mcpproxy.edge.admission import Staff
 from mcpproxy.edge.questions import Questions
+from mcpproxy.edge.tracing import Tracer
 from mcpproxy.errors import ProxyError
 from mcpproxy.observe.audit import AuditLog
 from mcpproxy.observe.messages import Messages
@@ -55,6 +56,7 @@ class Offices:
     tokens: Tokens | None = None
     identity: IdentityKey | None = None
     seals: SealKeys | None = None  # of session ids
+    tracer: Tracer | None = None
     hints: dict[str, Hints] = field(default_factory=dict)
     outbounds: dict[str, Outbound] = field(default_factory=dict)
     failures: Failures | None = None
@@ -75,6 +77,10 @@ class Offices:
             elif auth.type == "mtls":
                 self.certificates[name] = same.certificates[name] if same is not None else Certificates(name, auth)
         self.tokens = Tokens(self.config.auth, self.secrets, self.messages.say, before.tokens if before is not None else None)
+        if self.config.otel is not None:
+            known_tracer = before.tracer if before is not None else None
+            self.tracer = known_tracer or Tracer(0.0)
+            self.tracer.sample = self.config.otel.sample
         upstreams = self.config.upstream
         if any(upstream.identity is not None for upstream in upstreams.values()):
             known = before.identity if before is not None else None
@@ -128,6 +134,7 @@ class Offices:
                     rules=Rules(route.tools, f"route[{number}]", hints) if route.tools is not None else None,
                     hints=hints if route.tools is not None and route.tools.read_only else None,
                     outbound=self.outbounds.get(route.upstream),
+                    tracer=self.tracer,
                     audit=self.audit if route.audit and route.mcp else None,
                 )
             )

@@ -19,7 +19,7 @@ from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Frequency
 from mcpproxy.config.policies import TABLES as POLICIES
 from mcpproxy.config.policies import Audit, Auth, Credential, Identity, Limit, Tools
 from mcpproxy.config.serving import TABLES as SERVING
-from mcpproxy.config.serving import Acme, Admin, Affinity
+from mcpproxy.config.serving import Acme, Admin, Affinity, Otel
 from mcpproxy.config.upstreams import TABLES as UPSTREAMS
 from mcpproxy.config.upstreams import Breaker, Endpoint, Health
 from mcpproxy.units import Rate
@@ -620,6 +620,7 @@ class Config(Struct, frozen=True, kw_only=True):
     audit: Annotated[Audit | None, Key(Table("table", Audit), "The audit log, see `[audit]`.", "none")] = None
     log: Annotated[Log, Key(Table("table", Log), "See `[log]`.", "its defaults")] = Log()
     admin: Annotated[Admin, Key(Table("table", Admin), "Where operators ask, see `[admin]`.", "its defaults")] = Admin()
+    otel: Annotated[Otel | None, Key(Table("table", Otel), "Traces, see `[otel]`.", "none")] = None
     affinity: Annotated[Affinity, Key(Table("table", Affinity), "How sessions are sealed, see `[affinity]`.", "its defaults")] = Affinity()
     acme: Annotated[Acme, Key(Table("table", Acme), "Who signs certificates for `listen.tls.acme`, see `[acme]`.", "its defaults")] = Acme()
     limits: Annotated[Limits, Key(Table("table", Limits), "See `[limits]`.", "its defaults")] = Limits()

@@ -313,6 +313,12 @@ retry = "60s"                           # default
 address = "127.0.0.1:9090"
 token = "file:/etc/mcpproxy/admin.token"
 
+[otel]                                  # traces by OpenTelemetry
+endpoint = "http://127.0.0.1:4318/v1/traces"
+sample = 0.1
+service_name = "mcpproxy"               # default
+authorization = "env:OTEL_AUTHORIZATION"
+
 [affinity]
 key_file = "/etc/mcpproxy/session.keys"
 ttl = "30d"                             # default

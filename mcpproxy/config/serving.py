@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Struct
 
 from mcpproxy.config import names
-from mcpproxy.config.kinds import Choice, Duration, File, Flag, Key, Secret, Text
+from mcpproxy.config.kinds import Choice, Duration, File, Flag, Key, Number, Secret, Text
 
 OFF = "off"
 SOCKET = "admin.sock"
@@ -73,6 +73,22 @@ class Affinity(Struct, frozen=True, kw_only=True):
             "far sooner. Old keys may go when they have sealed nothing for this long.",
         ),
     ] = 30 * 24 * 3600.0
+
+
+class Otel(Struct, frozen=True, kw_only=True):
+    """Traces by OpenTelemetry: a span for each exchange that goes to a server, sent by OTLP over HTTP. Needs `pip install 'mcpproxy[otel]'`.
+
+    Whose `traceparent` says that it is sampled is seen, whose says that it is not is let be; the server gets our span as its parent.
+    """
+
+    endpoint: Annotated[
+        str, Key(Text("URL", names.https_url), "The collector, like `http://127.0.0.1:4318/v1/traces`. Plain http only on this machine.")
+    ]
+    sample: Annotated[float, Key(Number(), "The share of exchanges without `traceparent` that are seen: 0 none, 1 all.")] = 1.0
+    service_name: Annotated[str, Key(Text("text", names.words), "What we are called there.")] = "mcpproxy"
+    authorization: Annotated[
+        str | None, Key(Secret(), "What is shown to the collector, the whole field: `Authorization: …`. Read at the start.", "nothing")
+    ] = None
 
 
 def admin_place(admin: Admin, state_dir: str) -> str:
@@ -137,4 +153,4 @@ class Acme(Struct, frozen=True, kw_only=True):
         return self.directory or (LETS_ENCRYPT_STAGING if self.staging else LETS_ENCRYPT)
 
 
-TABLES: dict[type, str] = {Admin: "[admin]", Affinity: "[affinity]", Acme: "[acme]"}
+TABLES: dict[type, str] = {Admin: "[admin]", Affinity: "[affinity]", Acme: "[acme]", Otel: "[otel]"}

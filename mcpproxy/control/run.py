@@ -33,6 +33,7 @@ from mcpproxy.control import certificates
 from mcpproxy.control.checks import Checks
 from mcpproxy.control.door import Door
 from mcpproxy.control.switchboard import Switchboard
+from mcpproxy.control.traces import Traces
 from mcpproxy.observe.messages import Messages
 
 LARGEST = 64 * 1024  # bytes of a message between supervisor and control
@@ -127,6 +128,8 @@ def parts(control: Control) -> list[Part]:
         made = certificates.Certificates(control.config, control.messages.say)
         control.metrics.sources.append(made.samples)
         found.append(made)
+    if control.config.otel is not None:
+        found.append(Traces(control.config.otel, control.switchboard.hears, control.metrics.sums, control.messages.say))
     return found
 
 

@@ -18,6 +18,7 @@ from mcpproxy.config.model import Route, Upstream
 from mcpproxy.config.policies import Auth
 from mcpproxy.edge.facts import Caller, Told, client_line, origin_of, said_by_proxy, short_hash, who_line
 from mcpproxy.edge.guard import Guard
+from mcpproxy.edge.tracing import Tracer
 from mcpproxy.errors import ProxyError
 from mcpproxy.http import replies
 from mcpproxy.http.forward import NOTHING, Dress
@@ -75,13 +76,14 @@ class Staff:
     hints: Hints | None = None  # of the upstream, where a rule asks what tools say of themselves
     outbound: Outbound | None = None
     audit: AuditLog | None = None
+    tracer: Tracer | None = None
     dress: Dress | None = None
     scheme: str = "https"  # of the listener
 
     @property
     def idle(self) -> bool:
         """It has nothing to say."""
-        return self.look is None and self.gate is None and self.rules is None and self.outbound is None and self.audit is None
+        return self.look is None and self.gate is None and self.rules is None and self.outbound is None and self.audit is None and self.tracer is None
 
 
 class Admission:
@@ -91,7 +93,7 @@ class Admission:
         self.index, self.route, self.networks = index, route, networks
         self.authenticators, self.auths, self.look, self.scheme = staff.authenticators, staff.auths, staff.look, staff.scheme
         self.dress, self.gate, self.rules, self.hints = staff.dress, staff.gate, staff.rules, staff.hints
-        self.outbound, self.audit, self.failures = staff.outbound, staff.audit, staff.failures
+        self.outbound, self.audit, self.failures, self.tracer = staff.outbound, staff.audit, staff.failures, staff.tracer
         self.shows = staff.outbound  # its `static` may change: then all plans are made anew
         if staff.outbound is not None and not staff.outbound.each:
             self.outbound = None

@@ -787,7 +787,7 @@ class Exchange(EventWords):
             )
         )
         if self.ledger is not None:
-            self.ledger.over(status, self.bytes_out)
+            self.ledger.over(status, self.bytes_out, end)
         self.forget()
 
     def forget(self) -> None:

@@ -67,7 +67,7 @@ class Guard:
             "names_calls",
             "network",
         ),
-        *("outbound", "peek", "reads", "ruled", "shadow", "tooled", "traced", "where", "who"),
+        *("outbound", "peek", "reads", "ruled", "shadow", "tooled", "traced", "tracer", "where", "who"),
     )
 
     def __init__(self, admission: Admission, origin: tuple[str, str], *, has_body: bool) -> None:
@@ -84,6 +84,7 @@ class Guard:
         self.where = b""  # members of the audit line
         self.traced = True  # the head may name a trace
         self.gate, self.outbound, self.audit, self.hints = admission.gate, admission.outbound, admission.audit, admission.hints
+        self.tracer = admission.tracer
         self.keeps_account = self.audit is not None or self.hints is not None  # of calls and how they end
         self.era = ""  # the revision that the head names
 
@@ -120,13 +121,14 @@ class Guard:
         self.compared = mirror if self.names_calls or self.shadow else None
         self.counts = self.gate.admit if self.gate is not None and self.exemption is Exemption.NONE else None
         self.tooled = tooled
-        alone = not self.reads and self.allowance is None and self.outbound is None
+        alone = not self.reads and self.allowance is None and self.outbound is None and self.tracer is None
         self.admit = self.counts if alone else None  # a limit is all there is to ask
 
     def needed(self) -> bool:
         """Is there anything to ask at all?"""
         return (
             self.until != inf or self.gate is not None or self.allowance is not None or self.audit is not None or self.outbound is not None
+            or self.tracer is not None
         )
 
     # -- step by step ------------------------------------------------------------------------------------------------------------------
@@ -310,6 +312,13 @@ class Guard:
             x.ending = b"\r\n%b\r\n" % found
             if x.ledger is None:
                 x.ledger = Ledger(x, self, None, ())
+        tracer = self.tracer
+        if tracer is not None and (x.ledger is None or x.ledger.trace is None):
+            trace = tracer.begin(x)
+            if trace is not None:
+                if x.ledger is None:
+                    x.ledger = Ledger(x, self, None, ())
+                x.ledger.trace = trace
         x.asked = 0  # of this request; nobody else tidies up behind an exchange without a ledger
         x.lease(monotonic())
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mcpproxy.edge.exchange import Exchange
     from mcpproxy.edge.guard import Guard
     from mcpproxy.edge.plan import ResponsePlan
+    from mcpproxy.edge.tracing import Trace
 
 trace_of = re.compile(rb"\r\ntraceparent: ?[0-9a-f]{2}-([0-9a-f]{32})-", re.IGNORECASE).search
 new_entry = tuple.__new__  # what Entry(...) comes to, without the function around it
@@ -29,7 +30,7 @@ UNJUDGED = Verdict(True, "")
 class Ledger:
     """Of one exchange."""
 
-    __slots__ = ("audit", "calls", "decision", "guard", "held", "verdict", "watch", "x")
+    __slots__ = ("audit", "calls", "decision", "guard", "held", "trace", "verdict", "watch", "x")
 
     def __init__(self, x: Exchange, guard: Guard, audit: AuditLog | None, calls: tuple[Call, ...]) -> None:
         self.x, self.guard, self.audit, self.calls = x, guard, audit, calls
@@ -37,6 +38,7 @@ class Ledger:
         self.verdict = UNJUDGED
         self.decision = "allowed"
         self.watch: Watch | None = None
+        self.trace: Trace | None = None  # it is sampled
 
     def judged(self, verdict: Verdict, decision: str) -> None:
         """What the rules, or the limits, said; `decision` is what became of it: allowed, denied, shadow-denied."""
@@ -58,14 +60,18 @@ class Ledger:
     def answered(self, plan: ResponsePlan, body: bytes, size: int, now: float) -> None:
         """The whole answer came at once, and was one of `size` bytes for the client. Nearly always nothing but the audit log wants to know."""
         if len(self.calls) == 1 and self.guard.hints is None and self.held is None and not plan.events and plan.status != 401:
+            if self.trace is not None:
+                self.trace.over(self, plan.status, self.x.bytes_out + size, b"done", now)
             self._write_down(plan.status, self.x.bytes_out + size, outcome_of(body), (), now)
             return
         if self.listens(plan):
             self.hear(body)
         self.over(plan.status, self.x.bytes_out + size)
 
-    def over(self, status: int, bytes_out: int) -> None:
+    def over(self, status: int, bytes_out: int, end: bytes = b"done") -> None:
         """The exchange is over; its account is not forgotten yet."""
+        if self.trace is not None:
+            self.trace.over(self, status, bytes_out, end, monotonic())
         if self.held is not None:
             self.held.leave()
         outbound = self.guard.outbound

@@ -25,6 +25,7 @@ from mcpproxy.ops.counts import counts, exchanges
 
 GAUGES = 5.0  # seconds
 TOLD = ("endpoint", "state", "breaker", "alive", "in_use", "idle")  # of a pool's snapshot
+SPANS = 512  # in one message
 UNHEARD = 8  # messages that may wait for their "tallied"; then no more are made, and the sums grow on
 PAGE = os.sysconf("SC_PAGE_SIZE")
 GROWING = {  # of `counts`: what only grows, and the labels it has
@@ -102,6 +103,12 @@ class Report:
         self._before[key] = value  # where something was given up with what it had counted, it begins anew
 
     def _tell(self) -> None:
+        tracer = self._runtime.offices.tracer
+        if tracer is not None:
+            self.tally.sums.count("spans", "dropped", by=tracer.dropped)
+            tracer.dropped = 0
+            while tracer.spans and self._say("spans", tracer.spans[:SPANS]):
+                del tracer.spans[:SPANS]
         sums = self.tally.fold()
         if sums and len(self._unheard) < UNHEARD:
             message = {"from": self._us, "number": self._number + 1, "sums": sums.message()}

@@ -85,7 +85,7 @@ def serve(
 def join(line: Line, runtime: Runtime) -> Report | None:
     """What is said, heard and answered over the line. Nothing is counted where nobody could ask for it."""
     Health(runtime, line)
-    if runtime.config.admin.address == OFF:
+    if runtime.config.admin.address == OFF and runtime.config.otel is None:
         return None
     report = Report(runtime, line.say)
     runtime.ticker.add(report.tick)
