@@ -33,6 +33,8 @@ def problems(config: Config) -> Iterator[Finding]:
         yield from _several(config)
     if config.group is not None and config.user is None:
         yield Finding(("group",), "goes with user")
+    if config.otel is not None and not 0 <= config.otel.sample <= 1:
+        yield Finding(("otel", "sample"), "is a share: from 0 (none) to 1 (all)")
     if config.limits.target >= config.limits.head:
         yield Finding(("limits", "target"), "must be smaller than limits.head: the target is a part of the head")
 

@@ -54,6 +54,8 @@ def references(config: Config) -> Iterator[tuple[Place, str]]:
         yield ("acme", "eab_hmac"), config.acme.eab_hmac
     if config.admin.token:
         yield ("admin", "token"), config.admin.token
+    if config.otel is not None and config.otel.authorization:
+        yield ("otel", "authorization"), config.otel.authorization
     for name, upstream in config.upstream.items():
         for key in ("value", "client_secret", "access_key", "secret_key", "session_token"):
             given = getattr(upstream.credential, key, None)

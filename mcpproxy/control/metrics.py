@@ -70,7 +70,12 @@ METRICS = (
         "Heads not remembered byte for byte: filled into the template of a like one, judged anew.",
     ),
     Known("failed_credentials_total", COUNTER, ("outcome",), "Access tokens verified in vain, and those answered 429 unseen."),
-    Known("spans_total", COUNTER, ("outcome",), "Spans of traces: exported to the collector, dropped for want of room or because it did not take them."),
+    Known(
+        "spans_total",
+        COUNTER,
+        ("outcome",),
+        "Spans of traces: exported to the collector, dropped for want of room or because it did not take them.",
+    ),
     Known("audit_lost_total", COUNTER, (), "Calls that are missing in the audit log."),
     Known("audit_warnings_total", COUNTER, (), "Warnings in the audit log."),
     Known("log_lines_lost_total", COUNTER, (), "Lines of the access log that could not be written."),

@@ -83,7 +83,14 @@ class Staff:
     @property
     def idle(self) -> bool:
         """It has nothing to say."""
-        return self.look is None and self.gate is None and self.rules is None and self.outbound is None and self.audit is None and self.tracer is None
+        return (
+            self.look is None
+            and self.gate is None
+            and self.rules is None
+            and self.outbound is None
+            and self.audit is None
+            and self.tracer is None
+        )
 
 
 class Admission:

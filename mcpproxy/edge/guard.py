@@ -127,7 +127,11 @@ class Guard:
     def needed(self) -> bool:
         """Is there anything to ask at all?"""
         return (
-            self.until != inf or self.gate is not None or self.allowance is not None or self.audit is not None or self.outbound is not None
+            self.until != inf
+            or self.gate is not None
+            or self.allowance is not None
+            or self.audit is not None
+            or self.outbound is not None
             or self.tracer is not None
         )
 

@@ -148,7 +148,16 @@ def test_other_parts_add_their_figures(metrics):
 def test_every_metric_is_shown_and_none_that_nobody_knows(metrics):
     """What METRICS lists and what is rendered is the same, as soon as there is something to say about each."""
     sums = Sums()
-    labels = {"requests": 5, "received": 3, "sent": 3, "refusals": 2, "heads": 2, "failed_credentials": 1, "endpoint_failures": 2, "spans": 1}
+    labels = {
+        "requests": 5,
+        "received": 3,
+        "sent": 3,
+        "refusals": 2,
+        "heads": 2,
+        "failed_credentials": 1,
+        "endpoint_failures": 2,
+        "spans": 1,
+    }
     for name, count in labels.items():
         sums.count(name, *"abcde"[:count], by=1)
     for name in ("duration", "first"):
