@@ -99,7 +99,13 @@ async def test_what_waits_is_bounded(said):
 
 @pytest.mark.parametrize(
     ("status", "end", "kind"),
-    [(200, "done", None), (404, "done", None), (499, "client-gone", None), (502, "upstream-error", "502"), (200, "upstream-gone", "upstream-gone")],
+    [
+        (200, "done", None),
+        (404, "done", None),
+        (499, "client-gone", None),
+        (502, "upstream-error", "502"),
+        (200, "upstream-gone", "upstream-gone"),
+    ],
 )
 def test_what_is_an_error(status, end, kind):
     assert attributes_of(SPAN | {"status": status, "end": end}).get("error.type") == kind
@@ -117,5 +123,3 @@ def test_what_the_body_said_counts_more_than_the_head():
     assert found["mcp.resource.uri"] == "file:///a"
     assert "gen_ai.tool.name" not in found
     assert name_of(SPAN, found) == "resources/read"
-
-
