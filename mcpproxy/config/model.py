@@ -677,9 +677,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 LATER: dict[type, dict[str, str]] = {
-    Config: {
-        "metrics": "metrics for Prometheus; until then the access log, and the counts at SIGUSR1",
-    },
+    Config: {},
     Listen: {},
     Tls: {},
     Upstream: {

@@ -72,7 +72,7 @@ fields = "many"
         (with_route("idle_timout = 1"), "route[0].idle_timout", 7, 'did you mean "idle_timeout"?'),
         (with_route("keepalive = 1"), "route[0].keepalive", 7, "it belongs into [upstream.NAME] or [limits]"),
         ("max_body = 1\n" + GOOD, "max_body", 1, "it belongs into [[route]]"),
-        ("metrics = 1\n" + GOOD, "metrics", 1, "is not in this version"),
+        (with_upstream('command = "npx"'), "upstream.search.command", 5, "is not in this version"),
         ("zzz = 1\n" + GOOD, "zzz", 1, "no such key"),
         (GOOD.replace('upstream = "search"', ""), "route[0].upstream", 5, "is missing"),
         (GOOD.replace("address", "adress"), "listen[0].adress", 2, 'did you mean "address"?'),
@@ -113,7 +113,6 @@ def test_unknown_keys_come_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("metrics = true\n" + GOOD, "metrics"),
         (with_upstream('command = ["npx"]'), "upstream.search.command"),
         (with_upstream('members = ["a"]'), "upstream.search.members"),
     ],
