@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from tests.scenarios.conftest import Run
 from tests.support.client import get, post
 from tests.support.daemon import Daemon
-from tests.support.upstream import Link, ScriptedUpstream, answer, response
+from tests.support.upstream import Link, ScriptedUpstream, answer
 from tests.support.waiting import until
 
 Found = dict[tuple[Any, ...], float]
