@@ -7,7 +7,7 @@ import resource
 import secrets
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -83,33 +83,48 @@ class Shared:
     def close(self) -> None:
         """Give the addresses back, as far as this process has them."""
         for sockets in self.sockets:
-            for sock in sockets:
-                if sock.fileno() >= 0:
-                    path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
-                    sock.close()
-                    if path and path not in self.passed:
-                        with suppress(OSError):  # somebody tidied up already
-                            os.unlink(path)
+            give_back(sockets, self.passed)
 
 
-def share(config: Config, passed: Passed | None = None) -> Shared:
-    """Bind the addresses, unless their sockets were `passed`, and read the certificates for `config.workers` processes. Raises StartError."""
+def share(
+    config: Config, passed: Passed | None = None, inherited: Mapping[str, list[socket.socket]] | None = None, kept: Iterable[str] = ()
+) -> Shared:
+    """Bind the addresses, unless their sockets were `passed` or `inherited` (by name of the listener; those that nobody asks for are closed), and read the
+    certificates for `config.workers` processes. `kept`: paths of inherited sockets that systemd made. Raises StartError."""
+    left = dict(inherited or {})
     shared = Shared(config.workers, [], [], [], Buckets(config.workers), new_turns() if config.workers > 1 else None)
+    shared.passed.update(kept)
     try:
-        for listen in config.listen:
+        for name, listen in listen_names(config).items():
             shared.contexts.append(tls_context(listen, config))
             asked = Address.parse(listen.address)
             given = passed.take(asked) if passed is not None else None
-            shared.sockets.append([given] * config.workers if given is not None else bind_all(asked, config.workers))
+            there = left.pop(name, None) or ([given] if given is not None else bind_all(asked, config.workers))
+            shared.sockets.append([there[number % len(there)] for number in range(config.workers)])
+            for sock in set(there).difference(shared.sockets[-1]):
+                sock.close()
             if given is not None:
                 shared.passed.add(asked.path)
             shared.urls.append(url(Address.of(shared.sockets[-1][0]), secure=shared.contexts[-1] is not None))
         if passed is not None:
             passed.none_left()
     except BaseException:
-        shared.close()
+        shared.let_go() if inherited else shared.close()
         raise
+    for there in left.values():
+        give_back(there, kept)
     return shared
+
+
+def give_back(sockets: list[socket.socket], kept: Iterable[str] = ()) -> None:
+    """Nobody listens there any more; `kept` are paths that somebody else takes away."""
+    for sock in sockets:
+        if sock.fileno() >= 0:
+            path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+            sock.close()
+            if path and path not in kept:
+                with suppress(OSError):  # somebody tidied up already
+                    os.unlink(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ def command(config: Path, state_dir: str | None) -> int:
 
     SIGTERM or Ctrl-C: accept no more, let open exchanges and streams end (at most `drain`). The second one: end now.
     SIGHUP: read the configuration again; open connections and streams go on. SIGUSR1: reopen the log files.
+    SIGUSR2: execute this command again, with the same sockets; once it serves, drain.
     """
     from mcpproxy.config.model import Config, default_state_dir
     from mcpproxy.ops.privileges import unwise

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mcpproxy.assemble import Shared, listen_names, tls_context, url
+from mcpproxy.assemble import Shared, give_back, listen_names, tls_context, url
 from mcpproxy.clock import monotonic
 from mcpproxy.config.model import Config
 from mcpproxy.errors import StartError
@@ -218,7 +218,7 @@ class Reload:
             sockets.append(found[0] if found is not None else offer.sockets[name])
             contexts.append(take_over(found[1] if found is not None else None, fresh))
         for gone, _ in before.values():
-            give_back(gone)
+            give_back(gone, shared.passed)
         shared.sockets, shared.contexts = sockets, contexts
         shared.urls = [url(Address.of(each[0]), secure=context is not None) for each, context in zip(sockets, contexts, strict=True)]
         self._config = offer.config
@@ -244,16 +244,6 @@ class Reload:
         again, self._again = self._again, None
         if again is not None:
             self.begin(*again)
-
-
-def give_back(sockets: list[socket.socket]) -> None:
-    """Nobody listens there any more."""
-    for sock in sockets:
-        if sock.fileno() >= 0:
-            path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
-            sock.close()
-            if path and os.path.exists(path):
-                os.unlink(path)
 
 
 def send(post: socket.socket, offer: Offer) -> None:

@@ -37,7 +37,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from mcpproxy.assemble import Shared, share
+from mcpproxy.assemble import Shared, listen_names, share
 from mcpproxy.clock import monotonic
 from mcpproxy.config.model import Config
 from mcpproxy.control import run as control
@@ -48,6 +48,7 @@ from mcpproxy.net.passed import Passed
 from mcpproxy.observe.messages import Messages
 from mcpproxy.ops import privileges, systemd, worker
 from mcpproxy.ops.reload import COMMITTED, PREPARED, REFUSED, Read, Reload, Reply
+from mcpproxy.ops.upgrade import Heritage, Upgrade, heritage
 from mcpproxy.ops.worker import BACK, DRAIN, END, HEARD, MISSING, REOPEN, SERVING
 
 STEADY_S = 1.0  # who served for this long did not die of its start
@@ -74,20 +75,28 @@ def run(
     """Serve `config` until told to stop, with as many processes as it asks for. `drain` overrides the configured drain time; `ready` hears the URLs once
     all serve; `read` reads the configuration again, for a reload; at the end the counts are said unless `say_counts` is false."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # who sees the addresses accept may send one before anybody hears it: it waits
+    left = heritage(os.environ)
     try:
-        shared = _prepared(config)
+        shared = _prepared(config, left)
     except StartError as error:
         worker.explain(error)
         return error.code
     door = make_door() if with_control else None
-    return Supervisor(config, shared, drain, ready, read, door, say_counts=say_counts).run()
+
+    def serves(urls: list[str]) -> None:
+        if left is not None:
+            left.serves()
+        if ready is not None:
+            ready(urls)
+
+    return Supervisor(config, shared, drain, serves, read, door, say_counts=say_counts).run()
 
 
-def _prepared(config: Config) -> Shared:
+def _prepared(config: Config, left: Heritage | None) -> Shared:
     """Addresses bound, certificates read, and then no longer root. Raises StartError."""
     say = Messages(config.log.level).say
     who = privileges.account(config)
-    shared = share(config, Passed.from_environment(os.environ))
+    shared = share(config, Passed.from_environment(os.environ)) if left is None else share(config, None, left.sockets, left.kept)
     if who is not None:
         try:
             privileges.give_up(who, config, say, sockets=shared.paths())
@@ -141,6 +150,8 @@ class Supervisor:
         self._due: dict[int, float] = {0: 0.0}  # numbers without a process, and when they get one
         self._quick: dict[int, int] = {}  # of each number: deaths in a row that came too soon
         self._reload = Reload(config, shared, self._workers, read, self._decided, self._messages.say)
+        self._upgrade = Upgrade(self._messages.say)
+        self._handed_over = False
         self._orders: dict[str, Order] = {"reload": lambda _, reply: self._reload_now(reply)}  # what the control process may ask for
         self._ready_said = False
         self._unit = systemd.Unit(shared.workers)
@@ -214,7 +225,7 @@ class Supervisor:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for each in (signal.SIGUSR1, signal.SIGHUP):
+            for each in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
                 signal.signal(each, signal.SIG_IGN)
             os.close(self._wake)
             os.close(self._woken)
@@ -263,18 +274,21 @@ class Supervisor:
         posts = {child.post.fileno(): child for child in self._children}
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        for descriptor in posts:
+        for descriptor in (*posts, *self._upgrade.descriptors()):
             poll.register(descriptor, select.POLLIN)
         due = [] if self._reload.pending else self._due.values()
-        wait = min([self._deadline, *due, self._frozen_at(), self._reload.deadline, self._unit.due]) - monotonic()
+        mine = (self._deadline, self._frozen_at(), self._reload.deadline, self._upgrade.deadline, self._unit.due)
+        wait = min([*mine, *due]) - monotonic()
         for descriptor, _ in poll.poll(min(max(0.0, wait), LOOK_S) * 1000 + 1):
             if descriptor == self._wake:
                 for number in os.read(self._wake, 64):
                     self._told(number)
-            else:
+            elif descriptor in posts:
                 self._heard(posts[descriptor])
         now = monotonic()
         self._reload.look(now)
+        if heir := self._upgrade.look(now):
+            self._hand_over(heir)
         if now >= self._unit.due:  # a supervisor of nobody is of no use
             self._unit.ping(now, alive=any(now - child.heard < self._patience(child) for child in self._workers.values()))
         if now >= self._deadline:
@@ -305,6 +319,8 @@ class Supervisor:
             self._tell_all(REOPEN)
         elif number == signal.SIGHUP:
             self._reload_now()
+        elif number == signal.SIGUSR2:
+            self._let_another_begin()
         elif number in (signal.SIGTERM, signal.SIGINT):
             self._stop(END if self._stopping else DRAIN)
 
@@ -318,8 +334,12 @@ class Supervisor:
     def _stop(self, word: bytes) -> None:
         self._stopping = True
         self._reload.stop()
+        self._upgrade.stop()
         self._due.clear()
-        self._shared.close()
+        if self._handed_over:
+            self._shared.let_go()
+        else:
+            self._shared.close()
         self._tell_all(word)
         self._deadline = monotonic() + PATIENCE_S + (self._drain_s if word == DRAIN else 0.0)
         self._say_status()
@@ -346,6 +366,28 @@ class Supervisor:
             self._control.dismissed = True
             with suppress(OSError):
                 self._control.post.shutdown(socket.SHUT_WR)  # it ends, and another one begins with what is configured now
+
+    # -- another program ---------------------------------------------------------------------------------------------------------------------
+
+    def _let_another_begin(self) -> None:
+        if self._stopping or self._upgrade.pid or self._reload.pending or not self._ready_said:
+            self._messages.say("warning", "no new program is started now: this one begins, ends or changes")
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+        try:
+            self._upgrade.begin(dict(zip(listen_names(self._config), self._shared.sockets, strict=True)), self._shared.passed)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+
+    def _hand_over(self, heir: int) -> None:
+        """It serves; what is open here ends here."""
+        self._messages.say("info", f"process {heir} serves from now on")
+        systemd.tell(systemd.main_pid(heir))
+        self._handed_over = True
+        self._stop(DRAIN)
+        if self._control is not None:
+            with suppress(OSError):
+                self._control.post.shutdown(socket.SHUT_WR)
 
     # -- the control process -----------------------------------------------------------------------------------------------------------------
 

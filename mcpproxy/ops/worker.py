@@ -38,7 +38,7 @@ from mcpproxy.ops.report import Report
 from mcpproxy.refit import Change, prepare
 from mcpproxy.units import show_duration
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)  # by the supervisor
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # by the supervisor
 LOG_PATIENCE = 5.0  # seconds for the last log lines to reach a slow disk or pipe
 BEAT_S = 1.0  # between two signs of life
 

@@ -1,0 +1,92 @@
+"""What the old program leaves to the new one, and how it hears of it."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from mcpproxy.clock import monotonic
+from mcpproxy.ops.upgrade import GONE, READY_S, VARIABLE, Inherited, Upgrade, heritage
+from tests.support.waiting import until
+
+HEIR = """
+import os, socket, sys
+from mcpproxy.ops.upgrade import heritage
+left = heritage(os.environ)
+assert left is not None and not heritage(os.environ)
+(one, two), = left.sockets.values()
+assert one is two and one.getsockname()[1] == int(sys.argv[1])
+assert not os.get_inheritable(one.fileno())
+left.serves()
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def start(monkeypatch: pytest.MonkeyPatch, listening: socket.socket, *command: str) -> tuple[Upgrade, list[str]]:
+    said: list[str] = []
+    made = Upgrade(lambda _, text: said.append(text))
+    monkeypatch.setattr(sys, "orig_argv", ["python", *command])
+    made.begin({"a 0": [listening, listening]})
+    return made, said
+
+
+def test_the_new_one_has_the_sockets_and_says_that_it_serves(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:
+    ours, theirs = os.pipe()
+    keep = os.dup(0)
+    os.dup2(ours, 0)
+    try:
+        made, _ = start(monkeypatch, listening, "-c", HEIR, str(listening.getsockname()[1]))
+        pid = made.pid
+        assert pid and len(made.descriptors()) == 2
+        assert until(lambda: made.look(monotonic()), "it serves") == pid
+        assert not made.descriptors() and not made.pid
+    finally:
+        os.dup2(keep, 0)
+        for each in (keep, ours, theirs):
+            os.close(each)
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [("raise SystemExit(3)", "ended with 3"), ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL")]
+)
+def test_one_that_ends_is_told_of_with_its_reason(code: str, said: str, monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:
+    made, lines = start(monkeypatch, listening, "-c", code)
+    until(lambda: made.look(monotonic()) or not made.pid, "it is over")
+    assert said in lines[-1] and lines[-1].endswith("this one goes on")
+
+
+def test_a_program_that_is_not_there_is_told_of(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    made, lines = start(monkeypatch, listening)
+    until(lambda: made.look(monotonic()) or not made.pid, "it is over")
+    assert f"ended with {GONE}" in lines[-1]
+
+
+def test_one_that_never_serves_is_killed(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    made, lines = start(monkeypatch, listening, "-c", "import signal; signal.pause()")
+    pid = made.pid
+    assert not made.look(made.deadline - 1)
+    assert not made.look(made.deadline)
+    assert f"after {READY_S:.0f} s" in lines[-1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_was_left_to_another_is_not_taken() -> None:
+    """A process of ours that executes something passes its environment on."""
+    left = msgspec.json.encode(Inherited(os.getppid() + 1, 99, {}, [])).decode()
+    environment = {VARIABLE: left, "OTHER": "stays"}
+    assert heritage(environment) is None
+    assert environment == {"OTHER": "stays"}
