@@ -6,6 +6,7 @@ whoever closes by name never closes somebody else's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,9 @@ from mcpproxy.edge.multiplex import Multiplex
 from mcpproxy.upstream.pool import Pool
 
 AnyLink = Downstream | Multiplex | Doorstep
+principal_in = re.compile(
+    rb',"principal":("(?:[^"\\]|\\.)*")'
+).search  # a plan whose guard has nothing to ask has none, and says it only here
 ABOUT = ("method", "host", "path", "principal")  # members of an exchange's log line that are told here
 
 
@@ -54,7 +58,10 @@ def kind_of(x: Exchange) -> str:
 
 
 def principal_of(x: Exchange) -> str:
-    """Who asks; empty where nobody is named."""
+    """Who asks, as the log line will say; empty where nobody is named."""
+    found = principal_in(x.plan.about)
+    if found is not None:
+        return str(msgspec.json.decode(found[1]))
     guard = x.plan.guard
     return guard.principal.name if guard is not None and guard.principal is not None else ""
 

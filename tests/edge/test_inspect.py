@@ -6,6 +6,7 @@ from mcpproxy.clock import monotonic
 from mcpproxy.edge import inspect
 from tests.edge.h2client import H2Client
 from tests.edge.test_tunnel import ASK, SWITCH
+from tests.support.keys import Keys
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -130,3 +131,14 @@ def test_who_has_not_said_for_whom_it_speaks(proxy):
     assert inspect.show_link(link, monotonic())["client"] == "127.0.0.1"
     assert inspect.name_of(link) == ""
     client.close()
+
+
+def test_who_asks_is_read_as_the_log_will_say_it(proxy, tmp_path):
+    keys = Keys(tmp_path)
+    name = "agent-alpha"
+    secret = keys.add(name)
+    edge = proxy(route='auth = "keys"', top="", listen="", limits=f'[auth.keys]\ntype = "api-key"\nfile = "{keys.file}"')
+    client = edge.client()
+    client.sendall(GET.replace(b"\r\n\r\n", b"\r\nX-API-Key: %b\r\n\r\n" % secret.encode()))
+    edge.read(edge.accept())
+    assert [each["principal"] for each in seen(edge)] == [name]
