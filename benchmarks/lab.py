@@ -119,6 +119,7 @@ class Lab:
             "ORIGIN": self.origin,
             "ANSWER": ANSWER,
             "USER": user,
+            "WORKERS": 1,
             **values,
         }.items():
             text = text.replace(f"@{word}@", str(value))

@@ -67,6 +67,7 @@ class Shared:
     buckets: Buckets
     turns: int | None  # None: there is nobody else
     passed: set[str] = field(default_factory=set)  # paths of unix sockets that systemd made and keeps
+    alone: bool = True  # no worker of this daemon, nor of one that it takes over from, has begun to serve yet
     worker: int = 0  # who we are; set after the fork
 
     def paths(self) -> list[str]:
@@ -189,7 +190,9 @@ def assemble(config: Config, loop: EdgeLoop, shared: Shared | None = None) -> Ru
     messages = Messages(config.log.level)
     pools = {name: make_pool(name, upstream, loop, wheel, messages) for name, upstream in config.upstream.items()}
     questions = Questions(loop)
-    audit = AuditLog(config.audit, config.state_dir, messages.say) if config.audit is not None else None
+    audit = (
+        AuditLog(config.audit, config.state_dir, messages.say, alone=shared is None or shared.alone) if config.audit is not None else None
+    )
     offices = Offices(config, questions, messages, audit)
     if shared is not None:
         offices.buckets = shared.buckets

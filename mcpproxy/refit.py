@@ -38,6 +38,8 @@ from mcpproxy.assemble import (
     when_full,
 )
 from mcpproxy.clock import monotonic
+from mcpproxy.config import check
+from mcpproxy.config.kinds import Auto
 from mcpproxy.config.model import Config, Upstream
 from mcpproxy.edge.downstream import Front
 from mcpproxy.errors import StartError
@@ -71,6 +73,10 @@ def prepare(runtime: Runtime, config: Config, sockets: Mapping[str, list[socket.
     """Everything that can fail. `sockets`: of new listeners (`listen_names`), one for each worker, where somebody bound them for us. Raises StartError."""
     if runtime.draining.is_set:
         raise StartError("it is ending: no configuration is loaded any more")
+    if isinstance(config.workers, Auto):  # there are as many as there are
+        config = structs.replace(config, workers=Auto(runtime.config.workers))
+        if few := [str(finding.located({})) for finding in check.several(config)]:
+            raise StartError("; ".join(few))
     if runtime.shared is not None:
         config = part(config, runtime.shared.workers)
     if said := fixed(runtime.config, config):
@@ -107,7 +113,7 @@ class Change:
         pools = {name: self._pool(name, upstream) for name, upstream in config.upstream.items()}
         audit = runtime.offices.audit
         if audit is None and config.audit is not None:
-            audit = AuditLog(config.audit, config.state_dir, runtime.messages.say)
+            audit = AuditLog(config.audit, config.state_dir, runtime.messages.say, alone=False)
             undo.callback(audit.close, ABORT_S)
         offices = Offices(config, runtime.questions, runtime.messages, audit, looked=runtime.offices.looked)
         offices.forget = partial(forget, runtime)

@@ -542,7 +542,7 @@ def test_certificates_of_other_authorities_count_no_more(town: Make, tmp_path: P
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"top": "workers = 2"}, "workers: another number"),
+        ({"top": "workers = 3"}, "workers: another number"),
         ({"listen": 'address = "127.0.0.1:0"\ntls = { cert = "/nowhere.pem", key = "/nowhere.key" }'}, "nowhere"),
         ({"log": 'access = "/nowhere/access.log"'}, "nowhere/access.log"),
         ({"more": '[auth.keys]\ntype = "api-key"\nfile = "/nowhere/keys"', "route": 'auth = "keys"'}, "nowhere/keys"),

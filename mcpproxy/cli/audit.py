@@ -6,6 +6,7 @@ Problems go to stdout, one per line with file and line number, then one line wit
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from mcpproxy.units import many
 
 if TYPE_CHECKING:
     from mcpproxy.config.model import Config
+    from mcpproxy.observe.keeping import Head
     from mcpproxy.observe.verify import Report
 
 HINT = "-c CONFIG names another configuration; --key PUBLIC.pem and the files need none"
@@ -47,33 +49,55 @@ def command() -> None:
 def verify(files: tuple[str, ...], keys: tuple[Path, ...], part: bool, config: Path, state_dir: str | None) -> int:
     """Find every line that was changed, taken out, put in or moved.
 
-    Without FILE: the configured log, with everything beside it that rotation made of it. The order of the files does not matter; those ending in .gz are
-    read compressed. With --key alone, lines after the last checkpoint may have been cut off unseen; the configuration's state directory knows the newest line.
+    Without FILE: the configured log with everything beside it that rotation made of it, of each worker that ever wrote one. The order of the files does not
+    matter, and each worker's chain is found by its lines; those ending in .gz are read compressed. With --key alone, lines after the last checkpoint may have
+    been cut off unseen, or a whole chain; the configuration's state directory knows them.
     """
+    from mcpproxy.config.files import audit_file
     from mcpproxy.observe import verify as reading
-    from mcpproxy.observe.keeping import PUBLIC, public_key, read_head
+    from mcpproxy.observe.keeping import PUBLIC, head_file, public_key, read_head, read_heads
 
     known = None if keys and files else with_state_dir(unchecked(config, HINT).config, state_dir)
+    reports: dict[int, Report] = {}
     try:
         if keys or known is None:
-            found = reading.verify(_files(files, known, config), [public_key(each.read_bytes(), str(each)) for each in keys], part=part)
+            public = [public_key(each.read_bytes(), str(each)) for each in keys]
+            for chain, named in _chains(_files(files, known, config), known).items():
+                reports[chain] = reading.verify(named, public, chain=chain, part=part)
         else:
             state = _state(known)
-            place, head = state / PUBLIC, read_head(state)
-            if head is None:
+            place, heads = state / PUBLIC, read_heads(state)
+            if not heads:
                 raise StartError(
                     f"{state}: no audit log was ever written with this state",
                     "--state-dir names another; --key PUBLIC.pem needs none" if known.audit else f"there is no [audit] in {config}",
                 )
             key = public_key(place.read_bytes(), str(place))
-            named = _files(files, known, config)
-            ends = not part or not files or _has_newest(named, known)
-            found = reading.verify(named, [key], head, part=part, ends=ends, moved=lambda: read_head(state) != head)
+            chains = _chains(_files(files, known, config), known)
+            for chain in sorted({*chains, *(() if files else heads)}):
+                named, head = chains.get(chain, []), heads.get(chain)
+                if not named:
+                    kept = head_file(state, chain)
+                    gone = f"none of its files is there; when rotation took the last of them, delete {kept}"
+                    reports[chain] = reading.Report(problems=[reading.Finding(audit_file(_audit_file(known), chain), 0, gone)])
+                    continue
+                ends = not part or not files or _has_newest(named, known, chain)
+
+                def moved(chain: int = chain, head: Head | None = head) -> bool:
+                    return read_head(state, chain) != head
+
+                reports[chain] = report = reading.verify(named, [key], head, chain=chain, part=part, ends=ends, moved=moved)
+                if head is None:
+                    report.problems.append(reading.Finding(named[0], 0, f"the state directory knows of no chain {chain}"))
+            if files and not part:
+                for chain in sorted({*heads} - {*reports}):
+                    click.echo(f"note: chain {chain} is not among these files")
     except (OSError, EOFError) as error:
         said = error.strerror or error if isinstance(error, OSError) else error
         raise StartError(f"{getattr(error, 'filename', None) or 'audit log'}: {said}") from None
-    _print(found)
-    return 1 if found.problems else 0
+    for chain, report in reports.items():
+        _print(report, f"chain {chain}: " if len(reports) > 1 else "")
+    return 1 if any(report.problems for report in reports.values()) else 0
 
 
 @command.command("key", epilog=EXAMPLE("mcpproxy audit key > audit.pub.pem"))
@@ -98,23 +122,47 @@ def _state(config: Config) -> Path:
 
 
 def _files(files: tuple[str, ...], config: Config | None, place: Path) -> list[str]:
-    """Those named; else the log and what rotation made of it."""
+    """Those named; else the log of each chain, and what rotation made of it."""
     if files:
         return list(files)
     if config is None or config.audit is None:
         raise StartError(f"{place}: there is no [audit]", "name the files", code=2)
     log = Path(config.audit.file)
-    return [str(each) for each in log.parent.iterdir() if each == log or each.name.startswith((f"{log.name}.", f"{log.name}-"))] or [
-        str(log)
-    ]
+    return sorted(str(each) for each in log.parent.iterdir() if _chain_named(each.name, log.name) is not None) or [str(log)]
 
 
-def _has_newest(files: list[str], config: Config) -> bool:
+def _audit_file(config: Config) -> str:
+    assert config.audit is not None, "asked for when it was looked for"
+    return config.audit.file
+
+
+def _chain_named(name: str, log: str) -> int | None:
+    """Of which chain is a file by its name, when `log` is that of the first? None: of none."""
+    stem, suffix = os.path.splitext(log)
+    other = re.match(rf"{re.escape(stem)}\.chain([1-9]\d{{0,8}}){re.escape(suffix)}(?=[.-]|$)", name)
+    if other is not None:
+        return int(other[1])
+    return 0 if name == log or name.startswith((f"{log}.", f"{log}-")) else None
+
+
+def _chains(files: list[str], config: Config | None) -> dict[int, list[str]]:
+    """The files by chain."""
+    from mcpproxy.observe.verify import by_chain
+
+    log = Path(config.audit.file).name if config is not None and config.audit is not None else ""
+    return by_chain(files, lambda file: _chain_named(Path(file).name, log) or 0 if log else 0)
+
+
+def _has_newest(files: list[str], config: Config, chain: int) -> bool:
     """Is the log that is being written among them? Then the chain must not end before its newest line."""
-    return config.audit is not None and any(os.path.realpath(each) == os.path.realpath(config.audit.file) for each in files)
+    from mcpproxy.config.files import audit_file
+
+    return config.audit is not None and any(
+        os.path.realpath(each) == os.path.realpath(audit_file(config.audit.file, chain)) for each in files
+    )
 
 
-def _print(found: Report) -> None:
+def _print(found: Report, which: str) -> None:
     for finding in found.problems:
         click.echo(str(finding))
     if found.more_problems:
@@ -124,7 +172,7 @@ def _print(found: Report) -> None:
     lost = f", {many(found.lost, 'call')} lost and told" if found.lost else ""
     what = f"{many(found.calls, 'call')} in {many(found.lines, 'line')} ({found.first} to {found.newest}){lost}"
     if found.problems:
-        click.echo(f"changed: {what}; {many(len(found.problems) + found.more_problems, 'problem')}")
+        click.echo(f"{which}changed: {what}; {many(len(found.problems) + found.more_problems, 'problem')}")
         return
     until = f"signed up to line {found.signed}" if found.signed else "no checkpoint among them"
-    click.echo(f"unchanged: {what}; {until}; newest hash {found.newest_hash}")
+    click.echo(f"{which}unchanged: {what}; {until}; newest hash {found.newest_hash}")

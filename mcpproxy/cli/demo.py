@@ -7,6 +7,7 @@ import signal
 from importlib.util import find_spec
 
 import click
+from msgspec import structs
 
 from mcpproxy.cli.options import EXAMPLE, TERMINAL_DRAIN_S, quick, state_dir_option
 from mcpproxy.errors import StartError
@@ -39,7 +40,7 @@ def command(listen: str, state_dir: str | None) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     with DemoServer(died) as server:
-        config = quick(server.url, listen, no_tls=False, state_dir=state_dir)
+        config = structs.replace(quick(server.url, listen, no_tls=False, state_dir=state_dir), workers=1)
 
         def ready(urls: list[str]) -> None:
             show(Scene(url=f"{urls[0]}/mcp", ca=devca.files(config.state_dir).ca, upstream=server.url))

@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from mcpproxy.config import check_acme, check_policies, files, names
+from mcpproxy.config.kinds import PROCESSES
 from mcpproxy.config.mistakes import Finding, Mistake, Wrong, nearest
 from mcpproxy.config.model import Config, Tls, Upstream
 from mcpproxy.config.serving import OFF
 from mcpproxy.config.upstreams import HTTP, TCP, Health
+
+LINKS, CLIENTS = 8, 64  # of an upstream's max_connections, and of limits.connections, for each worker that nobody asked for by number
 
 
 def problems(config: Config) -> Iterator[Finding]:
@@ -30,7 +33,7 @@ def problems(config: Config) -> Iterator[Finding]:
     yield from check_acme.problems(config)
     yield from _admin(config)
     if config.workers > 1:
-        yield from _several(config)
+        yield from several(config)
     if config.group is not None and config.user is None:
         yield Finding(("group",), "goes with user")
     if config.otel is not None and not 0 <= config.otel.sample <= 1:
@@ -39,21 +42,22 @@ def problems(config: Config) -> Iterator[Finding]:
         yield Finding(("limits", "target"), "must be smaller than limits.head: the target is a part of the head")
 
 
-def _several(config: Config) -> Iterator[Finding]:
-    """What one process can do and several cannot."""
-    alone = "leave it out, or workers = 1"
-    if config.audit is not None:
-        yield Finding(("audit",), f"an audit log has one writer, and there are {config.workers} workers: {alone}")
-    for number, route in enumerate(config.route):
-        if route.tools is not None and route.tools.read_only:
-            what = f"what tools say of themselves is known to the worker that saw their list, and there are {config.workers}: {alone}"
-            yield Finding(("route", number, "tools", "read_only"), what)
+def several(config: Config) -> Iterator[Finding]:
+    """What does not go with several processes."""
     for name, upstream in config.upstream.items():
         if upstream.max_connections < config.workers:
             what = f"fewer than workers ({config.workers}): each of them has its share, and one would have none"
             yield Finding(("upstream", name, "max_connections"), what)
     if 0 < config.limits.connections < config.workers:
         yield Finding(("limits", "connections"), f"fewer than workers ({config.workers}): each of them has its share")
+
+
+def sensible_workers(config: Config, cores: int) -> int:
+    """How many for `workers = "auto"`: one for each core, as long as each gets enough of what is divided among them to need nothing of the others'."""
+    shares = [upstream.max_connections // LINKS for upstream in config.upstream.values()]
+    if config.limits.connections:
+        shares.append(config.limits.connections // CLIENTS)
+    return max(1, min(cores, PROCESSES, *shares))
 
 
 def _listeners(config: Config) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ import pwd
 import ssl
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from mcpproxy.config.mistakes import Finding
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import CertificateFiles, Config, Tls
 
+CGROUPS, OUR_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # cgroups(7), version 2
 DAY = 86_400.0
 SOON = 14 * DAY  # before this much is left, certbot and its like have renewed; when they have not, somebody should know
 
@@ -133,12 +135,22 @@ def broken(config: Config) -> Iterator[Finding]:
     if config.log.file is not None:
         yield from _directory_of(config.log.file, ("log", "access"))
     if config.audit is not None:
-        yield from _directory_of(config.audit.file, ("audit", "file"))
+        for chain in range(config.workers):
+            found = list(_directory_of(audit_file(config.audit.file, chain), ("audit", "file")))
+            yield from found
+            if found:
+                break
     if (config.admin.address or "").startswith("unix:"):
         yield from _directory_of((config.admin.address or "")[5:], ("admin", "address"), socket=True)
     if config.affinity.key_file is not None:
         yield from _seal_keys(config.affinity.key_file, ("affinity", "key_file"))
     yield from secrets.broken(config)
+
+
+def audit_file(first: str, chain: int) -> str:
+    """Where each process that writes the audit log writes it, when `first` is configured: `audit.log`, `audit.chain1.log`, … (a glob like `*.log` has all)."""
+    place = Path(first)
+    return str(place.with_name(f"{place.stem}.chain{chain}{place.suffix}")) if chain else first
 
 
 def unwise(config: Config, now: float) -> Iterator[Finding]:
@@ -156,6 +168,23 @@ def unwise(config: Config, now: float) -> Iterator[Finding]:
                 yield Finding((*place, "cert"), f"{files.cert}: the certificate {said}")
     for place, file in _key_files(config):
         yield from _unwise_keys(file, place, now)
+
+
+def cores(cgroups: Path = CGROUPS, ours: Path = OUR_CGROUP) -> int:
+    """How many processes can run at once for us: the CPUs we may use, and not more than the quotas of our cgroup and those above it allow (containers)."""
+    found = len(os.sched_getaffinity(0))
+    try:
+        path = next(line[3:] for line in ours.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return found
+    place = cgroups / path.strip("/")
+    for each in (place, *place.parents):
+        if not each.is_relative_to(cgroups):
+            break
+        with suppress(OSError, ValueError, ZeroDivisionError):  # the root has none; "max"
+            quota, period = map(int, (each / "cpu.max").read_text().split())
+            found = min(found, max(1, -(-quota // period)))
+    return found
 
 
 def keys(file: str) -> KeyFile:

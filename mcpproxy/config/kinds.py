@@ -7,7 +7,6 @@ configuration file, against which relative file names are meant. A kind never lo
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,15 +110,22 @@ class Count(Kind):
         return value
 
 
+class Auto(int):
+    """A number of processes that nobody asked for: it yields to what is asked for."""
+
+
+AUTO = Auto(1)  # until the cores are counted and the rest is read (load)
+
+
 @dataclass(frozen=True, slots=True)
 class Processes(Count):
-    """How many processes; "auto": as many as this one may use cores."""
+    """How many processes."""
 
     label: str = 'number or "auto"'
 
     def read(self, value: object, base: str) -> int:
         if value == "auto":
-            return min(len(os.sched_getaffinity(0)), PROCESSES)
+            return AUTO
         if isinstance(value, str) and not value.isdigit():
             raise Wrong(f'{show_value(value)}: must be a whole number, or "auto"')
         count = Count.read(self, value, base)

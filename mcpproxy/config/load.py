@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
+from msgspec import structs
 
 from mcpproxy.config import check, files
-from mcpproxy.config.kinds import Key, Kind, Named, Secret, Table, Tables, Words
+from mcpproxy.config.kinds import Auto, Key, Kind, Named, Secret, Table, Tables, Words
 from mcpproxy.config.mistakes import ConfigErrors, Finding, Mistake, Wrong, nearest, show_value
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import LATER, TABLES, Config
@@ -137,6 +138,8 @@ def _parse(text: str, name: str) -> dict[str, Any]:
 def _read_data(data: Mapping[str, Any], base: str) -> tuple[Config, list[Finding]]:
     reader = Reader(base)
     config = reader.table(Config, data, ())
+    if isinstance(config.workers, Auto):
+        config = structs.replace(config, workers=Auto(check.sensible_workers(config, files.cores())))
     wrong = {finding.place for finding in reader.findings}
     later = [finding for finding in check.problems(config) if not finding.touches(wrong)]
     return config, reader.findings + later

@@ -15,7 +15,23 @@ from typing import Annotated, Literal
 from msgspec import Struct, field
 
 from mcpproxy.config import names
-from mcpproxy.config.kinds import Choice, Count, Duration, File, Flag, Frequency, Key, Named, Processes, Size, Table, Tables, Text, Words
+from mcpproxy.config.kinds import (
+    AUTO,
+    Choice,
+    Count,
+    Duration,
+    File,
+    Flag,
+    Frequency,
+    Key,
+    Named,
+    Processes,
+    Size,
+    Table,
+    Tables,
+    Text,
+    Words,
+)
 from mcpproxy.config.policies import TABLES as POLICIES
 from mcpproxy.config.policies import Audit, Auth, Credential, Identity, Limit, Tools
 from mcpproxy.config.serving import TABLES as SERVING
@@ -637,11 +653,12 @@ class Config(Struct, frozen=True, kw_only=True):
         int,
         Key(
             Processes(),
-            'Processes that serve, `"auto"`: as many as there are cores for the daemon. More than one have a supervisor that replaces those that die. '
-            "`limits.connections`, and `keepalive`, `max_connections` and `queue` of upstreams, are divided among them; limits of callers hold for all "
-            "together. Not together with `audit` or `tools.read_only` yet. See [operations.md](operations.md#several-workers).",
+            'Processes that serve. `"auto"`: as many as there are cores for the daemon (the quota of its cgroup counts), but only so many that each has '
+            "8 of an upstream's `max_connections` and 64 of `limits.connections`. These, `keepalive` and `queue` are divided among them; limits of "
+            "callers hold for all together. See [operations.md](operations.md#several-workers).",
+            '"auto"',
         ),
-    ] = 1
+    ] = AUTO
     watchdog: Annotated[
         float,
         Key(

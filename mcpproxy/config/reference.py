@@ -52,7 +52,7 @@ upstream = "search"
 EXAMPLE = """\
 # Every key once; those that only repeat their default are marked so.
 health = "/healthz"
-workers = 1                             # default
+workers = "auto"                        # default
 watchdog = "15s"                        # default
 user = "mcpproxy"                       # when it is started as root
 group = "mcpproxy"

@@ -32,6 +32,7 @@ from mcpproxy.config.model import Config
 from mcpproxy.control import certificates
 from mcpproxy.control.checks import Checks
 from mcpproxy.control.door import Door
+from mcpproxy.control.sharing import Sharing
 from mcpproxy.control.switchboard import Switchboard
 from mcpproxy.control.traces import Traces
 from mcpproxy.observe.messages import Messages
@@ -123,7 +124,7 @@ def parts(control: Control) -> list[Part]:
     """What this configuration asks for."""
     from mcpproxy.control.admin import Admin  # not before the fork: what it needs is nobody else's
 
-    found: list[Part] = [Checks(control.config, control.switchboard, control.messages), Admin(control)]
+    found: list[Part] = [Checks(control.config, control.switchboard, control.messages), Sharing(control.switchboard), Admin(control)]
     if certificates.wanted(control.config):
         made = certificates.Certificates(control.config, control.messages.say)
         control.metrics.sources.append(made.samples)

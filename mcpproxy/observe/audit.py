@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -25,7 +26,7 @@ from mcpproxy.config.policies import Audit
 from mcpproxy.errors import StartError
 from mcpproxy.observe.auditline import Entry, Renderer
 from mcpproxy.observe.chain import Chain
-from mcpproxy.observe.habits import Habits
+from mcpproxy.observe.habits import NAME, Habits
 from mcpproxy.observe.keeping import Keeper
 
 __all__ = ["AuditLog", "Entry"]
@@ -33,8 +34,13 @@ __all__ = ["AuditLog", "Entry"]
 HAND_OVER = 128  # entries: less than a millisecond of the thread's work; waking it, and writing the head before and after, is paid once for all of them
 WAITING = 4096  # entries that wait for the thread, at most
 WAITING_BYTES = 16 * 1024 * 1024  # bytes of arguments they hold, at most
+NEWS = 64  # batches of calls for other processes that wait to be fetched; older ones are forgotten
 RETRY_S = 1.0  # a disk that was full is tried again
 
+News = list[
+    tuple[str, str, int, float]
+]  # who called which tool how often, the last time when (Unix seconds); 0 times: what was told of them
+NOTHING = 0, 0.0
 Item = (
     tuple[list[Entry], int, int] | Callable[[], None] | None
 )  # entries, their size, how many before were lost; something else to do; the end
@@ -43,8 +49,11 @@ Item = (
 class AuditLog:
     """Takes entries from the loop; its thread writes them."""
 
-    def __init__(self, settings: Audit, state_dir: str, tell: Callable[[str, str], None]) -> None:
-        """Raises StartError when the file, the key or the head cannot be used. `tell(level, text)` is called from the thread."""
+    def __init__(self, settings: Audit, state_dir: str, tell: Callable[[str, str], None], *, alone: bool = True) -> None:
+        """`alone`: no process of ours can be writing one; else each has a chain of its own (observe/keeping). `tell(level, text)` is called from the thread.
+
+        Raises StartError when the file, the key or the head cannot be used.
+        """
         self.blocked = False  # with when_full = "block": no call may be made just now
         self.lost = 0  # entries that were lost since the start
         self.warnings = 0  # anomalies noted since the start
@@ -54,7 +63,8 @@ class AuditLog:
         self._done = self._done_bytes = 0  # the thread's
         self._refused = 0
         self._block = settings.when_full == "block"
-        self._worker = _Worker(settings, Path(state_dir).expanduser(), tell, self)
+        self.news: deque[News] = deque(maxlen=NEWS)  # what callers did, for the habits that other processes keep
+        self._worker = _Worker(settings, Path(state_dir).expanduser(), tell, self, alone=alone)
         self.blocked = self._block and self._worker.failing
         self._thread = threading.Thread(target=self._worker.work, args=(self._queue,), name="audit", daemon=True)
         self._thread.start()
@@ -97,6 +107,10 @@ class AuditLog:
         self.tick()
         self._queue.put(self._worker.reopen)
 
+    def hear(self, news: News) -> None:
+        """What callers did elsewhere."""
+        self._queue.put(partial(self._worker.heard, news))
+
     def close(self, patience_s: float) -> bool:
         """Write what waits, sign, end. False when that took too long."""
         self.tick()
@@ -109,14 +123,15 @@ class AuditLog:
 class _Worker:
     """The thread's side."""
 
-    def __init__(self, settings: Audit, state: Path, tell: Callable[[str, str], None], log: AuditLog) -> None:
+    def __init__(self, settings: Audit, state: Path, tell: Callable[[str, str], None], log: AuditLog, *, alone: bool) -> None:
         self._tell, self._log = tell, log
         self._block = settings.when_full == "block"
         self.failing = self._broken = False
+        self._news: dict[tuple[str, str], tuple[int, float]] = {}
         self._bodies: list[bytes] = []  # rendered, and not in the chain yet: with `block` they wait
         keeper = None
         try:
-            keeper = Keeper(state)
+            keeper = Keeper(state, alone=alone)
             self._renderer = Renderer(settings, keeper.salt)
             self._habits = Habits(state) if settings.anomalies else None
             self._chain = Chain(settings, keeper, _unix())
@@ -148,6 +163,9 @@ class _Worker:
             offset = wall_offset()
             for entry in entries:
                 self._render(entry, offset)
+            if self._news:
+                self._log.news.append([(who, tool, count, now) for (who, tool), (count, now) in self._news.items()])
+                self._news = {}
             self._try(self._catch_up)
             if self.failing and not self._block:
                 self._lose(sum(map(_is_call, self._bodies)))
@@ -191,12 +209,21 @@ class _Worker:
         for call in entry.calls:
             if call.method != "tools/call" or call.name is None:
                 continue
+            key = who, call.name[:NAME]
+            self._news[key] = self._news.get(key, NOTHING)[0] + 1, now
             for kind, more in habits.called(who, call.name, now):
                 self._log.warnings += 1
+                self._news[who, kind] = 0, now
                 self._bodies.append(
                     b'"time":"%b","type":"warning","kind":"%b","id":"%b"%b,"tool":%b%b'
                     % (self._renderer.stamp(now), kind.encode(), entry.request_id, entry.who, self._renderer.word(call.name), more.encode())
                 )
+
+    def heard(self, news: News) -> None:
+        """It is not unusual any more; whoever saw it has told of it."""
+        if self._habits is not None:
+            for who, tool, count, now in news:
+                self._habits.heard(who, tool, count, now)
 
     def _lose(self, count: int) -> None:
         self._chain.lost += count

@@ -2,6 +2,10 @@
 
     {"seq":7,"time":"…","type":"call", … ,"hash":"<hash 7>"}        hash n = SHA-256(hash n-1, 32 bytes, and line n up to its own `,"hash"`)
 
+
+A daemon of several processes writes a chain for each of them, in a file of its own; the lines of all but the first say which, after their number
+(`"chain":1`).
+
  1. `begin` is the first line after every start and every rotation: it names the hash before it, so the chain goes on from file to file, and says how the last
     run ended (`start`): first, stop, kill, crash (of the machine), rotation, unknown (the state directory had no head).
  2. `checkpoint` carries an Ed25519 signature over the hash before it and itself: who can write the file and has not the key cannot make true lines before it.
@@ -28,6 +32,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from mcpproxy.config.files import audit_file
 from mcpproxy.config.policies import Audit
 from mcpproxy.observe.keeping import NO_HASH, Head, Keeper
 
@@ -38,6 +43,7 @@ SIGNATURE = b',"signature":"'
 SIGNED = b"mcpproxy audit checkpoint\n"  # so that no other use of the key gives a signature that is good here
 CHUNK = 1 << 20  # bytes of lines written at once: what a kill can tear, and what waits for room on the disk
 TAIL = 8 << 20  # bytes at the end of the file that are looked at after a kill
+_chain = re.compile(rb'\{"seq":[0-9]+,"chain":([0-9]{1,9}),').match
 _LOST = re.compile(rb'"type":"lost","count":(\d+)')
 SYNC_EVERY = 1.0  # seconds, with fsync = "second"
 
@@ -48,6 +54,12 @@ class Line(NamedTuple):
     seq: int
     body: bytes  # what is hashed
     hash: str
+
+    @property
+    def chain(self) -> int:
+        """Which one it says that it is in."""
+        found = _chain(self.body)
+        return int(found[1]) if found is not None else 0
 
     def follows(self, previous: str) -> bool:
         """Is its hash right, when `previous` is the hash before it?"""
@@ -80,7 +92,8 @@ class Chain:
 
     def __init__(self, settings: Audit, keeper: Keeper, now: float) -> None:
         """Raises OSError. A begin line waits to be written then (`flush`)."""
-        self.file = settings.file
+        self.file = audit_file(settings.file, keeper.chain)
+        self._mark = b'"chain":%d,' % keeper.chain if keeper.chain else b""  # of each line
         self.lost = 0  # entries that no line tells of yet
         self._fsync, self._every = settings.fsync, settings.checkpoint
         self._keeper = keeper
@@ -132,7 +145,7 @@ class Chain:
         """A checkpoint. Raises OSError."""
         self.flush()
         text = b'%b,"type":"checkpoint","key":"%b"' % (_time(now), self._key_id)
-        signature = self._keeper.key.sign(signed(self.hash, b'{"seq":%d,%b' % (self.seq + 1, text)))
+        signature = self._keeper.key.sign(signed(self.hash, b'{"seq":%d,%b%b' % (self.seq + 1, self._mark, text)))
         self._seal([b'%b%b%b"' % (text, SIGNATURE, signature.hex().encode())])
         self._sign_at = 0.0
         self.flush()
@@ -218,11 +231,11 @@ class Chain:
 
     def _seal(self, bodies: Sequence[bytes], before: bytes = b"") -> None:
         """Lines of the chain; they wait to be written."""
-        seq, previous = self.seq, bytes.fromhex(self.hash)
+        seq, previous, mark = self.seq, bytes.fromhex(self.hash), self._mark
         pieces = [before]
         for body in bodies:
             seq += 1
-            text = b'{"seq":%d,%b' % (seq, body)
+            text = b'{"seq":%d,%b%b' % (seq, mark, body)
             previous = sha256(previous + text).digest()
             pieces += (text, SEAL, previous.hex().encode(), b'"}\n')
         self._keeper.write(self._sure, (seq, previous.hex()), self.lost)
@@ -253,7 +266,7 @@ class Chain:
         if waiting is None:
             self.lost += gone.count(b'"type":"call"')
         else:
-            waiting[:0] = [body for each in gone.split(b"\n") if (body := _said_again(each))]
+            waiting[:0] = [body.removeprefix(self._mark) for each in gone.split(b"\n") if (body := _said_again(each))]
         for each in lines:
             if line := taken_apart(each):
                 self.seq, self.hash = line.seq, line.hash

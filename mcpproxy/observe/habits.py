@@ -4,6 +4,8 @@ A caller is known after KNOWN calls; before that everything is new and nothing i
 in which it calls at all, averaged so that the last few dozen such minutes count. It is kept in the state directory (`audit-habits.json`), bounded: who was away
 the longest is forgotten first.
 
+Where several processes serve, each hears what callers did elsewhere (`heard`, half a second late), so all have the same habits and any of them may keep them.
+
 Unix time comes in. Used by the thread of the audit log.
 """
 
@@ -16,6 +18,7 @@ import msgspec
 from msgspec import Struct, field
 
 FILE = "audit-habits.json"
+NEW_TOOL, MANY_CALLS = "new-tool", "many-calls"
 KNOWN = 50  # calls until a caller has habits
 TIMES = 10.0  # as many as it is used to
 LEAST = 50  # calls in a minute below which nothing is much
@@ -52,33 +55,49 @@ class Habits:
 
     def called(self, who: str, tool: str, now: float) -> list[tuple[str, str]]:
         """One call. Returns what is unusual about it: kind, and JSON members that say more."""
+        caller = self._caller(who, now)
+        found: list[tuple[str, str]] = []
+        if tool[:NAME] not in caller.tools and caller.calls >= KNOWN:
+            found.append((NEW_TOOL, f',"calls":{caller.calls}'))
+        self._note(caller, tool, 1, now)
+        if self._much(caller, now):
+            found.append((MANY_CALLS, f',"calls_per_minute":{caller.count},"usual":{caller.usual:.1f}'))
+        return found
+
+    def heard(self, who: str, tool: str, count: int, now: float) -> None:
+        """Calls that another process served; with `count` 0 `tool` is the kind of what it told of them."""
+        caller = self._caller(who, now)
+        if count:
+            self._note(caller, tool, count, now)
+        elif tool == MANY_CALLS:
+            caller.told = max(caller.told, now)
+
+    def _caller(self, who: str, now: float) -> _Caller:
         caller = self._callers.get(who)
         if caller is None:
             caller = self._callers[who] = _Caller()
             if len(self._callers) > CALLERS:
                 del self._callers[min(self._callers, key=lambda each: self._callers[each].seen or now)]
         self._changed = True
-        found: list[tuple[str, str]] = []
-        tool = tool[:NAME]
-        if tool not in caller.tools:
-            if caller.calls >= KNOWN:
-                found.append(("new-tool", f',"calls":{caller.calls}'))
-            if len(caller.tools) >= TOOLS:
-                del caller.tools[min(caller.tools, key=caller.tools.__getitem__)]
-        caller.tools[tool] = caller.seen = now
-        caller.calls += 1
-        if self._much(caller, now):
-            found.append(("many-calls", f',"calls_per_minute":{caller.count},"usual":{caller.usual:.1f}'))
-        return found
+        return caller
 
-    def _much(self, caller: _Caller, now: float) -> bool:
+    @staticmethod
+    def _note(caller: _Caller, tool: str, count: int, now: float) -> None:
+        tool = tool[:NAME]
+        if tool not in caller.tools and len(caller.tools) >= TOOLS:
+            del caller.tools[min(caller.tools, key=caller.tools.__getitem__)]
+        caller.tools[tool] = caller.seen = now
+        caller.calls += count
         minute = int(now // 60)
-        if minute != caller.minute:
+        if not caller.minute - 1 <= minute <= caller.minute:  # what is heard late counts as now; a clock that was set back does not
             if caller.count:
                 caller.minutes += 1
                 caller.usual += (caller.count - caller.usual) * max(SHARE, 1 / caller.minutes)
             caller.minute, caller.count = minute, 0
-        caller.count += 1
+        caller.count += count
+
+    @staticmethod
+    def _much(caller: _Caller, now: float) -> bool:
         much = caller.minutes >= MINUTES and caller.count >= max(LEAST, TIMES * caller.usual) and now - caller.told >= QUIET
         if much:
             caller.told = now

@@ -3,11 +3,13 @@
    audit-key.pem   Ed25519, for us only        audit-key.pub.pem   for whoever verifies
    audit-salt      32 random bytes, for us only
    audit-head      two slots, written in turn: number and hash of the newest line
+   audit-head.1    the same of the second chain, and so on: each process that writes has a chain, and so a file, of its own
 
 1. The head is written before the lines (`meant`) and after them (`sure`): whoever finds them different knows that the daemon was killed while it wrote, and
    how much may be missing. `closed` says that it ended in order.
 2. A slot is 512 bytes with a checksum; a write that the end of the machine cut in half spoils one slot, never both.
-3. One daemon per head: it holds a lock on it, which the kernel frees with it.
+3. One writer per chain: it holds a lock on its head, which the kernel frees with it. A process takes the first chain that is free, so the successor of one
+   that was killed goes on with its chain; the first process of a daemon takes none but the first (`alone`), so two daemons with one state find each other.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
@@ -35,6 +38,7 @@ from msgspec import Struct
 from mcpproxy.errors import StartError
 
 KEY, PUBLIC, SALT, HEAD = "audit-key.pem", "audit-key.pub.pem", "audit-salt", "audit-head"
+CHAINS = 4096  # written at once, at most: workers, and those before them that still drain
 SALT_SIZE = 32
 SLOT = 512
 NO_HASH = "0" * 64
@@ -55,15 +59,13 @@ class Head(Struct, frozen=True, gc=False):
 
 
 class Keeper:
-    """The state directory of the daemon, as far as the audit log goes."""
+    """The state directory of the daemon, as far as one chain of the audit log goes."""
 
-    def __init__(self, directory: Path) -> None:
-        """Raises StartError, or OSError."""
+    def __init__(self, directory: Path, *, alone: bool = True) -> None:
+        """`alone`: no process of ours can have a chain. Raises StartError, or OSError."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.head_file = directory / HEAD
-        self._fd = os.open(self.head_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.chain, self._fd = _free_head(directory, 1 if alone else CHAINS)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.found = _newest(os.pread(self._fd, 2 * SLOT, 0))  # None: there was none
             if os.fstat(self._fd).st_size < 2 * SLOT:
                 os.pwrite(self._fd, b" " * 2 * SLOT, 0)
@@ -75,9 +77,6 @@ class Keeper:
                 )
             self.boot = boot_id()
             self._turn = self.found.turn if self.found is not None else 0
-        except BlockingIOError:
-            os.close(self._fd)
-            raise StartError(f"{self.head_file}: another mcpproxy writes an audit log with this state", "give each a state_dir") from None
         except BaseException:
             os.close(self._fd)
             raise
@@ -106,13 +105,40 @@ def boot_id() -> str:
         return ""
 
 
-def read_head(directory: Path) -> Head | None:
+def head_file(directory: Path, chain: int) -> Path:
+    """Where the head of a chain is kept."""
+    return directory / (f"{HEAD}.{chain}" if chain else HEAD)
+
+
+def read_head(directory: Path, chain: int = 0) -> Head | None:
     """The newest head kept there. Raises OSError."""
     try:
-        data = (directory / HEAD).read_bytes()
+        data = head_file(directory, chain).read_bytes()
     except FileNotFoundError:
         return None
     return _newest(data)
+
+
+def read_heads(directory: Path) -> dict[int, Head]:
+    """Of all chains that were ever written with this state. Raises OSError."""
+    numbers = [0, *(int(each.name[len(HEAD) + 1 :]) for each in directory.glob(f"{HEAD}.*") if each.name[len(HEAD) + 1 :].isdecimal())]
+    return {number: head for number in sorted(numbers) if (head := read_head(directory, number)) is not None}
+
+
+def _free_head(directory: Path, most: int) -> tuple[int, int]:
+    """The first of `most` chains that nobody writes, and its head's descriptor. Raises StartError, or OSError."""
+    for chain in range(most):
+        fd = os.open(head_file(directory, chain), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        else:
+            return chain, fd
+    raise StartError(f"{directory / HEAD}: another mcpproxy writes an audit log with this state", "give each a state_dir")
 
 
 def public_key(pem: bytes, where: str) -> Ed25519PublicKey:
@@ -161,11 +187,9 @@ def _signing_key(directory: Path) -> Ed25519PrivateKey:
 
 
 def _secret(place: Path, fresh: Callable[[], bytes]) -> bytes:
-    """A secret file; made if there is none."""
+    """A secret file; made if there is none. Of several processes that make it at once one does, and the others take that."""
     if not place.exists():
-        made = fresh()
-        _write(place, made, 0o600)
-        return made
+        _write(place, fresh(), 0o600, first=True)
     fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     with open(fd, "rb") as file:
         mode = stat.S_IMODE(os.fstat(fd).st_mode)
@@ -176,8 +200,8 @@ def _secret(place: Path, fresh: Callable[[], bytes]) -> bytes:
         return file.read()
 
 
-def _write(place: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all."""
+def _write(place: Path, data: bytes, mode: int, *, first: bool = False) -> None:
+    """Whole or not at all. `first`: not where there is one already."""
     beside = place.with_name(f".{place.name}.{os.getpid()}")
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
@@ -186,7 +210,12 @@ def _write(place: Path, data: bytes, mode: int) -> None:
             file.write(data)
             file.flush()
             os.fsync(fd)
-        beside.replace(place)
+        if first:
+            with suppress(FileExistsError):
+                os.link(beside, place)
+            beside.unlink()
+        else:
+            beside.replace(place)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise OSError(error.errno or errno.EIO, error.strerror, str(place)) from None

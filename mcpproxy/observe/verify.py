@@ -85,7 +85,7 @@ class _Told(Struct, frozen=True):
 
 TOLD = ("begin", "checkpoint", "lost")
 _told = msgspec.json.Decoder(_Told).decode
-_type = re.compile(rb'\{"seq":\d+,"time":"[^"]*","type":"([a-z]+)"').match
+_type = re.compile(rb'\{"seq":\d+,(?:"chain":\d+,)?"time":"[^"]*","type":"([a-z]+)"').match
 _is_hash = re.compile("[0-9a-f]{64}").fullmatch
 
 
@@ -94,16 +94,17 @@ def verify(
     keys: Sequence[Ed25519PublicKey],
     head: Head | None = None,
     *,
+    chain: int = 0,
     part: bool = False,
     ends: bool = True,
     moved: Callable[[], bool] = lambda: False,
 ) -> Report:
     """`files` are sorted by their first lines. `part`: the chain may begin before them. `ends`: it may not go on after them.
-    `moved`: is the head another one now?
+    `moved`: is the head another one now? `chain`: the number of the one they are all of.
 
     Raises OSError.
     """
-    reading = _Reading({key_id(key): key for key in keys}, head, part=part, ends=ends)
+    reading = _Reading({key_id(key): key for key in keys}, head, chain, part=part, ends=ends)
     for file in sorted(files, key=first_number):
         reading.read(file)
     return reading.end(moved)
@@ -111,10 +112,21 @@ def verify(
 
 def first_number(file: str) -> int:
     """The number of the first good line in `file`; of none 0."""
-    for text in _lines(file):
-        if line := taken_apart(text.rstrip(b"\n")):
-            return line.seq
-    return 0
+    line = _first_line(file)
+    return line.seq if line is not None else 0
+
+
+def by_chain(files: Sequence[str], named: Callable[[str], int] = lambda file: 0) -> dict[int, list[str]]:
+    """The files of each chain, as their first good lines say; `named` knows where one without any belongs. Raises OSError."""
+    found: dict[int, list[str]] = {}
+    for file in files:
+        line = _first_line(file)
+        found.setdefault(line.chain if line is not None else named(file), []).append(file)
+    return dict(sorted(found.items()))
+
+
+def _first_line(file: str) -> Line | None:
+    return next((line for text in _lines(file) if (line := taken_apart(text.rstrip(b"\n")))), None)
 
 
 class _Odd:
@@ -146,8 +158,9 @@ class _Odd:
 
 
 class _Reading:
-    def __init__(self, keys: Mapping[str, Ed25519PublicKey], head: Head | None, *, part: bool, ends: bool) -> None:
+    def __init__(self, keys: Mapping[str, Ed25519PublicKey], head: Head | None, chain: int, *, part: bool, ends: bool) -> None:
         self.report = Report()
+        self._chain = chain
         self._keys, self._head, self._part, self._ends = keys, head, part, ends
         self._at: tuple[int, str] | None = None  # number and hash of the line before, as it says itself
         self._good: tuple[int, str] = (0, NO_HASH)  # of the newest line of an unbroken chain
@@ -201,6 +214,8 @@ class _Reading:
             self._tell_odd()
             self._compare(line, at)
         self._tell_odd()
+        if line.chain != self._chain:
+            self._problem(f"line {line.seq} belongs to chain {line.chain}, and this is chain {self._chain}")
         self._at = line.seq, line.hash
         if self._head is not None and line.seq == self._head.sure:
             self._head_hashes.add(line.hash)

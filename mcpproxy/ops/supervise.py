@@ -250,6 +250,7 @@ class Supervisor:
 
     def _serves(self, child: Child) -> None:
         child.since = monotonic()
+        self._shared.alone = False
         if self._stopping:
             return
         for other in self._workers.values():

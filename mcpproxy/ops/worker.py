@@ -35,6 +35,7 @@ from mcpproxy.ops.counts import counts
 from mcpproxy.ops.health import Health
 from mcpproxy.ops.line import Line
 from mcpproxy.ops.report import Report
+from mcpproxy.ops.sharing import Sharing
 from mcpproxy.refit import Change, prepare
 from mcpproxy.units import show_duration
 
@@ -85,6 +86,7 @@ def serve(
 def join(line: Line, runtime: Runtime) -> Report | None:
     """What is said, heard and answered over the line. Nothing is counted where nobody could ask for it."""
     Health(runtime, line)
+    Sharing(line, runtime)
     if runtime.config.admin.address == OFF and runtime.config.otel is None:
         return None
     report = Report(runtime, line.say)

@@ -33,10 +33,11 @@ _list = msgspec.json.Decoder(_List).decode
 class Hints:
     """Of one upstream."""
 
-    __slots__ = ("_read_only",)
+    __slots__ = ("known", "news")
 
     def __init__(self) -> None:
-        self._read_only: dict[str, bool] = {}
+        self.known: dict[str, bool] = {}  # does it say that it changes nothing?
+        self.news: dict[str, bool] = {}  # of these, what other workers have not been told yet
 
     def learn(self, result: bytes) -> bool:
         """Take in the result of a tools/list. False: it is not one."""
@@ -49,10 +50,17 @@ class Hints:
             says = tool.annotations is not None and tool.annotations.read_only is True
             heard[tool.name] = says and heard.get(tool.name, True)  # one that is there twice is what its worse half is
         for name, says in heard.items():
-            if len(name) <= NAME and (name in self._read_only or len(self._read_only) < TOOLS):
-                self._read_only[name] = says
+            if self.told(name, says):
+                self.news[name] = says
+        return True
+
+    def told(self, name: str, says: bool) -> bool:
+        """What a list says of one tool, ours or another worker's. Is that new?"""
+        if len(name) > NAME or self.known.get(name) is says or (name not in self.known and len(self.known) >= TOOLS):
+            return False
+        self.known[name] = says
         return True
 
     def read_only(self, tool: str) -> bool | None:
         """Does the tool say that it changes nothing? None: nobody has listed it yet."""
-        return self._read_only.get(tool)
+        return self.known.get(tool)

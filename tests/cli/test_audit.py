@@ -129,3 +129,87 @@ def test_a_configuration_without_an_audit_log_needs_files(capsys: Said, tmp_path
     bare = str(written(other, f'state_dir = "{tmp_path}/state"\n{GOOD}'))
     assert "there is no [audit]" in run(capsys, "verify", "-c", bare, status=2)[1]
     assert "unchanged" in run(capsys, "verify", "-c", bare, str(tmp_path / "audit.log"), str(tmp_path / "audit.log.1"))[0]
+
+
+# -- a chain for each worker ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(config: str, tmp_path: Path) -> str:
+    """The same log, and then written by three workers at once: three calls, four and five."""
+    log, state = tmp_path / "audit.log", tmp_path / "state"
+    workers = [AuditLog(Audit(file=str(log)), str(state), lambda level, text: None, alone=False) for _ in range(3)]
+    for number, worker in enumerate(workers):
+        for _ in range(3 + number):
+            worker.add(entry())
+    assert all(worker.close(DEADLINE) for worker in workers)
+    return config
+
+
+def test_every_chain_is_verified_and_told_of(three: str, capsys: Said) -> None:
+    first, second, third = run(capsys, "verify", "-c", three)[0].splitlines()
+    assert first.startswith("chain 0: unchanged: 8 calls in 14 lines (1 to 14)")
+    assert second.startswith("chain 1: unchanged: 4 calls in 6 lines (1 to 6); signed up to line 6")
+    assert third.startswith("chain 2: unchanged: 5 calls in 7 lines")
+
+
+def test_a_changed_line_of_any_chain_is_found(three: str, capsys: Said, tmp_path: Path) -> None:
+    changed(tmp_path / "audit.chain2.log")
+    lines = run(capsys, "verify", "-c", three, status=1)[0].splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["chain 0", "chain 1", f"{tmp_path}/audit.chain2.log:2", "chain 2"]
+    assert "line 2 was changed" in lines[2] and lines[3].startswith("chain 2: changed: ")
+
+
+def test_a_whole_chain_cannot_be_taken_away_unseen(three: str, capsys: Said, tmp_path: Path) -> None:
+    (tmp_path / "audit.chain1.log").unlink()
+    for more in [], ["--part"]:
+        out = run(capsys, "verify", "-c", three, *more, status=1)[0]
+        assert (
+            f"audit.chain1.log: none of its files is there; when rotation took the last of them, delete {tmp_path}/state/audit-head.1"
+            in out
+        )
+        assert "chain 0: unchanged" in out and "chain 2: unchanged" in out
+    (tmp_path / "state" / "audit-head.1").unlink()
+    assert "chain 2: unchanged" in run(capsys, "verify", "-c", three)[0]
+
+
+def test_chains_are_told_apart_by_their_lines_whatever_their_files_are_called(three: str, capsys: Said, tmp_path: Path) -> None:
+    names = ("audit.log", "audit.log.1", "audit.chain1.log", "audit.chain2.log")
+    files = [str((tmp_path / name).rename(tmp_path / f"moved-{number}")) for number, name in enumerate(names)]
+    assert run(capsys, "verify", "-c", three, *reversed(files))[0].count("unchanged") == 3
+    out = run(capsys, "verify", "-c", three, files[2])[0]
+    assert out.splitlines()[:2] == ["note: chain 0 is not among these files", "note: chain 2 is not among these files"]
+    public = str(tmp_path / "state" / "audit-key.pub.pem")
+    assert run(capsys, "verify", "--key", public, *files)[0].count("unchanged") == 3
+
+
+def test_rotation_is_found_for_each_chain(three: str, capsys: Said, tmp_path: Path) -> None:
+    (tmp_path / "audit.chain1.log").rename(tmp_path / "audit.chain1.log-20261121")
+    (tmp_path / "audit.chain1.log").touch()  # as logrotate makes it
+    (tmp_path / "audit.chain2.log").rename(tmp_path / "audit.chain2.log.1")
+    assert run(capsys, "verify", "-c", three)[0].count("unchanged") == 3
+
+
+def test_a_chain_in_the_place_of_another_one_is_found(three: str, capsys: Said, tmp_path: Path) -> None:
+    """Its lines say whose they are; without that, their hashes do."""
+    one, two = tmp_path / "audit.chain1.log", tmp_path / "audit.chain2.log"
+    two.write_bytes(one.read_bytes() + two.read_bytes())
+    out = run(capsys, "verify", "-c", three, status=1)[0]
+    assert "belongs to chain 2, and this is chain 1" in out
+    assert "audit.chain2.log: none of its files is there" in out
+    two.write_bytes(one.read_bytes().replace(b'"chain":1,', b'"chain":2,'))
+    assert "was changed" in run(capsys, "verify", "-c", three, status=1)[0]
+
+
+def test_files_of_a_chain_that_was_never_written_here_are_no_proof(three: str, capsys: Said, tmp_path: Path) -> None:
+    (tmp_path / "state" / "audit-head.2").unlink()
+    assert "the state directory knows of no chain 2" in run(capsys, "verify", "-c", three, status=1)[0]
+
+
+def test_a_log_without_a_suffix_has_chains_too(capsys: Said, tmp_path: Path) -> None:
+    log, state = tmp_path / "audit", tmp_path / "state"
+    workers = [AuditLog(Audit(file=str(log)), str(state), lambda level, text: None, alone=False) for _ in range(2)]
+    assert all(worker.close(DEADLINE) for worker in workers)
+    config = str(written(tmp_path, f'state_dir = "{state}"\n{GOOD}[audit]\nfile = "{log}"\n'))
+    assert (tmp_path / "audit.chain1").exists()
+    assert run(capsys, "verify", "-c", config)[0].count("unchanged") == 2

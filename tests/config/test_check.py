@@ -53,8 +53,6 @@ def listeners(*addresses: str) -> str:
         (GOOD + '[limits]\ntarget = "32KiB"\n', "limits.target", 8, "smaller than limits.head"),
         ('group = "www-data"\n' + GOOD, "group", 1, "goes with user"),
         (GOOD + '[otel]\nendpoint = "http://127.0.0.1:4318/v1/traces"\nsample = 10\n', "otel.sample", 9, "is a share"),
-        ("workers = 2\n" + GOOD + '[audit]\nfile = "audit.jsonl"\n', "audit", 8, "one writer"),
-        ("workers = 2\n" + with_route("[route.tools]\nread_only = true"), "route[0].tools.read_only", 9, "the worker that saw their list"),
         ("workers = 3\n" + with_upstream("max_connections = 2"), "upstream.search.max_connections", 6, "fewer than workers (3)"),
         ("workers = 3\n" + GOOD + "[limits]\nconnections = 2\n", "limits.connections", 9, "fewer than workers (3)"),
     ],

@@ -8,7 +8,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
 
-from mcpproxy.config.load import Loaded, read
+from mcpproxy.config import files
+from mcpproxy.config.load import Loaded, load, read
 from mcpproxy.config.policies import Auth
 from mcpproxy.errors import StartError
 from mcpproxy.policy import keyring
@@ -272,3 +273,33 @@ def test_who_shall_serve_must_be_known_here() -> None:
         "line 2: group: there is no group no-such-group on this machine",
     ]
     assert said(read('user = "root"\ngroup = "0"\n' + GOOD)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "second"),
+    [("/var/log/audit.log", "/var/log/audit.chain1.log"), ("/var/log/audit", "/var/log/audit.chain1"), ("a.b.jsonl", "a.b.chain1.jsonl")],
+)
+def test_each_chain_has_its_file(file: str, second: str) -> None:
+    assert (files.audit_file(file, 0), files.audit_file(file, 1)) == (file, second)
+
+
+@pytest.mark.parametrize(
+    ("quotas", "few"),
+    [({}, False), ({"a": "max 100000"}, False), ({"a": "50000 100000"}, True), ({"": "100000 100000"}, True), ({"a/b": "garbage"}, False)],
+)
+def test_cores_are_those_that_a_cgroup_grants(tmp_path: Path, quotas: dict[str, str], few: bool) -> None:
+    """Its own quota, or one above it; a part of one is one."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "ours").write_text("1:cpu:/other\n0::/a/b\n")
+    for place, said in quotas.items():
+        (tmp_path / place / "cpu.max").write_text(said + "\n")
+    assert files.cores(tmp_path, tmp_path / "ours") == (1 if few else len(os.sched_getaffinity(0)))
+    assert files.cores(tmp_path, tmp_path / "none") == len(os.sched_getaffinity(0))
+
+
+def test_every_file_of_the_audit_log_must_be_writable(tmp_path: Path) -> None:
+    (tmp_path / "audit.chain1.log").mkdir()
+    text = f'[audit]\nfile = "{tmp_path}/audit.log"\n'
+    for workers, found in (1, []), (2, [f"{tmp_path}/audit.chain1.log: is a directory"]):
+        config = load(f"workers = {workers}\n" + GOOD + text)
+        assert [each.message for each in files.broken(config)] == found

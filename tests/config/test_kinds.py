@@ -1,6 +1,5 @@
 """Each kind of value: what it takes, what it says when it refuses."""
 
-import os
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ LOG = kinds.File("file", ("stdout", "off"))
         (kinds.Count(), 1, 1),
         (kinds.Count(least=0), 0, 0),
         (kinds.Processes(), 2, 2),
-        (kinds.Processes(), "auto", min(len(os.sched_getaffinity(0)), 64)),
+        (kinds.Processes(), "auto", kinds.AUTO),
         (kinds.Flag(), False, False),
         (WORDS, "stderr", "stderr"),
         (kinds.Text("path", names.path), "/mcp", "/mcp"),

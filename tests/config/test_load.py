@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcpproxy.config import files
 from mcpproxy.config.load import LARGEST_FILE, ConfigErrors, _read_data, load, read, serve_config
 from mcpproxy.config.model import Config, Listen, Route, Tls, Upstream
 from mcpproxy.config.reference import EXAMPLE
@@ -322,3 +323,24 @@ def test_a_secret_that_stands_in_the_file_is_not_repeated(text: str) -> None:
     found = mistakes(text)
     assert found
     assert "hunter2" not in "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    ("more", "cores", "workers"),
+    [
+        ("", 4, 4),
+        ("", 1, 1),
+        ("", 200, 64),
+        ("max_connections = 16", 4, 2),
+        ("max_connections = 3", 4, 1),
+        ("[limits]\nconnections = 200", 4, 3),
+        ("[limits]\nconnections = 0", 4, 4),
+    ],
+)
+def test_workers_nobody_counted_are_as_many_as_cores_and_sense(
+    more: str, cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "cores", lambda: cores)
+    text = with_upstream(more) if "max" in more else GOOD + more
+    assert load(text).workers == load('workers = "auto"\n' + text).workers == workers
+    assert load("workers = 3\n" + with_upstream("max_connections = 3")).workers == 3

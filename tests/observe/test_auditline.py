@@ -108,7 +108,7 @@ def test_every_member_is_documented() -> None:
         *lines(entry(calls=())),
         *lines(entry(calls=calls_of(subscription))),
     ]
-    assert documented == {"seq", "hash"} | {member for each in played for member in each}
+    assert documented == {"seq", "hash", "chain"} | {member for each in played for member in each}
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------------------------------------

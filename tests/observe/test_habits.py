@@ -76,3 +76,35 @@ def test_what_is_remembered_is_bounded(tmp_path: Path) -> None:
     assert len(habits._callers) == CALLERS and "agent-0" not in habits._callers
     assert len(habits._callers["agent"].tools) == TOOLS
     assert "agent" in habits._callers
+
+
+def test_what_is_heard_from_elsewhere_is_not_new(tmp_path: Path) -> None:
+    habits = Habits(tmp_path)
+    habits.heard("agent", "search", KNOWN, NOW)
+    assert kinds(habits.called("agent", "delete_all", NOW)) == ["new-tool"]
+    habits.heard("agent", "other", 1, NOW)
+    assert habits.called("agent", "other", NOW) == []
+
+
+def test_two_processes_count_a_minute_together_and_one_tells(tmp_path: Path) -> None:
+    one, two = Habits(tmp_path), Habits(tmp_path)
+    for minute in range(MINUTES + 1):
+        for habits in one, two:
+            habits.heard("agent", "search", 20, NOW + 60 * minute)
+    now = NOW + 60 * (MINUTES + 2)
+    told = []
+    for _ in range(200):
+        for habits, other in (one, two), (two, one):
+            told.append(kinds(habits.called("agent", "search", now)))
+            other.heard("agent", "search", 1, now)
+            if told[-1]:
+                other.heard("agent", told[-1][0], 0, now)
+    assert told.index(["many-calls"]) == 199 and len(told) == 400 and told.count(["many-calls"]) == 1
+
+
+def test_what_is_heard_late_belongs_to_the_minute_that_is(tmp_path: Path) -> None:
+    habits = known(tmp_path)
+    habits.called("agent", "search", NOW + 60)
+    count = habits._callers["agent"].count
+    habits.heard("agent", "search", 3, NOW + 59)
+    assert habits._callers["agent"].count == count + 3

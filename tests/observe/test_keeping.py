@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcpproxy.errors import StartError
-from mcpproxy.observe.keeping import HEAD, KEY, PUBLIC, SALT, SLOT, Head, Keeper, public_key, read_head
+from mcpproxy.observe.keeping import HEAD, KEY, PUBLIC, SALT, SLOT, Head, Keeper, public_key, read_head, read_heads
 
 A, B = "a" * 64, "b" * 64
 
@@ -98,3 +98,16 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / HEAD).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
         kept(tmp_path)
+
+
+def test_who_is_not_alone_takes_the_first_chain_that_is_free(tmp_path: Path) -> None:
+    first, second, third = kept(tmp_path), *(Keeper(tmp_path, alone=False) for _ in range(2))
+    assert [keeper.chain for keeper in (first, second, third)] == [0, 1, 2]
+    second.write((7, A), (7, A), 0)
+    second.close()
+    again = Keeper(tmp_path, alone=False)
+    assert again.chain == 1 and again.found is not None and again.found.sure == 7
+    assert first.salt == again.salt and first.key.private_bytes_raw() == again.key.private_bytes_raw()
+    assert {number: head.sure for number, head in read_heads(tmp_path).items()} == {1: 7}
+    for keeper in first, again, third:
+        keeper.close()

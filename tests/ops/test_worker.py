@@ -39,7 +39,7 @@ class Child:
         self.address = address or f"127.0.0.1:{free_port()}"
         file = folder / "mcpproxy.toml"
         file.write_text(
-            f'drain = "20s"\n[[listen]]\naddress = "{self.address}"\n[upstream.u]\nurls = ["{upstream}"]\n[[route]]\nupstream = "u"\n'
+            f'workers = 1\ndrain = "20s"\n[[listen]]\naddress = "{self.address}"\n[upstream.u]\nurls = ["{upstream}"]\n[[route]]\nupstream = "u"\n'
             f'[log]\naccess = "{access or self.log}"\nlevel = "{level}"\n'
         )
         command = [sys.executable, "-c", before + RUN, str(file), *([drain] if drain else [])]

@@ -55,7 +55,10 @@ def spawn(*command: str, state: str) -> "subprocess.Popen[bytes]":
 
 
 class Daemon:
-    """`config`: data for write_toml, or TOML text (then the first listener's address must be given as `address`)."""
+    """`config`: data for write_toml, or TOML text (then the first listener's address must be given as `address`).
+
+    It has one worker unless the data say otherwise: tests look into its process, and expect to find there what an earlier request left.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Daemon:
         addresses: Sequence[str] = (),
         ready: bool = True,
     ) -> None:
-        self.text = config if isinstance(config, str) else write_toml(config)
+        self.text = config if isinstance(config, str) else write_toml({"workers": 1, **config})
         self.addresses = list(addresses) if isinstance(config, str) else [listen["address"] for listen in config["listen"]]
         self.file = directory / "mcpproxy.toml"
         self.file.write_text(self.text)
