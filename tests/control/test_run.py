@@ -61,7 +61,7 @@ def test_it_is_replaced_and_ends_with_the_daemon(run: Run) -> None:
         os.kill(control, signal.SIGTERM)  # as to a whole group: not its business
         os.kill(control, signal.SIGKILL)
         successor = until(lambda: pid if (pid := daemon.processes().get("mcpproxy:ctl")) != control else None, "it is made again")
-        assert any("the control process" in message and "takes its place" in message for message in daemon.messages)
+        until(lambda: any("the control process" in message and "takes its place" in message for message in daemon.messages), "it is said")
         with daemon.client() as client:
             assert client.exchange(get()).status == 200
         assert daemon.stop() == 0
