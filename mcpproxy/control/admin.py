@@ -124,11 +124,11 @@ class Admin:
                 await self._opening
         for teaching in self._teaching:
             teaching.cancel()
-        await self.survey.stop()
         if self.place is not None:
             self.place.leave()
         if self._web is not None:
             await self._web.stop()
+        await self.survey.stop()
 
     def _family(self) -> Family:
         return Family(self._generation, dict(self._control.workers), self._control.config.workers)
@@ -136,6 +136,7 @@ class Admin:
     def _heard(self, event: dict[str, Any]) -> None:
         """The supervisor tells."""
         self._generation = event.get("generation", self._generation)
+        self.survey.forget()
 
     def _joined(self, worker: int) -> None:
         """A worker is there (again): it hears what operators said before it came. The others know."""

@@ -25,6 +25,7 @@ BODY = 64 * 1024
 HEAD_S, BODY_S, WRITE_S = 10.0, 10.0, 20.0
 IDLE_S = 75.0
 LINGER_S = 1.0
+LAST_S = 0.5  # for answers that are being made when we end
 PLACES = 64
 READ = 16 * 1024
 JSON, TEXT, HTML = "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8"
@@ -91,6 +92,7 @@ class Visitor:
 
     task: asyncio.Task[None]
     idle: bool = True
+    lasting: bool = False  # reads events
 
 
 @dataclass(slots=True)
@@ -100,6 +102,7 @@ class Web:
     answer: Callable[[Request], Awaitable[Answer | Events]]
     broken: Callable[[str], None]  # told when `answer` raised what it should not
     visitors: dict[Visitor, None] = field(default_factory=dict)  # the one that came first, first
+    ending: bool = False
     _server: asyncio.Server | None = None
 
     async def start(self, sock: socket.socket) -> None:
@@ -108,14 +111,21 @@ class Web:
         self._server = await begin(self._serve, sock=sock, limit=READ)
 
     async def stop(self) -> None:
-        """Nobody is here any more."""
+        """Nobody is here any more; answers that are nearly there are given."""
+        self.ending = True
         if self._server is not None:
             self._server.close()
+        answers = [visitor.task for visitor in self.visitors if not visitor.idle and not visitor.lasting]
+        if answers:
+            await asyncio.wait(answers, timeout=LAST_S)
         for visitor in tuple(self.visitors):
             visitor.task.cancel()
         await asyncio.gather(*(visitor.task for visitor in tuple(self.visitors)), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.ending:  # it was accepted just before the end
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         visitor = Visitor(task)
@@ -170,10 +180,11 @@ class Visit:
                 self._web.broken(f"{asked.method} {asked.path}: {type(error).__name__}: {error}")
                 answer = Refusal(500, "a bug here; its message is in the log", close=True).answer()
             if isinstance(answer, Events):
+                self._visitor.lasting = True
                 await self._stream(answer.events)
                 return
             await self.say(answer, head_only=asked.method == "HEAD")
-            if self._http.our_state is not h11.DONE or answer.close:
+            if self._http.our_state is not h11.DONE or answer.close or self._web.ending:
                 return
             self._http.start_next_cycle()
 

@@ -151,6 +151,7 @@ class Supervisor:
         self._quick: dict[int, int] = {}  # of each number: deaths in a row that came too soon
         self._reload = Reload(config, shared, self._workers, read, self._decided, self._messages.say)
         self._upgrade = Upgrade(self._messages.say)
+        self._outdated = False  # the control process began with another configuration
         self._handed_over = False
         self._orders: dict[str, Order] = {"reload": lambda _, reply: self._reload_now(reply)}  # what the control process may ask for
         self._ready_said = False
@@ -288,6 +289,8 @@ class Supervisor:
                 self._heard(posts[descriptor])
         now = monotonic()
         self._reload.look(now)
+        if self._outdated and not self._reload.pending:
+            self._dismiss_control()
         if heir := self._upgrade.look(now):
             self._hand_over(heir)
         if now >= self._unit.due:  # a supervisor of nobody is of no use
@@ -360,10 +363,15 @@ class Supervisor:
 
     def _decided(self, config: Config) -> None:
         """What is made from now on is made by this one."""
-        changed, self._config = config != self._config, config
+        self._outdated |= config != self._config
+        self._config = config
         self._messages.least(config.log.level)
         self._tell_control(event="reloaded", generation=self._reload.generation)
-        if changed and self._control is not None:
+
+    def _dismiss_control(self) -> None:
+        """Once all have heard how the reload ended, also whoever asked control for it."""
+        self._outdated = False
+        if self._control is not None:
             self._control.dismissed = True
             with suppress(OSError):
                 self._control.post.shutdown(socket.SHUT_WR)  # it ends, and another one begins with what is configured now

@@ -202,7 +202,18 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def test_nobody_is_left_behind() -> None:
+async def test_who_waits_for_an_answer_gets_it_before_the_end() -> None:
+    async with Listener() as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(get("/wait", close=False))
+        await becomes(lambda: bool(listener.seen))
+        asyncio.get_running_loop().call_later(0.02, listener.gate.set)
+    assert (await reader.read()).endswith(b"hello")
+    writer.close()
+
+
+async def test_nobody_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "LAST_S", 0.02)
     async with Listener() as listener:
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.write(get("/wait"))
