@@ -94,6 +94,7 @@ class Control:
         await self._end.wait()
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(part.stop() for part in self.parts), return_exceptions=True), STOP_S)
+        loop.set_exception_handler(lambda *_: None)  # who still asks a worker is cut short, and that is nobody's trouble
 
     def _heard(self) -> None:
         try:

@@ -54,6 +54,32 @@ async def test_orders_are_answered_events_heard_and_parts_started_and_stopped(mo
     door.sock.close()
 
 
+def test_what_is_cut_short_at_the_end_is_no_trouble(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """As when a worker leaves while it is asked, and the end comes in the same moment."""
+
+    async def asks() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise LookupError("worker 1 left") from None
+
+    class Part:
+        async def start(self) -> None:
+            self.task = asyncio.create_task(asks())
+
+        async def stop(self) -> None:
+            """It goes on asking."""
+
+    monkeypatch.setattr(module, "parts", lambda control: [Part()])
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    door = make_door()
+    control = Control(Config(), Shared(1, [], [], [], Buckets(1, sets=8), None), door, theirs)
+    asyncio.run(control.run())
+    assert not caplog.records
+    door.sock.close()
+
+
 def test_it_is_replaced_and_ends_with_the_daemon(run: Run) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = run(upstream.url)

@@ -84,7 +84,7 @@ def said(daemon: Daemon, text: str) -> int:
 def reload(daemon: Daemon, config: dict[str, Any] | None = None, *, outcome: str = "configuration reloaded") -> None:
     """Until it is decided."""
     if config is not None:
-        daemon.file.write_text(write_toml(config))
+        daemon.file.write_text(write_toml({"workers": 1, **config}))
     before = said(daemon, outcome)
     daemon.signal(signal.SIGHUP)
     until(lambda: said(daemon, outcome) > before, lambda: f"{outcome}: {daemon.messages[-5:]}")
@@ -357,7 +357,7 @@ def test_a_worker_that_dies_meanwhile_holds_nobody_up(begin: Begin) -> None:
         pid = workers(daemon)[0]
         os.kill(pid, signal.SIGSTOP)
         config["route"][0]["path"] = "/here"
-        daemon.file.write_text(write_toml(config))
+        daemon.file.write_text(write_toml({"workers": 1, **config}))
         daemon.signal(signal.SIGHUP)
         until(lambda: len(upstream.links) >= 0 and not said(daemon, "reloaded"), "it waits for an answer")
         os.kill(pid, signal.SIGKILL)

@@ -139,7 +139,7 @@ def test_what_a_reload_cannot_change_is_changed(begin: Begin) -> None:
         daemon = begin(config)
         for count in (3, 1):
             config["workers"] = count
-            daemon.file.write_text(write_toml(config))
+            daemon.file.write_text(write_toml({"workers": 1, **config}))
             heir = upgrade(daemon, heirs(daemon)[-1] if heirs(daemon) else 0)
             names = [
                 Path(f"/proc/{each}/comm").read_text().strip() for each in Path(f"/proc/{heir}/task/{heir}/children").read_text().split()
@@ -149,7 +149,7 @@ def test_what_a_reload_cannot_change_is_changed(begin: Begin) -> None:
                 with daemon.client() as client:
                     assert client.exchange(post(b"x")).status == 200
         config["listen"].pop()
-        daemon.file.write_text(write_toml(config))
+        daemon.file.write_text(write_toml({"workers": 1, **config}))
         upgrade(daemon, heir)
         until(lambda: not lives(heir), "the old one ends")
         with pytest.raises(ConnectionRefusedError):
@@ -167,7 +167,7 @@ def test_one_that_cannot_start_changes_nothing(begin: Begin) -> None:
             until(lambda: said(daemon, "ended with 1; this one goes on"), "it is said")
             assert said(daemon, "nonsense"), "and why"
             assert client.exchange(post(b"x")).status == 200
-        daemon.file.write_text(write_toml(config))
+        daemon.file.write_text(write_toml({"workers": 1, **config}))
         upgrade(daemon)
         with daemon.client() as client:
             assert client.exchange(post(b"x")).status == 200
@@ -180,7 +180,7 @@ def test_the_new_one_is_reloaded_and_stopped_like_any_other(begin: Begin) -> Non
         heir = upgrade(daemon)
         until(lambda: not lives(daemon.process.pid), "the old one ends")
         config["route"][0]["path"] = "/here"
-        daemon.file.write_text(write_toml(config))
+        daemon.file.write_text(write_toml({"workers": 1, **config}))
         os.kill(heir, signal.SIGHUP)
         until(lambda: said(daemon, "configuration reloaded"), "reloaded")
         with daemon.client() as client:
