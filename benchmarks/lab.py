@@ -68,19 +68,20 @@ class Lab:
     proven: set[tuple[str, bool]] = field(default_factory=set)
 
     @contextmanager
-    def contender(self, name: str, *, guards: bool = False) -> Iterator[Proxy]:
-        """Start it on the proxy's core with an empty log; end it afterwards. `guards`: as conf/guard-* says, callers must be known."""
+    def contender(self, name: str, *, guards: bool = False, workers: int = 0) -> Iterator[Proxy]:
+        """Start it on the proxy's core with an empty log; end it afterwards. `guards`: as conf/guard-* says, callers must be known. `workers`: so many
+        processes, on all cores; else it is one on the core of proxies."""
         tls, plain = free_port(), free_port()
         log = self.directory / f"{name}.log"
         log.unlink(missing_ok=True)
-        command = self._command(name, tls, plain, "guard-" if guards else "")
+        command = self._command(name, tls, plain, "guard-" if guards else "", workers or 1)
         with ExitStack() as stack:
             output = (
                 stack.enter_context(log.open("wb"))
                 if name == "haproxy"
                 else stack.enter_context((self.directory / f"{name}.out").open("wb"))
             )
-            process = stack.enter_context(running(command, machine.cores()[0], output.fileno()))
+            process = stack.enter_context(running(command, None if workers else machine.cores()[0], output.fileno()))
             for port in (tls, plain):
                 wait_for_port(port, process, self.directory / f"{name}.out")
             yield Proxy(name, process.pid, tls, plain, log, guards)
@@ -101,12 +102,12 @@ class Lab:
                 finally:
                     self.variants_ns += machine.cpu_ns(process.pid)
 
-    def _command(self, name: str, tls: int, plain: int, kind: str) -> list[str]:
+    def _command(self, name: str, tls: int, plain: int, kind: str, workers: int) -> list[str]:
         if name == "nginx":
-            return nginx_command(self.render(f"{kind}nginx.conf", TLS=tls, PLAIN=plain), self.directory)
+            return nginx_command(self.render(f"{kind}nginx.conf", TLS=tls, PLAIN=plain, WORKERS=workers), self.directory)
         if name == "haproxy":
             return ["haproxy", "-db", "-f", str(self.render(f"{kind}haproxy.cfg", TLS=tls, PLAIN=plain))]
-        config = str(self.render(f"{kind}mcpproxy.toml", TLS=tls, PLAIN=plain))
+        config = str(self.render(f"{kind}mcpproxy.toml", TLS=tls, PLAIN=plain, WORKERS=workers))
         return [word.replace("{config}", config) for word in self.ours]
 
     def render(self, name: str, **values: object) -> Path:
@@ -119,7 +120,6 @@ class Lab:
             "ORIGIN": self.origin,
             "ANSWER": ANSWER,
             "USER": user,
-            "WORKERS": 1,
             **values,
         }.items():
             text = text.replace(f"@{word}@", str(value))
@@ -159,7 +159,7 @@ def nginx_command(conf: Path, directory: Path) -> list[str]:
 
 
 @contextmanager
-def running(command: list[str], core: int, output: int) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], core: int | None, output: int) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

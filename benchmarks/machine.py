@@ -75,11 +75,12 @@ def core_busy_ns(core: int) -> int:
     return (user + nice + system + irq + softirq + steal) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def take_place(core: int) -> Callable[[], None]:
-    """For preexec_fn: this core, and the precedence that was asked for."""
+def take_place(core: int | None) -> Callable[[], None]:
+    """For preexec_fn: this core (None: any), and the precedence that was asked for."""
 
     def settle() -> None:
-        os.sched_setaffinity(0, {core})
+        if core is not None:
+            os.sched_setaffinity(0, {core})
         if niceness := int(os.environ.get(NICENESS, "0")):
             os.setpriority(os.PRIO_PROCESS, 0, niceness)
             if Path("/proc/self/autogroup").exists():  # where sessions are scheduled as groups, niceness counts inside a session only
