@@ -56,13 +56,13 @@ class Unsaid(StartError):
 class UnixConnection(http.client.HTTPConnection):
     """To a socket's path."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=WAIT_S)
+    def __init__(self, path: str, wait_s: float) -> None:
+        super().__init__("localhost", timeout=wait_s)
         self._path = path
 
     def connect(self) -> None:
         self.sock = dial(self._path)
-        self.sock.settimeout(WAIT_S)
+        self.sock.settimeout(self.timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class AdminClient:
 
     address: str
     token: str = ""
+    wait_s: float = WAIT_S  # for an answer
 
     def get(self, path: str, **query: str) -> Any:
         """The answer. Raises StartError when there is none, Unsaid for a refusal."""
@@ -115,10 +116,10 @@ class AdminClient:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.address.startswith("unix:"):
-            return UnixConnection(self.address[5:])
+            return UnixConnection(self.address[5:], self.wait_s)
         host, _, port = self.address.rpartition(":")
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))
-        return http.client.HTTPConnection(host, int(port), timeout=WAIT_S)
+        return http.client.HTTPConnection(host, int(port), timeout=self.wait_s)
 
 
 def find(config: Path | None, admin: str | None) -> AdminClient:

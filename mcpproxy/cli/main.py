@@ -29,6 +29,7 @@ COMMANDS = {
     "affinity": "Sessions: change the keys that seal their ids.",
     "status": "How the running daemon is; for scripts, too.",
     "top": "Requests, streams and endpoints, live.",
+    "reload": "Have the running daemon read its configuration again.",
     "endpoints": "List upstreams' endpoints; drain, disable or enable one.",
     "connections": "List who is connected and what is open; close one.",
     "audit": "The audit log: verify it, print its key.",

@@ -80,6 +80,7 @@ METRICS = (
     Known("audit_warnings_total", COUNTER, (), "Warnings in the audit log."),
     Known("log_lines_lost_total", COUNTER, (), "Lines of the access log that could not be written."),
     Known("loop_lag_seconds", HISTOGRAM, (), "How late a worker's loop came to its tick (two a second): how long a turn may take."),
+    Known("generation", GAUGE, (), "Which configuration is in force: 1 since the start, one more with each reload."),
     Known("worker_deaths_total", COUNTER, (), "Workers that died and were not told to."),
     Known("workers", GAUGE, (), "Workers that are there."),
     Known("connections", GAUGE, ("worker",), "Client connections that are open."),
@@ -163,6 +164,7 @@ class Metrics(Collector):
         self._heard: dict[int, tuple[str, int]] = {}  # by worker: who it was, the number of its last message
         self._there: set[int] = set()
         self._deaths = 0
+        self._generation = 1
         workers.hears["tally"] = self.tally
         workers.hears["gauges"] = self.stands
         workers.joined.append(self.joined)
@@ -193,8 +195,9 @@ class Metrics(Collector):
         self.gauges.pop(worker, None)
 
     def event(self, event: dict[str, Any]) -> None:
-        """The supervisor tells what became of a worker."""
+        """The supervisor tells what became of a worker, or which configuration is in force."""
         self._deaths += event.get("event") == "died"
+        self._generation = event.get("generation", self._generation)
 
     # -- what Prometheus is told -----------------------------------------------------------------------------------------------------------
 
@@ -240,6 +243,7 @@ class Metrics(Collector):
             yield COUNTED[topic], tuple(labels), number
         yield "worker_deaths_total", (), self._deaths
         yield "workers", (), len(self._there)
+        yield "generation", (), self._generation
         yield "build_info", (__version__, platform.python_version(), ssl.OPENSSL_VERSION), 1
         yield from self._of_workers()
         yield from _of_upstreams([gauges["upstreams"] for gauges in self.gauges.values()])

@@ -9,6 +9,7 @@ With its supervisor it speaks over a pair of sockets, one JSON object each way:
 
     control → supervisor   {"order": "reload", "id": 3, "with": …}
     supervisor → control   {"id": 3, "ok": true, "text": "…"}      {"event": "born", "worker": 1, "pid": 4712}      {"event": "died", …}
+                           {"event": "reloaded", "generation": 2}, with the new configuration as a file in memory where it is another one
 
 The end of that connection is the end of the process.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import pickle
 import signal
 import socket
 from collections.abc import Callable
@@ -64,6 +66,10 @@ class Control:
         self.events: list[Callable[[dict[str, Any]], None]] = [self.metrics.event]  # hear what the supervisor tells
         self.workers: dict[int, int] = {}  # their process ids, as the supervisor knows them
         self.parts: list[Part] = []
+        self.admin: Part | None = None
+        self._marks: Marks | None = None
+        self._changes: set[asyncio.Task[None]] = set()
+        self._one_after_the_other = asyncio.Lock()
         self._post = post
         self._orders: dict[int, asyncio.Future[tuple[bool, str]]] = {}
         self._numbers = itertools.count()
@@ -87,22 +93,47 @@ class Control:
         loop = asyncio.get_running_loop()
         self._post.setblocking(False)
         loop.add_reader(self._post.fileno(), self._heard)
-        self.parts = parts(self)  # first: they hear of every worker that joins
+        from mcpproxy.control.admin import Admin  # not before the fork: what it needs is nobody else's
+
+        self.admin = Admin(self)
+        lasting: list[Part] = [Sharing(self.switchboard), self.admin]
+        self._marks = Marks(self)
+        self.parts = parts(self)  # before the switchboard opens: they hear of every worker that joins
         await self.switchboard.start()
-        for part in self.parts:
+        for part in (*lasting, *self.parts):
             await part.start()
         await self._end.wait()
+        for change in self._changes:
+            change.cancel()
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*(part.stop() for part in self.parts), return_exceptions=True), STOP_S)
+            await asyncio.wait_for(asyncio.gather(*(part.stop() for part in (*lasting, *self.parts)), return_exceptions=True), STOP_S)
         loop.set_exception_handler(lambda *_: None)  # who still asks a worker is cut short, and that is nobody's trouble
+
+    async def become(self, config: Config) -> None:
+        """From now on do what this configuration asks for. What was counted stays, and who watches or waits for an answer is not cut off; parts that depend on
+        the configuration are made anew, and every worker tells them what it knows."""
+        async with self._one_after_the_other:
+            assert self.admin is not None and self._marks is not None, "it runs"
+            former, self.config = self.config, config
+            self.messages.least(config.log.level)
+            for part in self.parts:
+                await part.stop()
+            self._marks.go_back(self)
+            self.parts = parts(self)
+            if config.admin != former.admin:
+                await self.admin.stop()
+                await self.admin.start()
+            for part in self.parts:
+                await part.start()
+            self.switchboard.begin_again(self.switchboard.joined[self._marks.joined :])
 
     def _heard(self) -> None:
         try:
-            data = self._post.recv(LARGEST)
+            data, files, _, _ = socket.recv_fds(self._post, LARGEST, 1)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data, files = b"", []
         if not data:
             asyncio.get_running_loop().remove_reader(self._post.fileno())
             self._end.set()
@@ -117,15 +148,45 @@ class Control:
             self.workers[message["worker"]] = message["pid"]
         elif message["event"] == "died":
             self.workers.pop(message["worker"], None)
+        for file in files:  # a configuration
+            # A pickle may be read because our own supervisor wrote it, over a socket that nobody else has.
+            change = asyncio.ensure_future(self.become(pickle.loads(os.pread(file, os.fstat(file).st_size, 0))))
+            os.close(file)
+            self._changes.add(change)
+            change.add_done_callback(self._changed)
         for hears in self.events:
             hears(message)
+
+    def _changed(self, change: asyncio.Task[None]) -> None:
+        self._changes.discard(change)
+        if (
+            not change.cancelled() and (error := change.exception()) is not None
+        ):  # a bug of ours: another process begins with the new configuration
+            self._end.set()
+            raise error
+
+
+class Marks:
+    """Who listens, apart from the parts that a configuration asks for."""
+
+    def __init__(self, control: Control) -> None:
+        self.joined = len(control.switchboard.joined)
+        self._topics = set(control.switchboard.hears)
+        self._lists = [
+            (each, len(each)) for each in (control.switchboard.joined, control.switchboard.left, control.events, control.metrics.sources)
+        ]
+
+    def go_back(self, control: Control) -> None:
+        """The others do not listen any more."""
+        for topic in set(control.switchboard.hears) - self._topics:
+            del control.switchboard.hears[topic]
+        for each, length in self._lists:
+            del each[length:]
 
 
 def parts(control: Control) -> list[Part]:
     """What this configuration asks for."""
-    from mcpproxy.control.admin import Admin  # not before the fork: what it needs is nobody else's
-
-    found: list[Part] = [Checks(control.config, control.switchboard, control.messages), Sharing(control.switchboard), Admin(control)]
+    found: list[Part] = [Checks(control.config, control.switchboard, control.messages)]
     if certificates.wanted(control.config):
         made = certificates.Certificates(control.config, control.messages.say)
         control.metrics.sources.append(made.samples)

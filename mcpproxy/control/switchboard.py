@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ import msgspec
 from mcpproxy.control.door import Door
 from mcpproxy.observe.messages import Messages
 
+AGAIN = "again"  # the topic by which a worker is asked to say all that it says when it joins
 LONGEST = 16 * 1024 * 1024  # bytes of a line: a page of connections is far below
 UNREAD = 16 * 1024 * 1024  # bytes that may wait for a worker that does not read
 HELLO_S = 5.0  # to say who it is
@@ -69,6 +70,13 @@ class Switchboard:
     async def start(self) -> None:
         """From now on workers may join."""
         self._server = await asyncio.start_unix_server(self._serve, sock=self._door.sock, limit=LONGEST)
+
+    def begin_again(self, newcomers: Sequence[Callable[[int], None]]) -> None:
+        """Who has just begun to listen to `joined` hears of those that are there, and they say again what they say to who has just begun."""
+        for worker in tuple(self.workers):
+            for each in newcomers:
+                each(worker)
+        self.tell_all(AGAIN, None)
 
     def tell(self, worker: int, topic: str, data: Any) -> None:
         """If it is there."""

@@ -15,10 +15,12 @@ from typing import Any
 import msgspec
 
 from mcpproxy.control.door import Door
+from mcpproxy.control.switchboard import AGAIN
 from mcpproxy.errors import ProxyError
 from mcpproxy.net.loop import EdgeLoop
 
 AGAIN_S = 1.0  # until the next attempt to connect
+SOON_S = 0.05  # until the first one
 PENDING = 4 * 1024 * 1024  # bytes that may wait to be sent
 READ = 256 * 1024
 
@@ -37,6 +39,7 @@ class Line:
             str, Callable[[Any], Any]
         ] = {}  # what control asks, by topic; LookupError, ValueError and ProxyError are answers, too
         self.joined: list[Callable[[], None]] = []
+        self.hears[AGAIN] = lambda _: self._say_all()
 
     def connect(self) -> None:
         """Now, and from now on whenever it is lost."""
@@ -50,6 +53,9 @@ class Line:
         self._sock = sock
         self._loop.add_reader(sock.fileno(), self._readable)
         self._send(self._hello)
+        self._say_all()
+
+    def _say_all(self) -> None:
         for each in self.joined:
             each()
 
@@ -115,6 +121,9 @@ class Line:
             said = {"a": number, "d": answer(message["d"])}
         except (LookupError, ValueError, ProxyError) as error:
             said = {"a": number, "e": str(error)}
+        except Exception as error:  # a bug of ours; who asked must not wait for nothing
+            said = {"a": number, "e": f"{type(error).__name__}: {error}"}
+            self._loop.broken(f"the answer to {topic!r} raised", None, error)
         self._send(said)
 
     def _lost(self) -> None:
@@ -126,7 +135,7 @@ class Line:
             sock.close()
         self._pending.clear()
         self._read.clear()
-        self._loop.call_later(AGAIN_S, self.connect)
+        self._loop.call_later(SOON_S, self.connect)
 
     def close(self) -> None:
         """The process ends."""

@@ -246,14 +246,19 @@ class Reload:
             self.begin(*again)
 
 
+def in_memory(what: object) -> int:
+    """The descriptor of a file without a name that holds it, pickled: for a child of ours."""
+    memory = os.memfd_create("mcpproxy-config", os.MFD_CLOEXEC)
+    os.write(memory, pickle.dumps(what))
+    return memory
+
+
 def send(post: socket.socket, offer: Offer) -> None:
     """PREPARE: what the offer is lies in a memory file; the sockets go beside it. Raises OSError."""
     several = list(dict.fromkeys(sock for sockets in offer.sockets.values() for sock in sockets))  # a unix socket is the same one for all
     names = {name: [several.index(sock) for sock in sockets] for name, sockets in offer.sockets.items()}
-    data = pickle.dumps((offer.config, names))
-    memory = os.memfd_create("mcpproxy-config", os.MFD_CLOEXEC)
+    memory = in_memory((offer.config, names))
     try:
-        os.write(memory, data)
         descriptors = [memory, *(sock.fileno() for sock in several)]
         socket.send_fds(post, [PREPARE + bytes([offer.number])], descriptors, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     finally:

@@ -47,7 +47,7 @@ from mcpproxy.net.loop import settle_memory
 from mcpproxy.net.passed import Passed
 from mcpproxy.observe.messages import Messages
 from mcpproxy.ops import privileges, systemd, worker
-from mcpproxy.ops.reload import COMMITTED, PREPARED, REFUSED, Read, Reload, Reply
+from mcpproxy.ops.reload import COMMITTED, PREPARED, REFUSED, Read, Reload, Reply, in_memory
 from mcpproxy.ops.upgrade import Heritage, Upgrade, heritage
 from mcpproxy.ops.worker import BACK, DRAIN, END, HEARD, MISSING, REOPEN, SERVING
 
@@ -109,13 +109,12 @@ def _prepared(config: Config, left: Heritage | None) -> Shared:
 class Child:
     """What the supervisor knows of one."""
 
-    __slots__ = ("dismissed", "heard", "number", "pid", "post", "since")
+    __slots__ = ("heard", "number", "pid", "post", "since")
 
     def __init__(self, number: int, pid: int, post: socket.socket) -> None:
         self.number, self.pid, self.post = number, pid, post
         self.since = 0.0  # when it began to serve; 0: not yet
         self.heard = monotonic()  # when it gave a sign of life
-        self.dismissed = False  # it ends because we want it to
 
     @property
     def name(self) -> str:
@@ -151,7 +150,6 @@ class Supervisor:
         self._quick: dict[int, int] = {}  # of each number: deaths in a row that came too soon
         self._reload = Reload(config, shared, self._workers, read, self._decided, self._messages.say)
         self._upgrade = Upgrade(self._messages.say)
-        self._outdated = False  # the control process began with another configuration
         self._handed_over = False
         self._orders: dict[str, Order] = {"reload": lambda _, reply: self._reload_now(reply)}  # what the control process may ask for
         self._ready_said = False
@@ -289,8 +287,6 @@ class Supervisor:
                 self._heard(posts[descriptor])
         now = monotonic()
         self._reload.look(now)
-        if self._outdated and not self._reload.pending:
-            self._dismiss_control()
         if heir := self._upgrade.look(now):
             self._hand_over(heir)
         if now >= self._unit.due:  # a supervisor of nobody is of no use
@@ -363,18 +359,21 @@ class Supervisor:
 
     def _decided(self, config: Config) -> None:
         """What is made from now on is made by this one."""
-        self._outdated |= config != self._config
-        self._config = config
+        changed, self._config = config != self._config, config
         self._messages.least(config.log.level)
-        self._tell_control(event="reloaded", generation=self._reload.generation)
-
-    def _dismiss_control(self) -> None:
-        """Once all have heard how the reload ended, also whoever asked control for it."""
-        self._outdated = False
-        if self._control is not None:
-            self._control.dismissed = True
-            with suppress(OSError):
-                self._control.post.shutdown(socket.SHUT_WR)  # it ends, and another one begins with what is configured now
+        event = msgspec.json.encode({"event": "reloaded", "generation": self._reload.generation})
+        if self._control is None:
+            return
+        if not changed:
+            self._control.tell(event)
+            return
+        memory = in_memory(config)
+        try:
+            socket.send_fds(self._control.post, [event], [memory], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:  # it stands still, or is dead; its successor begins with this one
+            os.kill(self._control.pid, signal.SIGKILL)
+        finally:
+            os.close(memory)
 
     # -- another program ---------------------------------------------------------------------------------------------------------------------
 
@@ -450,9 +449,6 @@ class Supervisor:
             self._stop(END)
             return
         now = monotonic()
-        if child.dismissed:
-            self._due[number] = now
-            return
         if child.since and now - child.since >= STEADY_S:
             self._quick[number] = 0
         quick = self._quick.get(number, 0)

@@ -11,6 +11,7 @@ import pytest
 
 from mcpproxy.assemble import Shared
 from mcpproxy.config.model import Config
+from mcpproxy.config.serving import Admin as AdminConfig
 from mcpproxy.control import run as module
 from mcpproxy.control.door import make_door
 from mcpproxy.control.run import Control
@@ -36,7 +37,7 @@ async def test_orders_are_answered_events_heard_and_parts_started_and_stopped(mo
 
     monkeypatch.setattr(module, "parts", lambda control: [Part()])
     door = make_door()
-    control = Control(Config(), Shared(1, [], [], [], Buckets(1, sets=8), None), door, theirs)
+    control = Control(Config(admin=AdminConfig(address="off")), Shared(1, [], [], [], Buckets(1, sets=8), None), door, theirs)
     control.events.append(told.append)
     task = asyncio.create_task(control.run())
     loop = asyncio.get_running_loop()
@@ -49,7 +50,9 @@ async def test_orders_are_answered_events_heard_and_parts_started_and_stopped(mo
     assert control.workers == {0: 7}
     ours.close()
     await asyncio.wait_for(task, 10)
-    assert told == ["started", {"event": "born", "worker": 0, "pid": 7}, "stopped"]
+    assert told[-1] == "stopped"
+    assert "started" in told
+    assert {"event": "born", "worker": 0, "pid": 7} in told
     assert (await control.order("reload"))[0] is False
     door.sock.close()
 
@@ -74,7 +77,7 @@ def test_what_is_cut_short_at_the_end_is_no_trouble(monkeypatch: pytest.MonkeyPa
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.close()
     door = make_door()
-    control = Control(Config(), Shared(1, [], [], [], Buckets(1, sets=8), None), door, theirs)
+    control = Control(Config(admin=AdminConfig(address="off")), Shared(1, [], [], [], Buckets(1, sets=8), None), door, theirs)
     asyncio.run(control.run())
     assert not caplog.records
     door.sock.close()

@@ -125,3 +125,38 @@ def test_when_the_control_process_dies_metrics_come_back(run: Run, tmp_path: Pat
 
         until(back, "it is there again, and so are its workers")
         assert total(scrape(path), "mcpproxy_requests_total", status="200") == 1
+
+
+def test_a_reload_lets_no_counter_fall_and_begins_what_is_new(run: Run, tmp_path: Path) -> None:
+    """Also what the control process does is another thing then: the same process, with what it counted."""
+
+    def ask(daemon: Daemon) -> None:
+        with daemon.client() as client:
+            assert client.exchange(post(b"x")).body == b"x"
+
+    with ScriptedUpstream(answer()) as upstream:
+        daemon, path = started(run, tmp_path, upstream.url)
+        for _ in range(3):
+            ask(daemon)
+        control = daemon.processes()["mcpproxy:ctl"]
+        before = scrape(path)
+        assert total(before, "mcpproxy_requests_total") == 3
+        assert before["mcpproxy_generation",] == 1
+        text = daemon.file.read_text()
+        daemon.file.write_text(text.replace('[upstream."u"]\n', '[upstream."u"]\nhealth = { every = "2s", path = "/well" }\n'))
+        assert daemon.file.read_text() != text
+        daemon.signal(signal.SIGHUP)
+        until(lambda: any(request.target == b"/well" for request in upstream.requests()), "the new health check asks")
+        ask(daemon)
+        after = scrape(path)
+        assert total(after, "mcpproxy_requests_total") == 4
+        assert after["mcpproxy_generation",] == 2
+        assert after["mcpproxy_workers",] == 1
+        daemon.file.write_text(text)
+        daemon.signal(signal.SIGHUP)
+        until(lambda: scrape(path)["mcpproxy_generation",] == 3, "and back")
+        asked_so_far = len(upstream.requests())
+        ask(daemon)
+        assert total(scrape(path), "mcpproxy_requests_total") == 5
+        assert len(upstream.requests()) <= asked_so_far + 2
+        assert daemon.processes()["mcpproxy:ctl"] == control

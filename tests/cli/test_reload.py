@@ -1,0 +1,29 @@
+"""mcpproxy reload: it is done when the command is over, or the command says why not."""
+
+from pathlib import Path
+
+import pytest
+
+from mcpproxy.cli.main import status_of
+from tests.cli.watched import watched
+
+
+def test_the_new_configuration_is_in_force_or_every_mistake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with watched(tmp_path) as here:
+        good = here.daemon.file.read_text()
+        here.daemon.file.write_text(good + '\n[limits]\nkeepalive = "10s"\n')
+        assert status_of(["reload", *here.words]) == 0
+        assert "mcpproxy: configuration reloaded (generation 2)" in capsys.readouterr().out
+        here.daemon.file.write_text(good + '\n[limits]\nkeepalive = "soon"\nnonsense = 1\n')
+        assert status_of(["reload", *here.words]) == 1
+        said = capsys.readouterr().err
+        assert "limits.keepalive" in said
+        assert "limits.nonsense" in said
+        here.daemon.file.write_text(good)
+        assert status_of(["status", *here.words]) == 0
+        assert "generation 2" in capsys.readouterr().out
+
+
+def test_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["reload", "--admin", f"unix:{tmp_path}/none.sock"]) == 1
+    assert "no daemon answers at" in capsys.readouterr().err
