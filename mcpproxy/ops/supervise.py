@@ -97,6 +97,7 @@ def _prepared(config: Config, left: Heritage | None) -> Shared:
     say = Messages(config.log.level).say
     who = privileges.account(config)
     shared = share(config, Passed.from_environment(os.environ)) if left is None else share(config, None, left.sockets, left.kept)
+    shared.alone = left is None
     if who is not None:
         try:
             privileges.give_up(who, config, say, sockets=shared.paths())

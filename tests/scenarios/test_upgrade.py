@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from mcpproxy.cli.main import status_of
+from tests.scenarios.test_bad_days import ticking
 from tests.scenarios.test_reload import Streams, said
 from tests.support.client import RawClient, get, post
 from tests.support.daemon import Daemon, simple_config
@@ -188,3 +190,25 @@ def test_the_new_one_is_reloaded_and_stopped_like_any_other(begin: Begin) -> Non
         ended(heir)
         with pytest.raises(ConnectionRefusedError):
             daemon.client()
+
+
+def test_the_audit_log_goes_on_in_a_chain_that_is_free(begin: Begin, tmp_path: Path) -> None:
+    """While the old one still has a stream, its chain is its own."""
+    audit = tmp_path / "audit.log"
+    call = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{}}}'
+    with ScriptedUpstream(ticking) as upstream:
+        config = simple_config(upstream.url, audit={"file": str(audit)}, state_dir=str(tmp_path / "state"))
+        daemon = begin(config)
+        with daemon.client() as stream:
+            stream.send(get("/events"))
+            stream.read_until(b"data: x")
+            for turn in range(2):
+                with daemon.client() as client:
+                    assert client.exchange(post(call)).status == 200
+                if not turn:
+                    heir = upgrade(daemon)
+            stream.read_until(b"data: x")
+        until(lambda: not lives(daemon.process.pid), "the old one ends")
+        ended(heir)
+    assert {file.name for file in tmp_path.glob("audit*")} == {"audit.log", "audit.chain1.log"}
+    assert status_of(["audit", "verify", "-c", str(daemon.file)]) == 0
