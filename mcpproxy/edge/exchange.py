@@ -63,6 +63,8 @@ TOO_MUCH_TO_JUDGE = ProxyError("too-much-to-judge", Side.INTERNAL, 503)
 GONE = frozenset(
     {"connect-refused", "connect-failed", "connect-timeout", "upstream-down"}
 )  # why an endpoint cannot be reached that is no more
+CUT_BY_SERVER = frozenset({b"upstream-gone", b"upstream-error"})  # how an exchange ends that its server did not finish
+PROVEN_S = 1.0  # seconds of an event stream after which its server has answered well, as far as a breaker asks that
 BROKEN = 500  # logged when a bug of ours ended it before a status went out
 CLIENT_LEFT = 499  # logged when the client left before a status went out (nginx's number, which log tools know)
 
@@ -367,7 +369,7 @@ class Exchange(EventWords):
         """A response head that is not a whole small response in one read: interim, upgrade, stream, large or early; or one that speaks against its
         endpoint."""
         link = self.link
-        if link is not None and (plan.status >= 500 or link.endpoint.trial):
+        if link is not None and (plan.status >= 500 or (plan.status == 101 and link.endpoint.trial)):
             link.pool.group.answered(link.endpoint, plan.status)
         if plan.length == INTERIM_LENGTH:
             if plan.status == 101:
@@ -410,6 +412,8 @@ class Exchange(EventWords):
             return
         if plan.events and self.link is not None:
             self.recv = self.link.recv
+            if self.link.endpoint.trial:
+                client.wheel.at_most(client, self.first + PROVEN_S)
         if binding is not None and plan.events and plan.status == 200 and plan.length < 0 and self.plan.method == b"GET":
             binding.listen(self, head, data[end:])
         else:
@@ -556,6 +560,11 @@ class Exchange(EventWords):
         if deadline <= now:
             self.cut(b"timeout")
             return deadline
+        if self.rplan.events and self.link is not None and self.link.endpoint.trial:
+            if self.first + PROVEN_S <= now:
+                self.link.pool.group.ended(self.link.endpoint, self.rplan.status)
+            else:
+                deadline = min(deadline, self.first + PROVEN_S)
         if self.boundary is not None and route.sse_keepalive:
             comment = max(self.touched, self.commented) + route.sse_keepalive
             if comment <= now:
@@ -592,6 +601,8 @@ class Exchange(EventWords):
             if error is None and self.rplan.length == UNTIL_CLOSE_LENGTH and self.receive is response_document:
                 document_ended(self)
             elif error is None and self.rplan.length == UNTIL_CLOSE_LENGTH and not self.spoiled:  # a failed write may have eaten the reset
+                if link.endpoint.trial:
+                    link.pool.group.ended(link.endpoint, self.rplan.status)
                 self._settle(keep=False)
                 self._over(b"done")
             elif self.receive is response_document:
@@ -667,12 +678,26 @@ class Exchange(EventWords):
         """
         plan = self.rplan
         framed = plan is not None and not plan.dechunk and (plan.length >= 0 or plan.length == CHUNKED_LENGTH)
+        if end in CUT_BY_SERVER:
+            self._blame(end)
         self._settle(keep=False)
         self._record(end, self._status(), b"")
         if framed or self.client.tls is not None:
             self.client.drop()
         else:
             self.client.abort()
+
+    def _blame(self, end: bytes) -> None:
+        """The server cut its answer: that is as bad as a 500, unless it said one already. Not so where it may have had enough of us: of an upload that goes
+        on, or of events that nobody waits for as an answer, or have come for long. Servers, and what stands before them, end those as they like."""
+        link, plan = self.link, self.rplan
+        if link is None or plan is None or not self.request_ended or self.spoiled:
+            return
+        group = link.pool.group
+        if plan.events and (self.plan.method == b"GET" or monotonic() - self.began >= group.rules.window):
+            return
+        if plan.status not in group.rules.statuses:
+            group.failed(link.endpoint, end.decode())
 
     def broken(self) -> None:
         """Something raised that should not have (net/loop.broken): the client is cut, rather than left waiting."""
@@ -713,6 +738,9 @@ class Exchange(EventWords):
 
     def finished(self) -> None:
         """The response's last byte went to the client (or is pending there)."""
+        link, plan = self.link, self.rplan
+        if link is not None and plan is not None and link.endpoint.trial:
+            link.pool.group.ended(link.endpoint, plan.status)
         self._settle(keep=self._may_keep())
         self._over(b"done")
 
@@ -917,6 +945,8 @@ def response_head(x: Exchange, data: bytes) -> None:
     if plan.keep_link and link.pending is None and (not x.plan.expects or x.continued):
         link.pool.keep(link, now)
     else:
+        if link.endpoint.trial:
+            link.pool.group.ended(link.endpoint, plan.status)
         link.pool.discard(link)
     if x.attempts or x.interims or x.ending is not HEAD_END:
         x.forget()

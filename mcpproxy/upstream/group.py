@@ -52,7 +52,7 @@ class Group:
         self.turns = BALANCERS[balance]()
         self._chooses = self.turns.next
         self.living: tuple[Endpoint, ...] = ()
-        self.chosen: Endpoint | None = None  # by the last `choose`
+        self.chosen: Endpoint | None = None  # whose turn it was when a call found no warm link there: the next `choose` finds it again
         self.review_at = NEVER
         self._ramping = False
         self._rank(clock.now)
@@ -60,14 +60,18 @@ class Group:
     # -- whose turn is it ------------------------------------------------------------------------------------------------------------------
 
     def choose(self, now: float) -> Endpoint | None:
-        """HOT. Where the next call goes; None: nobody lives, or (`living`) none of them has room."""
+        """HOT. Where the next call goes; None: nobody lives, or (`living`) none of them has room. This uses up a turn, or a right to try: who does
+        nothing with it puts it back (`chosen`)."""
+        chosen = self.chosen
+        if chosen is not None:
+            self.chosen = None
+            if not chosen.full:
+                return chosen
         if now >= self.review_at and (probe := self._review(now)) is not None:
-            self.chosen = probe
             return probe
         endpoint = self._chooses()
         if self.bounded and endpoint is not None and endpoint.full:
             endpoint = next((other for other in self._after(endpoint) if not other.full), None)
-        self.chosen = endpoint
         return endpoint
 
     def another(self, tried: Iterable[Endpoint], last: Endpoint, now: float) -> Endpoint | None:
@@ -134,10 +138,15 @@ class Group:
             self._opened(endpoint, now)
 
     def answered(self, endpoint: Endpoint, status: int) -> None:
-        """A response head came; the hot path asks only for 5xx, and for every one while the breaker is not closed."""
+        """A response head came; asked only for 5xx and for what has no body (101)."""
         if status in self.rules.statuses:
             self.failed(endpoint, f"status {status}")
         elif endpoint.trial:
+            self.well(endpoint)
+
+    def ended(self, endpoint: Endpoint, status: int) -> None:
+        """The response came whole; asked while the breaker is not closed. A head alone is no good answer then: what it promises may be cut."""
+        if status not in self.rules.statuses:
             self.well(endpoint)
 
     def unreachable(self, endpoint: Endpoint, why: str) -> None:

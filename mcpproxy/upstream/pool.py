@@ -234,6 +234,7 @@ class Pool:
                 link.uses += 1
                 return link
             link.close()
+        self.group.chosen = endpoint
         return None
 
     def take_at(self, endpoint: Endpoint, now: float) -> UpstreamLink | None:
@@ -260,9 +261,8 @@ class Pool:
         """
         if self.in_use < self.max_in_use:
             group = self.group
-            endpoint = self.only or group.chosen or group.choose(now)
+            endpoint = self.only or group.choose(now)
             if endpoint is not None and not endpoint.full:
-                group.chosen = None
                 return self._dial(lessee, endpoint)
             if not group.living:
                 raise ProxyError("upstream-down", Side.UPSTREAM, 503, Retry.SAFE)

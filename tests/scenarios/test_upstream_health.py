@@ -16,6 +16,7 @@ from tests.scenarios.conftest import Run
 from tests.support.certs import Authority, make_certificate
 from tests.support.client import post
 from tests.support.daemon import Daemon, simple_config
+from tests.support.h2 import speak
 from tests.support.message import Message
 from tests.support.ports import black_hole, refusing_port
 from tests.support.upstream import Link, Script, ScriptedUpstream, answer, response
@@ -96,6 +97,122 @@ def test_a_black_hole_beside_others_costs_one_call_its_time(run: Run) -> None:
 def reset(link: Link) -> None:
     link.read_request()
     link.reset()
+
+
+def half(head: bytes) -> Script:
+    """The beginning of an answer, and no end."""
+
+    def script(link: Link) -> None:
+        link.read_request()
+        link.send(b"HTTP/1.1 200 OK\r\n" + head)
+        link.reset()
+
+    return script
+
+
+HALF = {
+    "half": half(b"Content-Length: 100\r\n\r\n{"),
+    "head only": half(b"Content-Length: 2\r\n\r\n"),
+    "half a chunk": half(b"Transfer-Encoding: chunked\r\n\r\n5\r\nab"),
+    "half a stream": half(b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n: one\n\n\r\n"),
+    "broken chunks": half(b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\nzz\r\n"),
+}
+
+
+def ask_all(daemon: Daemon, count: int) -> int:
+    """How many of so many calls had a whole answer."""
+    whole = 0
+    for number in range(count):
+        with daemon.client() as client:
+            client.send(post(b"%d" % number))
+            got = client.response()
+            whole += got.ended and got.status == 200
+    return whole
+
+
+@pytest.mark.parametrize("bad", HALF.values(), ids=HALF)
+def test_who_cuts_its_answers_is_passed_over_as_who_answers_500(bad: Script, run: Run) -> None:
+    """And a head alone is no proof that it is well again: each try costs one call, not five."""
+    with ScriptedUpstream(bad) as sick, ScriptedUpstream(answer()) as well:
+        daemon = run(sick.url, well.url, upstream=SOON)
+        assert ask_all(daemon, 60) == 55, "five were cut, and then it was out"
+        until(lambda: (ask_all(daemon, 1), len(sick.requests()))[1] >= 7, "it was tried twice", deadline_s=10)
+        assert ask_all(daemon, 20) == 20
+        assert len(sick.requests()) == 7
+
+
+def test_event_streams_that_end_speak_against_nobody(run: Run) -> None:
+    """GET: whoever listens there is not waiting for an answer, and proxies before the server cut it when it is silent."""
+    with ScriptedUpstream(HALF["half a stream"]) as one, ScriptedUpstream(HALF["half a stream"]) as two:
+        daemon = run(one.url, two.url, upstream=SOON)
+        for _ in range(20):
+            with daemon.client() as client:
+                client.send(b"GET /mcp HTTP/1.1\r\nHost: mcp.example\r\nAccept: text/event-stream\r\n\r\n")
+                client.read_to_end()
+        assert len(one.requests()) == len(two.requests()) == 10
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["closes", "streams"])
+def test_a_half_open_one_comes_back_however_its_answers_end(stream: bool, run: Run) -> None:
+    """Each on a connection of its own; or one that streams and does not end."""
+    bad = True
+
+    def script(link: Link) -> None:
+        link.read_request()
+        if bad:
+            link.send(SICK)
+        elif stream:
+            link.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n: one\n\n\r\n")
+            link.read_until_closed()
+        else:
+            link.send(response(b"a", extra="Connection: close\r\n"))
+
+    with ScriptedUpstream(script) as one, ScriptedUpstream(named("b")) as two, ExitStack() as stack:
+        daemon = run(one.url, two.url, upstream=SOON)
+        calls(daemon, 20)
+        bad = False
+
+        def back() -> bool:
+            client = stack.enter_context(daemon.client())
+            client.send(post())
+            client.read_until(b"\r\n\r\n")
+            return any("is back" in line for line in daemon.messages)
+
+        until(back, "it is back", deadline_s=10)
+
+
+# -- over HTTP/2 ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_over_http2_each_replica_has_its_share_of_cold_calls(run: Run) -> None:
+    with ScriptedUpstream(named("a")) as one, ScriptedUpstream(named("b")) as two:
+        daemon = run(one.url, two.url, upstream=SOON)
+        with speak(daemon) as client:
+            bodies = [client.call("POST", "/mcp", b"{}").wait().body for _ in range(20)]
+        assert (bodies.count(b"a"), bodies.count(b"b")) == (10, 10)
+
+
+def test_over_http2_who_is_back_is_found(run: Run) -> None:
+    with ExitStack() as dead:
+        ports = [dead.enter_context(refusing_port()) for _ in range(2)]
+        daemon = run(*[f"http://127.0.0.1:{port}" for port in ports], upstream=SOON)
+        with speak(daemon) as client:
+            assert [client.call("POST", "/mcp", b"{}").wait().status for _ in range(20)].count(503) >= 15
+            dead.close()
+            with ScriptedUpstream(named("back"), port=ports[1]):
+                until(lambda: client.call("POST", "/mcp", b"{}").wait().body == b"back", "it is found", deadline_s=5)
+
+
+def test_over_http2_who_is_well_again_comes_back(run: Run) -> None:
+    moody = Moody("a")
+    with ScriptedUpstream(answer(moody)) as one, ScriptedUpstream(named("b")) as two:
+        daemon = run(one.url, two.url, upstream=SOON)
+        with speak(daemon) as client:
+            moody.reply = SICK
+            for _ in range(20):
+                client.call("POST", "/mcp", b"{}").wait()
+            moody.reply = b""
+            until(lambda: client.call("POST", "/mcp", b"{}").wait().body == b"a", "it is tried again", deadline_s=10)
 
 
 @pytest.mark.parametrize("bad", [answer(SICK), reset, answer(b"no HTTP at all\r\n\r\n")], ids=["500", "resets", "nonsense"])
