@@ -162,7 +162,7 @@ def _upstreams(config: Config) -> Iterator[Finding]:
 
 
 def _health(health: Health, place: tuple[str | int, ...]) -> Iterator[Finding]:
-    if health.timeout > health.every:
+    if health.timeout is not None and health.timeout > health.every:
         yield Finding((*place, "timeout"), "must not be longer than `every`: one check ends before the next begins")
     if health.check == TCP and health.path is not None:
         yield Finding((*place, "path"), "a TCP check asks for nothing: leave out path, or check")

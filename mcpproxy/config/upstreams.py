@@ -83,7 +83,10 @@ class Health(Struct, frozen=True, kw_only=True):
         Key(Text("path", names.path), "Where it knocks. Not for `tcp`.", '`"/health"`; `"/mcp"` for `discover` and `initialize`'),
     ] = None
     every: Annotated[float, Key(Duration(), "The time between two checks of one server, a little more or less each time.")] = 5.0
-    timeout: Annotated[float, Key(Duration(), "How long one may take, all in all; not longer than `every`.")] = 2.0
+    timeout: Annotated[
+        float | None,
+        Key(Duration(), "How long one may take, all in all; not longer than `every`.", '`"2s"`, or `every` where that is shorter'),
+    ] = None
     rise: Annotated[int, Key(Count(most=100), "So many checks in a row must pass until a server that failed gets calls again.")] = 1
     fall: Annotated[int, Key(Count(most=100), "So many in a row must fail until it gets none.")] = 2
     expect: Annotated[
@@ -95,6 +98,11 @@ class Health(Struct, frozen=True, kw_only=True):
     def knocks_at(self) -> str:
         """The path."""
         return self.path or PATHS.get(self.check, "/")
+
+    @property
+    def patience(self) -> float:
+        """Seconds until a check that has no answer has failed."""
+        return min(2.0, self.every) if self.timeout is None else self.timeout
 
 
 TABLES: dict[type, str] = {

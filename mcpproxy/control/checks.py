@@ -144,13 +144,13 @@ class Checks:
         while True:
             began = monotonic()
             try:
-                async with asyncio.timeout(one.health.timeout):
+                async with asyncio.timeout(one.health.patience):
                     said = await check(one)
                 well = True
             except Sick as sick:
                 well, said = False, str(sick)
             except TimeoutError:
-                well, said = False, f"no answer within {one.health.timeout:g} s"
+                well, said = False, f"no answer within {one.health.patience:g} s"
             except Exception as error:  # of ours: it says nothing about the endpoint, and must not end its checks
                 self._messages.say("error", f"upstream {one.upstream}: {one.place.label}: the health check itself failed: {error!r}")
                 await asyncio.sleep(every)

@@ -30,6 +30,11 @@ def test_where_a_check_knocks(check, path):
     assert "/x" == Health(check=check, path="/x").knocks_at
 
 
+def test_a_check_waits_no_longer_than_until_the_next_one():
+    assert [2.0, 1.0, 0.5] == [Health().patience, Health(every=1.0).patience, Health(timeout=0.5).patience]
+    assert 1.0 == upstream('health = { every = "1s" }').health.patience
+
+
 @pytest.mark.parametrize(
     ("text", "place", "said"),
     [
