@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 import ssl
 from dataclasses import dataclass, field
@@ -36,7 +37,9 @@ SPREAD = 0.2  # of the time between checks, by which each is early at random
 FIRST_S = 0.5  # within which the first checks begin
 META = "io.modelcontextprotocol"
 ACCEPT = "application/json, text/event-stream"
+FAREWELL_S = 0.5  # for the session that a check opened to be deleted
 ASKS_FOR_A_CREDENTIAL = (401, 403)
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # what is missing here, whatever it is asked of
 
 
 class Sick(Exception):
@@ -205,7 +208,7 @@ async def check(one: Watched) -> str:
     except FetchError as error:
         raise Sick(error.detail) from None
     except OSError as error:
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError) or error.errno in OURS:
             raise
         raise Sick(_said(error)) from None
 
@@ -270,9 +273,10 @@ async def _initialize(one: Watched) -> str:
     try:
         await _call(one, "ping", {}, *fields)
     finally:
-        if session:
+        if session:  # also when our time is up: this takes time of its own, which nobody else ends
             with contextlib.suppress(OSError, FetchError):  # whatever it says to that: some do not know how
-                await _ask(one, "DELETE", one.health.knocks_at, None, fields)
+                async with asyncio.timeout(FAREWELL_S):
+                    await _ask(one, "DELETE", one.health.knocks_at, None, fields)
     return "initialize and ping: status 200"
 
 
@@ -286,7 +290,7 @@ def has_result(response: Response) -> bool:
     for text in texts:
         try:
             message = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):  # no JSON, no UTF-8, nested to break us
             continue
         if isinstance(message, dict) and "result" in message:
             return True

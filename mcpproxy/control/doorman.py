@@ -12,14 +12,13 @@ The cookie is `END.SIGNATURE`: valid until END, signed with a key that only this
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from hashlib import sha256
 from hmac import compare_digest, digest
 from http.cookies import CookieError, SimpleCookie
 
 from mcpproxy.clock import unix
-from mcpproxy.control.web import Refusal, Request
+from mcpproxy.control.web import Refusal, Request, pay
 
 COOKIE = "mcpproxy_admin"
 LASTS_S = 12 * 3600.0  # a working day
@@ -62,13 +61,13 @@ class Doorman:
         if not scheme and self._has_cookie(request):
             return f"session from {request.peer}"
         if scheme:
-            await asyncio.sleep(WRONG_S)
+            await pay(WRONG_S)
         raise Refusal(401, "a token is needed here", (("WWW-Authenticate", 'Bearer realm="mcpproxy admin"'),))
 
     async def login(self, shown: object) -> str:
         """A Set-Cookie for the token. Raises Refusal (401)."""
         if not self._token or not isinstance(shown, str) or not self._is_token(shown.strip()):
-            await asyncio.sleep(WRONG_S)
+            await pay(WRONG_S)
             raise Refusal(401, "that is not the token" if self._token else "nobody needs a token here")
         end = str(int(unix() + LASTS_S))
         return f"{COOKIE}={end}.{self._sign(end)}; Path=/; Max-Age={int(LASTS_S)}; HttpOnly; SameSite=Strict"

@@ -111,6 +111,9 @@ class Switchboard:
     # -- one worker --------------------------------------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._door.is_ours(writer.get_extra_info("socket")):
+            writer.transport.abort()  # before a byte is kept for it
+            return
         peer: Peer | None = None
         try:
             peer = await asyncio.wait_for(self._greet(reader, writer), HELLO_S)

@@ -2,9 +2,10 @@
 
     async def answer(request: Request) -> Answer | Events
 
-It serves few and trusts nobody: head, body, time and connections are bounded. Whoever comes when all places are taken gets that of the connection that has been
-idle for longest; when none is idle, 503. What h11 does not take is answered 400 and closed. An answer is whole, or a stream of events; both give up on a reader
-that does not read.
+It serves few and trusts nobody: head, body, time and connections are bounded. Whoever comes when all places are taken gets that of a connection with no whole
+request (it is silent, slow, or pays for a wrong token), else of one that does not take its answer, of these the one that came first; when there is none, 503. So
+nobody keeps others out with less than what is answered. What h11 does not take is answered 400 and closed. An answer is whole, or a stream of events; both give
+up on a reader that does not read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from urllib.parse import parse_qsl
@@ -27,6 +29,7 @@ IDLE_S = 75.0
 LINGER_S = 1.0
 LAST_S = 0.5  # for answers that are being made when we end
 PLACES = 64
+LEAVING = 64  # more who find no place are told so, and not waited for; beyond it they are not even told
 READ = 16 * 1024
 JSON, TEXT, HTML = "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8"
 ALWAYS = (
@@ -91,8 +94,20 @@ class Visitor:
     """A connection."""
 
     task: asyncio.Task[None]
-    idle: bool = True
+    holds: int = 0  # SILENT, TAKING or SERVED: who has more than others keeps its place
     lasting: bool = False  # reads events
+
+
+SILENT, TAKING, SERVED = range(3)
+_visitor: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
+
+
+async def pay(seconds: float) -> None:
+    """Whoever asks now waits, and makes room meanwhile."""
+    visitor = _visitor.get()
+    if visitor is not None:
+        visitor.holds = SILENT
+    await asyncio.sleep(seconds)
 
 
 @dataclass(slots=True)
@@ -103,6 +118,7 @@ class Web:
     broken: Callable[[str], None]  # told when `answer` raised what it should not
     visitors: dict[Visitor, None] = field(default_factory=dict)  # the one that came first, first
     ending: bool = False
+    _leaving: int = 0
     _server: asyncio.Server | None = None
 
     async def start(self, sock: socket.socket) -> None:
@@ -115,7 +131,7 @@ class Web:
         self.ending = True
         if self._server is not None:
             self._server.close()
-        answers = [visitor.task for visitor in self.visitors if not visitor.idle and not visitor.lasting]
+        answers = [visitor.task for visitor in self.visitors if visitor.holds != SILENT and not visitor.lasting]
         if answers:
             await asyncio.wait(answers, timeout=LAST_S)
         for visitor in tuple(self.visitors):
@@ -133,22 +149,32 @@ class Web:
         try:
             if len(self.visitors) < PLACES or self._make_room():
                 self.visitors[visitor] = None
+                _visitor.set(visitor)
                 await visit.run()
             else:
-                await visit.turn_away(Refusal(503, "too many connections here", (("Retry-After", "1"),), close=True))
+                await self._turn_away(visit)
             writer.close()
         except (OSError, TimeoutError, h11.RemoteProtocolError, h11.LocalProtocolError, asyncio.CancelledError):
             writer.transport.abort()  # it left, does not read, is silent; or its place was needed
         finally:
             self.visitors.pop(visitor, None)
 
+    async def _turn_away(self, visit: Visit) -> None:
+        if self._leaving >= LEAVING:
+            raise OSError
+        self._leaving += 1
+        try:
+            await visit.turn_away(Refusal(503, "too many connections here", (("Retry-After", "1"),), close=True))
+        finally:
+            self._leaving -= 1
+
     def _make_room(self) -> bool:
-        for visitor in self.visitors:
-            if visitor.idle:
-                del self.visitors[visitor]
-                visitor.task.cancel()
-                return True
-        return False
+        visitor = min(self.visitors, key=lambda visitor: visitor.holds)
+        if visitor.holds == SERVED:
+            return False
+        del self.visitors[visitor]
+        visitor.task.cancel()
+        return True
 
 
 class Visit:
@@ -163,7 +189,7 @@ class Visit:
         """Until either side has enough."""
         first = True
         while True:
-            self._visitor.idle = True
+            self._visitor.holds = SILENT
             try:
                 asked = await self._request(first)
             except Refusal as refusal:
@@ -171,7 +197,7 @@ class Visit:
                 return
             if asked is None:
                 return
-            self._visitor.idle = first = False
+            self._visitor.holds, first = SERVED, False
             try:
                 answer = await self._web.answer(asked)
             except Refusal as refusal:
@@ -183,6 +209,7 @@ class Visit:
                 self._visitor.lasting = True
                 await self._stream(answer.events)
                 return
+            self._visitor.holds = TAKING
             await self.say(answer, head_only=asked.method == "HEAD")
             if self._http.our_state is not h11.DONE or answer.close or self._web.ending:
                 return
@@ -195,7 +222,6 @@ class Visit:
             if not data:
                 return None
             self._http.receive_data(data)
-        self._visitor.idle = False
         try:
             async with asyncio.timeout(HEAD_S):
                 head = await self._event()

@@ -1,6 +1,7 @@
 """An endpoint is asked in the way that was configured; what that says reaches the workers when it is sure, and a new prober flips nothing."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -158,6 +159,16 @@ async def test_a_ping_that_fails_still_ends_its_session() -> None:
         assert made.asked[-1][0].startswith("DELETE")
 
 
+@pytest.mark.asyncio
+async def test_what_is_missing_here_says_nothing_about_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_descriptor_left(*_: object, **__: object) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "open_connection", no_descriptor_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        await check(watched("http://127.0.0.1:1", 'check = "tcp"'))
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "body", "found"),
     [
@@ -167,6 +178,8 @@ async def test_a_ping_that_fails_still_ends_its_session() -> None:
         (200, "text/html", b"<html>", False),
         (200, "text/event-stream", b": hello\n\ndata: x\n\ndata: " + RESULT, True),
         (200, "text/event-stream", b"data: {}\n\n", False),
+        (200, "application/json", b"[" * 100_000, False),
+        (200, "application/json", b'{"\xff":1}', False),
     ],
 )
 def test_a_result_is_a_result(status: int, kind: str, body: bytes, found: bool) -> None:
@@ -273,5 +286,25 @@ async def test_who_does_not_answer_is_not_waited_for(board: Board) -> None:
     await soon(lambda: bool(board.told))
     (_, _, ((row),)) = board.told[0]
     assert (row["up"], row["why"]) == (False, "no answer within 0.02 s")
+    await part.stop()
+    listening.close()
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_never_lets_a_session_go_holds_up_no_check(board: Board) -> None:
+    async def opens_and_falls_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b'"initialize"' in await reader.read(65536):
+            writer.write(answer(RESULT, "200 OK", "Mcp-Session-Id: abc"))
+            await writer.drain()
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(opens_and_falls_silent, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    part = Checks(configured(url, 'check = "initialize", every = "50ms", timeout = "50ms"'), board, Messages("error"))  # type: ignore[arg-type]
+    await part.start()
+    await soon(lambda: bool(board.told))
+    (_, _, ((row),)) = board.told[0]
+    assert (row["up"], row["why"]) == (False, "no answer within 0.05 s")
     await part.stop()
     listening.close()

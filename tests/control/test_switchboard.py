@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -72,6 +74,17 @@ async def test_workers_join_say_and_leave(board: Switchboard) -> None:
     await until(lambda: len(told) == 3)
     assert told == [("joined", 1), (1, {"requests": 2}), ("left", 1)]
     assert not board.workers
+
+
+async def test_another_users_process_is_not_even_heard(board: Switchboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    stranger = await Worker(door_of(board), 0).join()  # it knows the secret
+    with suppress(ConnectionResetError):
+        assert await stranger.ended()
+    assert not board.workers
+    monkeypatch.undo()
+    await Worker(door_of(board), 0).join()
+    await until(lambda: 0 in board.workers)
 
 
 @pytest.mark.parametrize("hello", [{"secret": "guess", "worker": 0, "pid": 1}, {}, [], "x", {"secret": 1}])

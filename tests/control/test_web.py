@@ -16,6 +16,7 @@ class Listener:
         self.seen: list[Request] = []
         self.broken: list[str] = []
         self.gate = asyncio.Event()
+        self.stalled = 0
 
     def broke(self, text: str) -> None:
         self.broken.append(text)
@@ -28,6 +29,12 @@ class Listener:
             raise Refusal(418, "no", (("X-A", "b"),))
         if request.path == "/wait":
             await self.gate.wait()
+        if request.path == "/pay":
+            self.stalled += 1
+            await web.pay(60.0)
+        if request.path == "/large":
+            self.stalled += 1
+            return Answer(200, b"a" * 16_000_000, "text/plain")
         if request.path == "/events":
             return Events(self.events())
         return Answer(200, request.body or b"hello", "text/plain")
@@ -192,6 +199,42 @@ async def test_an_idle_connection_makes_room_for_a_new_one(monkeypatch: pytest.M
         assert (await busy.read()).endswith(b"hello")
         assert (await third.read()).endswith(b"hello")
         for each in (idler, worker, other):
+            each.close()
+
+
+@pytest.mark.parametrize(
+    "little",
+    [b"G", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", get("/pay"), get("/large", close=False) * 50],
+    ids=["half a head", "half a body", "a wrong token", "answers that are not read"],
+)
+async def test_with_less_than_a_request_nobody_keeps_others_out(little: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "PLACES", 2)
+    async with Listener() as listener:
+        pairs = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(2)]
+        for _, writer in pairs:
+            writer.write(little)
+        await becomes(lambda: len(listener.web.visitors) == 2)
+        if little.startswith(b"GET"):
+            await becomes(lambda: listener.stalled == 2)
+        assert (await listener.say(get())).endswith(b"hello")
+        assert len(listener.web.visitors) == 1
+        for _, writer in pairs:
+            writer.close()
+
+
+async def test_not_all_who_find_no_place_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "PLACES", 1)
+    monkeypatch.setattr(web, "LEAVING", 1)
+    monkeypatch.setattr(web, "LINGER_S", 60.0)
+    async with Listener() as listener:
+        _, busy = await asyncio.open_connection("127.0.0.1", listener.port)
+        busy.write(get("/wait"))
+        await becomes(lambda: len(listener.seen) == 1)
+        told, second = await asyncio.open_connection("127.0.0.1", listener.port)
+        assert (await told.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 503")
+        third, other = await asyncio.open_connection("127.0.0.1", listener.port)
+        assert await _rest(third) == b""
+        for each in (busy, second, other):
             each.close()
 
 
