@@ -3,7 +3,7 @@
     async def answer(request: Request) -> Answer | Events
 
 It serves few and trusts nobody: head, body, time and connections are bounded. Whoever comes when all places are taken gets that of a connection with no whole
-request (it is silent, slow, or pays for a wrong token), else of one that does not take its answer, of these the one that came first; when there is none, 503. So
+request (it is silent, slow, or pays for a wrong token), else of one that does not take its answer; of these the one that came first. When there is none, 503:
 nobody keeps others out with less than what is answered. What h11 does not take is answered 400 and closed. An answer is whole, or a stream of events; both give
 up on a reader that does not read.
 """

@@ -48,6 +48,8 @@ class FirstEvent:
         passed = self._read() if b"\n" in data or b"\r" in data or self._after_cr else 0
         if self.done or len(self._held) - passed > LARGEST:
             return self.end()
+        if not passed:
+            return b""
         out, self._held = self._held[:passed], self._held[passed:]
         self._at -= passed
         self._values = [(begin - passed, end - passed) for begin, end in self._values]

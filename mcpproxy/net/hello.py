@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LONGEST = 16384  # bytes that are waited for; the hello of a validator is a few hundred
+RECORDS = 16  # in which it may come: every look begins at the first, and thousands of a byte each would cost milliseconds a look
 HANDSHAKE, CLIENT_HELLO = 22, 1
 SERVER_NAME, ALPN = 0, 16
 
@@ -60,7 +61,7 @@ class Reader:
 def read(data: bytes) -> Hello | None:
     """None: more bytes are needed. Raises ValueError for what is no ClientHello."""
     records = Reader(data)
-    message = b""
+    message, pieces = b"", 0
     while len(message) < 4 or len(message) < 4 + int.from_bytes(message[1:4], "big"):
         try:
             if records.number(1) != HANDSHAKE:
@@ -74,6 +75,9 @@ def read(data: bytes) -> Hello | None:
             return None
         if not piece:
             raise ValueError("an empty record")
+        pieces += 1
+        if pieces > RECORDS:
+            raise ValueError("in too many pieces")
         message += piece
     if message[0] != CLIENT_HELLO:
         raise ValueError("no ClientHello")

@@ -100,6 +100,16 @@ def test_another_event_passes_as_soon_as_its_name_is_known() -> None:
     assert first.done
 
 
+def test_what_is_known_of_its_lines_is_not_copied_for_every_byte() -> None:
+    first = FirstEvent(lambda url: url)
+    assert first.feed(b"event: endpoint\n" + b"data:\n" * 2000) == b""
+    known = first._values
+    for _ in range(3):
+        assert first.feed(b"d") == b""
+    assert first._values is known
+    assert len(known) == 2000
+
+
 def test_what_is_kept_is_bounded() -> None:
     for begin in (b"data: ", b": ", b"event: endpoint\ndata: "):
         first = FirstEvent(upper)

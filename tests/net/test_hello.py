@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mcpproxy.net.hello import LONGEST, read
+from mcpproxy.net.hello import LONGEST, RECORDS, read
 
 
 def hello(name: str | None = "a.example", protocols: tuple[str, ...] = (), version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
@@ -51,6 +51,15 @@ def test_wherever_it_is_cut() -> None:
         parts = in_records(data, cut)
         assert read(parts) == whole
         assert all(read(parts[:end]) is None for end in range(len(parts)))
+
+
+def test_thousands_of_pieces_are_not_put_together_at_every_look() -> None:
+    data = hello("a.example", ("acme-tls/1",))
+    assert read(in_records(data, *range(1, RECORDS))) == read(data)
+    with pytest.raises(ValueError, match="too many pieces"):
+        read(in_records(data, *range(1, RECORDS + 1)))
+    with pytest.raises(ValueError, match="too many pieces"):
+        read(in_records(data, *range(1, len(data) - 5))[: (RECORDS + 1) * 6])
 
 
 @pytest.mark.parametrize(
