@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mcpproxy.edge.ledger import Ledger
 
 WAITING = 4096  # spans kept until control takes them; beyond it they are dropped and counted
+NAME = 256  # characters of what a client names, as in the logs
 SAMPLED = 1  # of the flags (W3C Trace Context §3.2.2.5)
 parent_of = re.compile(
     rb"\r\ntraceparent:[ ]?00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?=\r\n)", re.IGNORECASE
@@ -57,7 +58,7 @@ class Trace:
                 "route": x.plan.place.route,
                 "upstream": x.plan.place.upstream,
                 "endpoint": x.upstream.decode(),
-                "calls": [(call.method, call.name) for call in ledger.calls[:1]],
+                "calls": [(call.method[:NAME], call.name and call.name[:NAME]) for call in ledger.calls[:1]],
             }
         )
 

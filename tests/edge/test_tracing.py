@@ -84,6 +84,21 @@ def test_an_exchange_that_is_cut_has_its_span(edge):
     assert [(span["status"], span["end"]) for span in edge.runtime.offices.tracer.spans] == [(499, "client-gone")]
 
 
+@pytest.mark.parametrize(("method", "name"), [("resources/read", "x:" + "a" * 100_000), ("b" * 100_000, None)])
+def test_what_a_client_names_is_cut(proxy, tmp_path, method, name):
+    top = f'state_dir = "{tmp_path}"\notel = {{ endpoint = "http://127.0.0.1:1/v1/traces", sample = 1 }}\naudit = {{ file = "{tmp_path}/audit.log" }}'
+    edge = proxy("", top=top, route="audit = true")
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method} | ({"params": {"uri": name}} if name else {})).encode()
+    client = edge.client()
+    client.sendall(b"POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    server = edge.accept()
+    edge.read(server, body[-3:])
+    server.sendall(ANSWER)
+    edge.read(client, b"ok")
+    ((told, named),) = edge.runtime.offices.tracer.spans[0]["calls"]
+    assert (told, named) == (method[:256], name and name[:256])
+
+
 def test_what_nobody_takes_is_dropped_and_counted(edge, monkeypatch):
     monkeypatch.setattr(tracing, "WAITING", 2)
     tracer, talk = edge.runtime.offices.tracer, Talk(edge)
