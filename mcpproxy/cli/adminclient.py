@@ -1,17 +1,19 @@
 """Asks the admin listener of a running daemon (control/admin), for commands: one request, one answer.
 
 Where it listens is in the configuration. By default that is a socket in the state directory, or in systemd's runtime directory, which only the daemon is
-told of: both are looked for. `MCPPROXY_ADMIN_TOKEN` holds the token, where one is needed and the configuration's own reference to it cannot be read here.
+told of: both are looked for. A configuration with mistakes tells, too: the daemon goes on with the one before, and must be found. `MCPPROXY_ADMIN_TOKEN`
+holds the token, where one is needed and the configuration's own reference to it cannot be read here.
 """
 
 from __future__ import annotations
 
 import http.client
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import click
@@ -22,6 +24,10 @@ from mcpproxy.config.secrets import secret
 from mcpproxy.config.serving import OFF, SOCKET, admin_address, admin_place
 from mcpproxy.control.place import dial
 from mcpproxy.errors import StartError
+from mcpproxy.observe.messages import priority
+
+if TYPE_CHECKING:
+    from mcpproxy.config.model import Config
 
 WAIT_S = 15.0
 RUNTIME = "/run/mcpproxy"  # RuntimeDirectory= of the unit
@@ -31,7 +37,7 @@ HINT = "is it running? `[admin] address` says where; --admin ADDRESS asks elsewh
 admin_option = click.option(
     "--admin",
     metavar="ADDRESS",
-    help="Where the daemon's admin listener is: unix:PATH or HOST:PORT.  [default: what the configuration says]",
+    help="Where the daemon's admin listener is: unix:PATH or HOST:PORT; its token in MCPPROXY_ADMIN_TOKEN.  [default: what the configuration says]",
 )
 config_option = click.option(
     "-c",
@@ -132,7 +138,7 @@ def find(config: Path | None, admin: str | None) -> AdminClient:
         from mcpproxy.config.serving import Admin
 
         return AdminClient(_first(Admin(), default_state_dir()), token)
-    loaded = unchecked(config or DEFAULT_CONFIG, "-c FILE names another one; --admin ADDRESS needs none").config
+    loaded = _told_by(config or DEFAULT_CONFIG)
     if loaded.admin.address == OFF:
         raise StartError("there is no admin listener", f'{config or DEFAULT_CONFIG} says address = "off" in [admin]')
     if not token and loaded.admin.token is not None:
@@ -141,6 +147,23 @@ def find(config: Path | None, admin: str | None) -> AdminClient:
         except StartError as error:
             raise StartError(error.message, f"{TOKEN} may hold it, too") from None
     return AdminClient(_first(loaded.admin, loaded.state_dir), token)
+
+
+def _told_by(file: Path) -> Config:
+    """The configuration in `file`, also one that could not be served: the daemon has the one before. Raises StartError where it is not TOML."""
+    from mcpproxy.config.load import ConfigErrors, sketch
+
+    hint = "-c FILE names another one; --admin ADDRESS needs none"
+    try:
+        return unchecked(file, hint).config
+    except ConfigErrors as errors:
+        try:
+            found = sketch(file)
+        except ConfigErrors:
+            raise StartError(errors.message, f"{errors.hint}\n--admin ADDRESS needs no configuration") from None
+        said = f"mcpproxy: warning: {errors.message} (`mcpproxy check` names them); the daemon goes on with what it read before"
+        print(f"{priority('warning')}{said}", file=sys.stderr)
+        return found
 
 
 def _address(text: str) -> str:

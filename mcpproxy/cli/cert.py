@@ -35,9 +35,10 @@ def command() -> None:
 @state_dir_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def show(config: Path, state_dir: str | None, as_json: bool) -> int:
-    """Every certificate of a configuration: where it comes from, its names, its end, when it is renewed, and what went wrong the last time.
+    """Every certificate of a configuration, and when it ends.
 
-    Reads what lies on the disk; whether the daemon runs does not matter.
+    Also where it comes from, its names, when it is renewed, and what went wrong the last time. Reads what lies on the disk; whether the daemon runs does
+    not matter.
     """
     from mcpproxy.clock import unix
     from mcpproxy.control.certificates import expiries

@@ -24,7 +24,7 @@ COMMANDS = {
     "check": "Read a configuration and name every mistake in it.",
     "explain": "May this caller make this call, and which rule says so?",
     "policy": "Policies: test what the rules say.",
-    "cert": "Certificates: make the development ones.",
+    "cert": "Certificates: see when they end, make the development ones.",
     "key": "API keys: add, list, revoke, rotate.",
     "affinity": "Sessions: change the keys that seal their ids.",
     "status": "How the running daemon is; for scripts, too.",

@@ -38,14 +38,16 @@ def lines(look: dict[str, Any]) -> list[str]:
     kinds = look["open"]["kinds"]
     streams = kinds.get("stream", 0) + kinds.get("tunnel", 0)
     said = [
-        f"mcpproxy {look['version']}: {look['health']}, up {show_duration(float(look['uptime_s']))}, generation {look['generation']}",
+        f"mcpproxy {look['version']}: {look['health']}, up {show_duration(float(look['uptime_s']))}, generation {look['generation']}, process {look['pid']}",
         f"  {look['requests']} requests, {look['connections'].get('open', 0)} connections, {streams} streams open",
         "  workers: " + ", ".join(f"{each['number']} (process {each['pid']}) {each['state']}" for each in look["workers"]),
     ]
     for name, upstream in look["upstreams"].items():
         states = ", ".join(f"{each['label']} {each['state']}" for each in upstream["endpoints"])
         said.append(f"  upstream {name}: {upstream['in_use']} in use, {upstream['waiting']} waiting; {states}")
-    said += [f"  certificate {', '.join(each['names'][:3])} ({each['source']}): {each['days']:.0f} days" for each in look["certificates"]]
+    for each in look["certificates"]:
+        left = "not there yet" if each["days"] is None else f"{each['days']:.0f} days"
+        said.append(f"  certificate {', '.join(each['names'][:3])} ({each['source']}): {left}")
     said += [f"  ! {plain(problem)}" for problem in look["problems"]]
     return [plain(line) for line in said]
 

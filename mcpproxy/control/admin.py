@@ -53,7 +53,7 @@ class Admin:
     def __init__(self, control: Control) -> None:
         self._control = control
         self._say = control.messages.say
-        self._generation = 1
+        self._generation, self._refused = 1, ""
         self._certificates: tuple[float, list[dict[str, Any]]] = (-inf, [])  # when they were looked at, and what was seen
         self._doorman = Doorman()
         self._teaching: set[asyncio.Task[None]] = set()
@@ -131,11 +131,13 @@ class Admin:
         await self.survey.stop()
 
     def _family(self) -> Family:
-        return Family(self._generation, dict(self._control.workers), self._control.config.workers)
+        return Family(self._generation, dict(self._control.workers), self._control.config.workers, self._refused)
 
     def _heard(self, event: dict[str, Any]) -> None:
         """The supervisor tells."""
         self._generation = event.get("generation", self._generation)
+        if "generation" in event:
+            self._refused = event.get("refused", "")
         self.survey.forget()
 
     def _joined(self, worker: int) -> None:
@@ -156,14 +158,14 @@ class Admin:
         looked, seen = self._certificates
         if monotonic() - looked > FRESH_S:
             now = unix()
-            known = [each for each in expiries(self._control.config) if each.end]
+            known = [each for each in expiries(self._control.config) if each.end or each.source == "acme"]
             seen = [
                 {
                     "names": list(each.hosts or (each.name,)),
                     "source": each.source,
                     "name": each.name,
-                    "expires": round(each.end),
-                    "days": round((each.end - now) / DAY, 1),
+                    "expires": round(each.end) if each.end else None,
+                    "days": round((each.end - now) / DAY, 1) if each.end else None,  # nothing: it has not come yet
                     "error": each.error,
                 }
                 for each in sorted(known, key=lambda each: each.end)
@@ -261,9 +263,9 @@ class Admin:
         return Answer(200, as_json({"items": items, "cursor": more}))
 
     async def _config(self, request: Request, who: str) -> Answer:
-        """In force. Secrets are references in the model: nobody here knows more."""
+        """In force. Secrets are references in the model: nobody here knows more. What msgspec does not know is a number that nobody asked for (Auto)."""
         self._say("info", f"admin: {who}: read the configuration")
-        return Answer(200, as_json(msgspec.to_builtins(self._control.config)))
+        return Answer(200, as_json(msgspec.to_builtins(self._control.config, enc_hook=int)))
 
     # -- orders --------------------------------------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 While somebody looks (`watch`) there is one look a second, shared by all who do; what is per second is the difference between two looks. Nobody looks:
 nobody is asked.
+A control process that has just begun waits for workers that are on their way to it (ARRIVE_S), so nobody is called silent who is not.
 A worker that died takes its numbers along, so rates never become negative: they are differences of each worker's own numbers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -23,6 +25,7 @@ from mcpproxy.observe.recent import quantile
 
 EVERY_S = 1.0
 ASK_S = 1.5  # a worker that stands still for longer is shown as silent
+ARRIVE_S = 2.0  # for workers to join a control process that has just begun; they come at once, or a second later (ops/line)
 HISTORY = 180  # looks that a newcomer is shown
 LONG_S = 60.0  # between two looks: what is per second of so long a time is nothing to show
 REFUSALS = 100  # that are shown
@@ -40,6 +43,7 @@ class Family:
     generation: int = 1
     pids: dict[int, int] = field(default_factory=dict)  # of workers, by their number
     count: int = 1  # workers there should be
+    refused: str = ""  # what was wrong with the configuration when it was to be read again; nothing: it was taken
 
 
 class Survey:
@@ -56,10 +60,13 @@ class Survey:
         self._looking: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._newest: Look | None = None
+        self._arrived = False
 
     async def look(self) -> Look:
         """How it goes, now: the last look, when it is fresh enough."""
         async with self._turn:
+            if not self._arrived:
+                await self._arrive()
             if self._newest is None or monotonic() - self._looked >= EVERY_S * 0.9:
                 self._newest = await self._take()
             return self._newest
@@ -67,6 +74,13 @@ class Survey:
     def forget(self) -> None:
         """Something was changed: whoever asks now must see it."""
         self._newest = None
+
+    async def _arrive(self) -> None:
+        self._arrived = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ARRIVE_S):
+                while not self._family().pids.keys() <= self._switchboard.workers.keys():  # noqa: ASYNC110 - it ends soon, and once
+                    await asyncio.sleep(0.02)
 
     async def _take(self) -> Look:
         pids = {number: peer.pid for number, peer in self._switchboard.workers.items()}
@@ -90,6 +104,8 @@ class Survey:
             "time": round(unix(), 3),
             "version": __version__,
             "generation": family.generation,
+            "pid": os.getppid(),  # the supervisor's: who is sent signals
+            "refused": family.refused,
             "uptime_s": max((answer["uptime_s"] for answer in answers.values()), default=0),
             "workers": [
                 self._worker(number, family.pids.get(number, pids.get(number)), answers.get(number))
@@ -167,11 +183,18 @@ class Survey:
 def health(look: Look) -> tuple[str, list[str]]:
     """`ok`, or `degraded` with what an operator should look at; `down` when nobody serves."""
     problems = [f"worker {each['number']} is {each['state']}" for each in look["workers"] if each["state"] not in ("serving", "draining")]
+    if look["refused"]:
+        problems.append(f"the last reload was refused: {look['refused']}")
     for name, upstream in look["upstreams"].items():
         down = [each for each in upstream["endpoints"] if each["state"] not in ("up", "draining", "disabled")]
         if down:
             problems.append(f"upstream {name}: {len(down)} of {len(upstream['endpoints'])} endpoints not up")
-    soon = [each for each in look["certificates"] if each["days"] < 14]
+    problems += [
+        f"certificate {', '.join(each['names'][:3])} has not come yet" + (f": {each['error']}" if each["error"] else "")
+        for each in look["certificates"]
+        if each["days"] is None
+    ]
+    soon = [each for each in look["certificates"] if each["days"] is not None and each["days"] < 14]
     problems += [
         f"certificate {', '.join(each['names'][:3])} " + ("has expired" if each["days"] < 0 else f"expires in {each['days']:.0f} days")
         for each in soon

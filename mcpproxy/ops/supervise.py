@@ -356,7 +356,11 @@ class Supervisor:
             for reply in replies:
                 reply(False, "it is ending")
         else:
-            self._reload.begin(*replies)
+            self._reload.begin(self._reload_ended, *replies)
+
+    def _reload_ended(self, ok: bool, text: str) -> None:
+        if not ok:
+            self._tell_control(event="reloaded", generation=self._reload.generation, refused=text.partition("\n")[0])
 
     def _decided(self, config: Config) -> None:
         """What is made from now on is made by this one."""

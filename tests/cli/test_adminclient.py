@@ -45,6 +45,19 @@ def test_what_the_configuration_says(tmp_path: Path) -> None:
         find(written(tmp_path, '[admin]\naddress = "off"\n'), None)
 
 
+def test_a_configuration_with_mistakes_tells_where_the_daemon_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path, '[admin]\naddress = "127.0.0.1:9"\n[log]\nlevle = "info"\n')
+    assert find(file, None).address == "127.0.0.1:9"
+    assert capsys.readouterr().err == (
+        f"mcpproxy: warning: {file}: 1 mistake (`mcpproxy check` names them); the daemon goes on with what it read before\n"
+    )
+    file.write_text("state_dir = /nowhere\n")
+    with pytest.raises(StartError) as caught:
+        find(file, None)
+    assert "--admin ADDRESS" in caught.value.hint
+    assert "line 1: " in caught.value.hint
+
+
 def test_a_token_that_cannot_be_read_here_may_be_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path, '[admin]\naddress = "127.0.0.1:9"\ntoken = "env:NOT_SET_HERE"\n')
     with pytest.raises(StartError) as caught:

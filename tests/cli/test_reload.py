@@ -19,9 +19,14 @@ def test_the_new_configuration_is_in_force_or_every_mistake_is_told(tmp_path: Pa
         said = capsys.readouterr().err
         assert "limits.keepalive" in said
         assert "limits.nonsense" in said
+        assert status_of(["status", *here.words]) == 1, "it is found all the same"
+        said = capsys.readouterr().out
+        assert "generation 2" in said
+        assert "! the last reload was refused: " in said
         here.daemon.file.write_text(good)
+        assert status_of(["reload", *here.words]) == 0
         assert status_of(["status", *here.words]) == 0
-        assert "generation 2" in capsys.readouterr().out
+        assert "generation 3" in capsys.readouterr().out
 
 
 def test_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,9 +28,12 @@ def test_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_what_needs_a_look_is_named_and_control_characters_are_not_obeyed() -> None:
     look = {
-        "version": "1", "health": "degraded", "uptime_s": 61, "generation": 2, "requests": 1, "connections": {}, "workers": [], "upstreams": {},
-        "open": OVERVIEW["open"], "problems": ["worker 1 is \x1b[2Jsilent"], "certificates": [{"names": ["a"], "source": "file", "days": 2.5}],
+        "version": "1", "health": "degraded", "uptime_s": 61, "pid": 4711, "generation": 2, "requests": 1, "connections": {}, "workers": [], "upstreams": {},
+        "open": OVERVIEW["open"], "problems": ["worker 1 is \x1b[2Jsilent"],
+        "certificates": [{"names": ["a"], "source": "file", "days": 2.5}, {"names": ["b"], "source": "acme", "days": None}],
     }  # fmt: skip
     said = lines(look)
+    assert said[0].endswith(", generation 2, process 4711")
+    assert said[2:-1] == ["  workers: ", "  certificate a (file): 2 days", "  certificate b (acme): not there yet"]
     assert said[-1] == "  ! worker 1 is ?[2Jsilent"
     assert plain("a\nb\u202e") == "a?b?"

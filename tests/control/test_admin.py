@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from mcpproxy.config.kinds import Auto
 from mcpproxy.control import admin as module
 from mcpproxy.control import doorman
+from mcpproxy.control.certificates import Expiry
 from mcpproxy.control.switchboard import Refused
 from tests.control.visiting import OVERVIEW, becomes, visited
 
@@ -42,6 +45,13 @@ async def test_the_configuration_shows_where_secrets_are_and_not_what_they_are(t
         assert b'"token":"env:ADMIN_TOKEN"' in answer
         assert b"hunter2" not in answer
         assert not any("hunter2" in text for _, text in here.control.messages.lines)
+
+
+async def test_the_configuration_shows_how_many_workers_nobody_asked_for(tmp_path: Path) -> None:
+    async with visited("", tmp_path) as here:
+        here.control.config = structs.replace(here.control.config, workers=Auto(3))
+        status, shown = await here.ask("GET", "/api/v1/config")
+        assert (status, shown["workers"]) == (200, 3)
 
 
 async def test_pages_go_on_with_the_next_worker(tmp_path: Path) -> None:
@@ -124,6 +134,24 @@ async def test_a_reload_says_what_is_wrong(tmp_path: Path) -> None:
         here.control.answer = (True, "generation 2")
         assert (await here.ask("POST", "/api/v1/reload", {}))[0] == 200
         assert here.control.orders == [("reload", None), ("reload", None)]
+
+
+async def test_a_refused_reload_is_a_problem_until_one_is_taken(tmp_path: Path) -> None:
+    async with visited("", tmp_path) as here:
+        for refused, problems in (("a.toml: 2 mistakes", ["the last reload was refused: a.toml: 2 mistakes"]), ("", [])):
+            for hears in here.control.events:
+                hears({"event": "reloaded", "generation": 2} | ({"refused": refused} if refused else {}))
+            look = (await here.ask("GET", "/api/v1/status"))[1]
+            assert look["problems"] == problems
+            assert look["health"] == ("degraded" if refused else "ok")
+
+
+async def test_a_certificate_that_has_not_come_yet_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Expiry("a.test", "acme", ("a.test",), 0, 0, 0, "the authority cannot connect", 1)
+    monkeypatch.setattr(module, "expiries", lambda config: [missing, missing._replace(source="file")])
+    async with visited("", tmp_path) as here:
+        (shown,) = (await here.ask("GET", "/api/v1/certificates"))[1]
+        assert (shown["names"], shown["expires"], shown["days"], shown["error"]) == (["a.test"], None, None, missing.error)
 
 
 async def test_messages_can_say_more(tmp_path: Path) -> None:

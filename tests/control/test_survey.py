@@ -114,6 +114,34 @@ async def test_certificates_that_end_soon(days: float, said: list[str], time: Ti
     assert health(look)[0] == ("degraded" if said else "ok")
 
 
+async def test_a_certificate_that_has_not_come_yet(time: Time) -> None:
+    waited = {"names": ["a.test"], "days": None, "error": ""}
+    look = await survey(Switchboard(2), certificates=[waited, {**waited, "error": "the authority cannot connect"}]).look()
+    assert look["problems"] == [
+        "certificate a.test has not come yet",
+        "certificate a.test has not come yet: the authority cannot connect",
+    ]
+    assert look["health"] == "degraded"
+
+
+async def test_workers_that_are_on_their_way_are_waited_for(time: Time) -> None:
+    board, pids = Switchboard(2), {0: 4000, 1: 4001}
+    late = board.workers.pop(1)
+    looks = Survey(board, lambda: Family(1, pids, 2), list)  # type: ignore[arg-type]
+    looking = asyncio.ensure_future(looks.look())
+    await asyncio.sleep(0)
+    assert not looking.done()
+    board.workers[1] = late
+    assert [each["state"] for each in (await looking)["workers"]] == ["serving", "serving"]
+    assert (await looking)["health"] == "ok"
+
+
+async def test_nobody_waits_for_long_for_who_does_not_come(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ARRIVE_S", 0.01)
+    look = await Survey(Switchboard(1), lambda: Family(1, {0: 4000, 1: 4001}, 2), list).look()  # type: ignore[arg-type]
+    assert [each["state"] for each in look["workers"]] == ["serving", "silent"]
+
+
 async def test_lookers_on_share_looks_and_cost_nothing_when_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVERY_S", 0.02)
     board = Switchboard(1)
