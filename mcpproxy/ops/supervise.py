@@ -57,6 +57,7 @@ LOOK_S = 3600.0  # the kernel waits for 24 days at most
 PATIENCE_S = 15.0  # for a child to end that must have ended by itself: a worker's last log lines have `worker.LOG_PATIENCE`
 START_S = 60.0  # for a worker to begin to serve, at least: it may have much to read
 ABORT_S = 1.0  # for a frozen worker to say where it stands
+ENDING = False, "it is ending"  # what a reload is answered then
 CONTROL = -1  # its number among the children
 
 Ready = Callable[[list[str]], None]
@@ -354,7 +355,7 @@ class Supervisor:
     def _reload_now(self, *replies: Reply) -> None:
         if self._stopping:
             for reply in replies:
-                reply(False, "it is ending")
+                reply(*ENDING)
         else:
             self._reload.begin(self._reload_ended, *replies)
 

@@ -314,7 +314,7 @@ def test_a_place_is_given_back_however_the_server_ended_it(spoken: str, script: 
 def test_a_place_is_given_back_when_nobody_answers_the_dial(spoken: str, run: Run, certificate: Certificate) -> None:
     daemon = run(f"http://127.0.0.1:{free_port()}", listen=listener(spoken, certificate), route={"limits": ["one"]}, limit=ONE["limit"])
     with Speaker(daemon, spoken, certificate) as speaker:
-        assert {speaker.ask(call()).reason for _ in range(5)} == {"connect-refused"}
+        assert {speaker.ask(call()).reason for _ in range(5)} <= {"connect-refused", "upstream-down"}
 
 
 @pytest.mark.parametrize("spoken", ["plain", "h2"])
