@@ -425,7 +425,7 @@ class Supervisor:
         deadline = monotonic() + PATIENCE_S
         with suppress(ChildProcessError):
             watch = os.pidfd_open(child.pid)
-            if not select.select([watch], [], [], max(0.0, deadline - monotonic()))[0]:
+            if not _readable(watch, max(0.0, deadline - monotonic())):
                 os.kill(child.pid, signal.SIGKILL)
             os.close(watch)
             os.waitpid(child.pid, 0)
@@ -478,16 +478,23 @@ class Supervisor:
 
     def _end_frozen(self, now: float) -> None:
         for child in self._workers.values():
-            if now - child.heard >= self._patience(child):
+            if now - child.heard >= self._patience(child) and not _readable(child.post.fileno(), 0.0):  # else we slept, and it has spoken
                 self._messages.say(
                     "error", f"{child.name} (process {child.pid}) gave no sign of life for {now - child.heard:.0f} s: killed"
                 )
                 os.kill(child.pid, signal.SIGABRT)
                 watch = os.pidfd_open(child.pid)
-                if not select.select([watch], [], [], ABORT_S)[0]:
+                if not _readable(watch, ABORT_S):
                     os.kill(child.pid, signal.SIGKILL)
                 os.close(watch)
                 child.heard = now  # its end is heard of at its post
+
+
+def _readable(descriptor: int, wait_s: float) -> bool:
+    """Within so many seconds."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(wait_s * 1000))
 
 
 def _call_ourselves(name: str) -> None:

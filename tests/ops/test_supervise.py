@@ -10,6 +10,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from mcpproxy.assemble import Shared
+from mcpproxy.config.model import Config
+from mcpproxy.ops import supervise, worker
+from mcpproxy.policy.buckets import Buckets
 from tests.net.stepping import DEADLINE
 from tests.support.client import RawClient, get
 from tests.support.ports import free_port
@@ -20,7 +26,10 @@ RUN = """
 import sys
 from pathlib import Path
 from mcpproxy.config import load
-from mcpproxy.ops import supervise
+from mcpproxy.assemble import Shared
+from mcpproxy.config.model import Config
+from mcpproxy.ops import supervise, worker
+from mcpproxy.policy.buckets import Buckets
 from mcpproxy.ops.systemd import READY, tell
 {before}
 def ready(urls):
@@ -237,3 +246,22 @@ def test_who_is_busy_but_alive_is_left_alone(tmp_path: Path) -> None:
         assert [family.ask() for _ in range(20)] == [200] * 20
         assert family.workers() == before
         assert family.end()[0] == 0
+
+
+def test_whose_word_waits_unread_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor may sleep between hearing and judging."""
+    ended: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.append(pid))
+    supervisor = supervise.Supervisor(Config(), Shared(1, [], [], [], Buckets(1, sets=8), None), None, None, None, None)
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    for number, (ours, _) in enumerate(pairs):
+        child = supervise.Child(number, os.getpid() if number else 1, ours)
+        child.since = child.heard = 1.0
+        supervisor._workers[number] = child
+    pairs[0][1].send(worker.ALIVE)
+    monkeypatch.setattr(supervise, "ABORT_S", 0.0)
+    supervisor._end_frozen(1000.0)
+    assert set(ended) == {os.getpid()}
+    for pair in pairs:
+        for end in pair:
+            end.close()
