@@ -47,6 +47,8 @@ Wants=network-online.target
 Type=notify
 ExecStartPre={program} check -c {config}
 ExecStart={program} run -c {config}
+# A file with mistakes makes the reload fail, with all of them; without the first line systemd would not know.
+ExecReload={program} check -c {config}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=1s

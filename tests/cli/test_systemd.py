@@ -51,6 +51,7 @@ def test_a_path_is_one_word_whatever_is_in_it(file: str, words: str) -> None:
     lines = unit(DEFAULT_PROGRAM, Path(file)).splitlines()
     assert f"ExecStart={DEFAULT_PROGRAM} run -c {words}" in lines
     assert f"ExecStartPre={DEFAULT_PROGRAM} check -c {words}" in lines
+    assert lines.index(f"ExecReload={DEFAULT_PROGRAM} check -c {words}") < lines.index("ExecReload=/bin/kill -HUP $MAINPID")
 
 
 def test_a_relative_path_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
