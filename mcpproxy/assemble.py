@@ -275,6 +275,9 @@ def make_front(number: int, runtime: Runtime, context: ssl.SSLContext | None) ->
         redirect=listen.redirect == "https",
         redirect_port=_https_port(config),
         challenges=_challenges(config),
+        certified=frozenset(
+            name.encode() for each in config.listen if isinstance(each.tls, Tls) for names in each.tls.host_sets for name in names
+        ),
     )
     return Front(
         loop=runtime.loop,

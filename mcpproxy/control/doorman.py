@@ -19,8 +19,9 @@ from http.cookies import CookieError, SimpleCookie
 
 from mcpproxy.clock import unix
 from mcpproxy.control.web import Refusal, Request, pay
+from mcpproxy.http.forward import ADMIN_COOKIE
 
-COOKIE = "mcpproxy_admin"
+COOKIE = ADMIN_COOKIE.decode()
 LASTS_S = 12 * 3600.0  # a working day
 WRONG_S = 0.5  # before somebody with a wrong token hears so
 LOCAL = frozenset({"localhost", "localhost.", "ip6-localhost"})

@@ -308,6 +308,7 @@ class Judge:
     documents: Documents | None = None  # what is answered here by path, whoever asks (RFC 9728 metadata, our own keys)
     health: bytes | None = None
     challenges: Callable[[bytes], bytes | None] | None = None  # token → what an authority wants to see (RFC 8555 §8.3)
+    certified: frozenset[bytes] = frozenset()  # names of ours: no server may prove that they are its own
     redirect: bool = False
     redirect_port: int = 443
     draining: bool = False
@@ -326,6 +327,8 @@ class Judge:
                 plan = self._local(parsed, about, 200, lambda close: replies.text(proof, close=close))
                 plan.lasts = False
                 return plan
+            if parsed.host in self.certified and not self.redirect:
+                return self._local(parsed, about, 404, lambda close: replies.reply(404, "no-route", jsonrpc=False, close=close), "no-route")
         if self.redirect:
             location = self._location(parsed)
             return self._local(parsed, about, 308, lambda close: replies.redirect(location, close=close))

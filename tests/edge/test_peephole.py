@@ -147,3 +147,14 @@ def test_the_proof_is_served_over_http_on_every_listener(proxy, tmp_path: Path, 
     assert edge.read(client).endswith(b"\r\n\r\n")
     client.sendall(b"GET /.well-known/acme-challenge/" + b"y" * 43 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
     assert edge.read(client).startswith(b"HTTP/1.1 308 ")
+
+
+def test_no_server_proves_that_a_name_of_ours_is_its_own(proxy, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    edge = proxy(listen='[[listen]]\naddress = "127.0.0.1:0"\ntls = { hosts = ["mcp.example.com"], acme = "ops@example.com" }')
+    client = edge.client()
+    ask = b"GET /.well-known/acme-challenge/" + b"y" * 43 + b" HTTP/1.1\r\nHost: %b\r\n\r\n"
+    client.sendall(ask % b"MCP.example.com:80")
+    assert edge.read(client, 40).startswith(b"HTTP/1.1 404 ")
+    client.sendall(ask % b"other.example.com")
+    assert b"X-Forwarded-Host: other.example.com\r\n" in edge.read(edge.accept()), "names that are not ours are its business"
