@@ -34,7 +34,7 @@ def test_every_help_page_ends_with_an_example(path: tuple[str, ...], ask: str, c
     assert "  mcpproxy " in page.partition("Example:")[2].replace("Example: ", "  ") or "mcpproxy serve" in page
 
 
-ASKING = ("status", "top", "endpoints", "connections")  # a running daemon
+ASKING = ("status", "top", "reload", "endpoints", "connections")  # a running daemon
 
 
 def test_the_commands_are_the_agreed_ones() -> None:
