@@ -8,18 +8,20 @@ findings never leaves this file.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
+import select
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import msgspec
 from msgspec import structs
 
+from mcpproxy.clock import monotonic
 from mcpproxy.config import check, files
 from mcpproxy.config.kinds import Auto, Key, Kind, Named, Secret, Table, Tables, Words
 from mcpproxy.config.mistakes import ConfigErrors, Finding, Mistake, Wrong, nearest, show_value
@@ -31,6 +33,7 @@ from mcpproxy.config.places import places
 __all__ = ["ConfigErrors", "Loaded", "Mistake", "load", "read", "read_tables", "serve_config"]
 
 LARGEST_FILE = 4 << 20  # bytes; thousands of routes fit, and a mistaken path to a log or an image is refused before it is read
+PIPE_S = 5.0  # seconds that a pipe has to say all of it: a reload waits here, with every signal behind it
 POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -108,9 +111,26 @@ def _load_text(text: str, base: str, name: str) -> Loaded:
     return Loaded(config, tuple(finding.located(lines) for finding in check.unwise(config)), lines)
 
 
+def _bytes_of(file: Path) -> bytes:
+    """As many as we take, and one. A pipe (`-c <(…)`) may be slow, but nobody is waited for for ever."""
+    deadline = monotonic() + PIPE_S
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb", buffering=0) as stream:
+        raw = b""
+        while len(raw) <= LARGEST_FILE:
+            data = stream.read(LARGEST_FILE + 1 - len(raw))
+            if data is None:
+                if not select.select([descriptor], [], [], max(0.0, deadline - monotonic()))[0]:
+                    raise TimeoutError(errno.ETIMEDOUT, "is a pipe that nobody writes to")
+                continue
+            if not data:
+                break
+            raw += data
+    return raw
+
+
 def _text_of(file: Path) -> str:
-    with file.open("rb") as stream:
-        raw = stream.read(LARGEST_FILE + 1)
+    raw = _bytes_of(file)
     if len(raw) > LARGEST_FILE:
         raise ConfigErrors([Mistake("", None, f"larger than {LARGEST_FILE >> 20} MiB: this is no configuration")], str(file))
     try:
@@ -152,6 +172,12 @@ def keys_of(table: type) -> dict[str, Key]:
     return {name: next(note for note in hints[name].__metadata__ if isinstance(note, Key)) for name in table.__struct_fields__}  # type: ignore[attr-defined]
 
 
+@functools.cache
+def fields_of(table: type) -> tuple[structs.FieldInfo, ...]:
+    """What msgspec finds out anew, in a millisecond, whenever it is asked: there may be thousands of routes."""
+    return structs.fields(table)
+
+
 class Reader:
     """Reads one file's data; `findings` collects what is wrong with it."""
 
@@ -167,7 +193,7 @@ class Reader:
                 "" if any(isinstance(key.kind, Secret) for key in keys.values()) else f"{show_value(data)}: "
             )  # it may be one, out of place
             self._wrong(place, Wrong(f"{shown}must be a table with the keys {', '.join(keys)}"))
-            return of(**{field.name: _blank(keys[field.name].kind) for field in msgspec.structs.fields(of) if field.required})
+            return of(**{field.name: _blank(keys[field.name].kind) for field in fields_of(of) if field.required})
         values = {}
         for name, value in data.items():
             if name in keys:
@@ -177,7 +203,7 @@ class Reader:
                     self._wrong((*place, name), wrong)
             else:
                 self._wrong((*place, name), _unknown(of, name, keys))
-        for field in msgspec.structs.fields(of):
+        for field in fields_of(of):
             if field.required and field.name not in values:
                 values[field.name] = _blank(keys[field.name].kind)
                 if field.name not in data:

@@ -117,11 +117,12 @@ class Reload:
         for number, worker in self._workers.items():
             try:
                 send(worker.post, offer)
-            except BlockingIOError:
-                self._give_up(f"{worker.name} does not listen")
-                return
-            except OSError:
+            except ConnectionError:
                 del offer.waiting[number]  # it is dead, and we shall hear of it
+            except OSError as error:
+                full = isinstance(error, BlockingIOError)
+                self._give_up(f"{worker.name} does not listen" if full else f"{worker.name} cannot be told: {error.strerror}")
+                return
         self._see()
 
     def _prepared(self, replies: list[Reply]) -> Offer:
@@ -249,7 +250,11 @@ class Reload:
 def in_memory(what: object) -> int:
     """The descriptor of a file without a name that holds it, pickled: for a child of ours."""
     memory = os.memfd_create("mcpproxy-config", os.MFD_CLOEXEC)
-    os.write(memory, pickle.dumps(what))
+    try:
+        os.write(memory, pickle.dumps(what))
+    except BaseException:
+        os.close(memory)
+        raise
     return memory
 
 

@@ -53,7 +53,8 @@ from mcpproxy.ops.worker import BACK, DRAIN, END, HEARD, MISSING, REOPEN, SERVIN
 
 STEADY_S = 1.0  # who served for this long did not die of its start
 FIRST_S, LONGEST_S = 0.1, 5.0  # until one that did is replaced: twice as long each time
-LOOK_S = 3600.0  # the kernel waits for 24 days at most
+AWAY_S = 0.5  # late for more than this: we did not run, and whoever was silent meanwhile may not have run either
+LOOK_S = 1.0  # a turn lasts no longer: signs of life end most of them earlier
 PATIENCE_S = 15.0  # for a child to end that must have ended by itself: a worker's last log lines have `worker.LOG_PATIENCE`
 START_S = 60.0  # for a worker to begin to serve, at least: it may have much to read
 ABORT_S = 1.0  # for a frozen worker to say where it stands
@@ -159,6 +160,7 @@ class Supervisor:
         self._stopping = False
         self._deadline = float("inf")  # when who is left is killed
         self._code = 0
+        self._turned = monotonic()  # when we last looked at the clock
         self._pid = os.getpid()
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -280,14 +282,18 @@ class Supervisor:
             poll.register(descriptor, select.POLLIN)
         due = [] if self._reload.pending else self._due.values()
         mine = (self._deadline, self._frozen_at(), self._reload.deadline, self._upgrade.deadline, self._unit.due)
-        wait = min([*mine, *due]) - monotonic()
-        for descriptor, _ in poll.poll(min(max(0.0, wait), LOOK_S) * 1000 + 1):
+        wait = min(max(0.0, min([*mine, *due]) - monotonic()), LOOK_S)
+        for descriptor, _ in poll.poll(wait * 1000 + 1):
             if descriptor == self._wake:
                 for number in os.read(self._wake, 64):
                     self._told(number)
             elif descriptor in posts:
                 self._heard(posts[descriptor])
         now = monotonic()
+        away, self._turned = now - self._turned - wait, now
+        if away > AWAY_S:  # stopped, paused with all of its machine, or long at something: that is nobody's silence
+            for child in self._children:
+                child.heard = min(now, child.heard + away)
         self._reload.look(now)
         if heir := self._upgrade.look(now):
             self._hand_over(heir)
@@ -373,13 +379,14 @@ class Supervisor:
         if not changed:
             self._control.tell(event)
             return
-        memory = in_memory(config)
         try:
-            socket.send_fds(self._control.post, [event], [memory], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:  # it stands still, or is dead; its successor begins with this one
+            memory = in_memory(config)
+            try:
+                socket.send_fds(self._control.post, [event], [memory], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            finally:
+                os.close(memory)
+        except OSError:  # it stands still, or is dead, or we have no descriptor left; its successor begins with this one
             os.kill(self._control.pid, signal.SIGKILL)
-        finally:
-            os.close(memory)
 
     # -- another program ---------------------------------------------------------------------------------------------------------------------
 
@@ -422,12 +429,9 @@ class Supervisor:
     def _let_control_end(self, child: Child) -> None:
         """It ends with the connection; one that does not is killed."""
         child.post.close()
-        deadline = monotonic() + PATIENCE_S
+        if not _ends(child.pid, PATIENCE_S):
+            os.kill(child.pid, signal.SIGKILL)
         with suppress(ChildProcessError):
-            watch = os.pidfd_open(child.pid)
-            if not _readable(watch, max(0.0, deadline - monotonic())):
-                os.kill(child.pid, signal.SIGKILL)
-            os.close(watch)
             os.waitpid(child.pid, 0)
 
     # -- children go -------------------------------------------------------------------------------------------------------------------------
@@ -483,10 +487,8 @@ class Supervisor:
                     "error", f"{child.name} (process {child.pid}) gave no sign of life for {now - child.heard:.0f} s: killed"
                 )
                 os.kill(child.pid, signal.SIGABRT)
-                watch = os.pidfd_open(child.pid)
-                if not _readable(watch, ABORT_S):
+                if not _ends(child.pid, ABORT_S):
                     os.kill(child.pid, signal.SIGKILL)
-                os.close(watch)
                 child.heard = now  # its end is heard of at its post
 
 
@@ -495,6 +497,18 @@ def _readable(descriptor: int, wait_s: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(wait_s * 1000))
+
+
+def _ends(pid: int, seconds: float) -> bool:
+    """Does our child end within so many seconds? False also where no descriptor is left to find out."""
+    try:
+        watch = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        return _readable(watch, seconds)
+    finally:
+        os.close(watch)
 
 
 def _call_ourselves(name: str) -> None:

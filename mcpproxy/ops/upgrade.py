@@ -78,7 +78,11 @@ class Upgrade:
 
     def begin(self, sockets: Mapping[str, list[socket.socket]], kept: Iterable[str] = ()) -> None:
         """Start the new one."""
-        told, tells = os.pipe2(os.O_CLOEXEC)
+        try:
+            told, tells = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            self._say("error", f"no new program: {error.strerror}; this one goes on")
+            return
         listen = {name: [sock.fileno() for sock in several] for name, several in sockets.items()}
         said = Inherited(os.getpid(), tells, listen, list(kept))
         command = [sys.executable, *sys.orig_argv[1:]]

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from mcpproxy.config import files
+from mcpproxy.config import load as module
 from mcpproxy.config.load import LARGEST_FILE, ConfigErrors, _read_data, load, read, serve_config
 from mcpproxy.config.model import Config, Listen, Route, Tls, Upstream
 from mcpproxy.config.reference import EXAMPLE
@@ -344,3 +347,32 @@ def test_workers_nobody_counted_are_as_many_as_cores_and_sense(
     text = with_upstream(more) if "max" in more else GOOD + more
     assert load(text).workers == load('workers = "auto"\n' + text).workers == workers
     assert load("workers = 3\n" + with_upstream("max_connections = 3")).workers == 3
+
+
+def test_a_pipe_is_read_to_its_end_and_not_waited_for_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-c <(…)` is one; and at a reload everything else would wait, too."""
+    ours, theirs = os.pipe()
+    text = GOOD.encode() + b"# and so on\n" * 20_000
+    writer = threading.Thread(target=lambda: (os.write(theirs, text[:100]), os.write(theirs, text[100:]), os.close(theirs)))
+    writer.start()
+    assert load(Path(f"/dev/fd/{ours}")) == load(GOOD)
+    writer.join()
+    os.close(ours)
+    monkeypatch.setattr(module, "PIPE_S", 0.05)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigErrors, match="1 mistake"):
+        load(pipe)
+    silent = os.open(pipe, os.O_RDWR)
+    with pytest.raises(TimeoutError, match="nobody writes"):
+        load(pipe)
+    os.close(silent)
+
+
+def test_thousands_of_routes_are_read_without_asking_the_model_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[type] = []
+    real = structs.fields
+    monkeypatch.setattr(structs, "fields", lambda table: (asked.append(table), real(table))[1])
+    routes = "".join(f'[[route]]\nhost = "h{number}.example"\nupstream = "search"\n' for number in range(500))
+    assert len(load(f"{GOOD}\n{routes}").route) == 501
+    assert len(asked) < 100

@@ -1,5 +1,6 @@
 """All workers have a configuration or none has; the supervisor's half, with workers that the test plays."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -227,3 +228,14 @@ def test_no_descriptor_stays(stage: Stage) -> None:
                 os.close(descriptor)
             each.hear()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_a_descriptor_nothing_is_offered_and_nobody_is_taken_for_dead(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "memfd_create", none)
+    stage.begin()
+    assert stage.replies == [(False, "worker 0 cannot be told: Too many open files")]
+    assert not stage.it.pending and not stage.decided
+    assert stage.it.generation == 1

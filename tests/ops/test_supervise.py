@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -265,3 +266,33 @@ def test_whose_word_waits_unread_is_alive(monkeypatch: pytest.MonkeyPatch) -> No
     for pair in pairs:
         for end in pair:
             end.close()
+
+
+def test_who_was_paused_together_with_the_supervisor_is_left_alone(tmp_path: Path) -> None:
+    """A frozen container, a virtual machine that moves: the supervisor may well be the first to run again."""
+    with ScriptedUpstream(answer()) as upstream, Family(tmp_path, upstream.url, more='watchdog = "4s"') as family:
+        family.ready()
+        before = family.workers()
+        everybody = [family.process.pid, *before]
+        for pid in reversed(everybody):
+            os.kill(pid, signal.SIGSTOP)
+        select.select([], [], [], 5)
+        for pid in everybody:
+            os.kill(pid, signal.SIGCONT)
+            select.select([], [], [], 0.3)
+        assert family.ask() == 200
+        assert family.workers() == before
+        code, said = family.end()
+    assert code == 0
+    assert "gave no sign of life" not in said
+
+
+def test_without_a_descriptor_a_child_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["true"]) as child:
+        assert supervise._ends(child.pid, DEADLINE)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+        try:
+            assert not supervise._ends(child.pid, DEADLINE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)

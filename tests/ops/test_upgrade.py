@@ -1,5 +1,6 @@
 """What the old program leaves to the new one, and how it hears of it."""
 
+import errno
 import os
 import socket
 import sys
@@ -90,3 +91,13 @@ def test_what_was_left_to_another_is_not_taken() -> None:
     environment = {VARIABLE: left, "OTHER": "stays"}
     assert heritage(environment) is None
     assert environment == {"OTHER": "stays"}
+
+
+def test_without_a_descriptor_this_one_goes_on(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:
+    def none(_: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pipe2", none)
+    made, lines = start(monkeypatch, listening)
+    assert not made.pid
+    assert lines == ["no new program: Too many open files; this one goes on"]
