@@ -30,7 +30,7 @@ GONE = 127  # exit status of a program that could not be executed
 class Inherited(msgspec.Struct):
     """What the variable says."""
 
-    of: int  # process that meant its child
+    to: int  # the process that is meant; an exec keeps the number, so it may be known even where the old one is gone already
     ready: int  # descriptor that it hears us by
     listen: dict[str, list[int]]  # descriptors by name of the listener
     kept: list[str]  # paths of those that systemd made
@@ -60,7 +60,7 @@ def heritage(environment: MutableMapping[str, str]) -> Heritage | None:
     if not text:
         return None
     said = msgspec.json.decode(text, type=Inherited)
-    return Heritage(said) if said.of == os.getppid() else None
+    return Heritage(said) if said.to == os.getpid() else None
 
 
 class Upgrade:
@@ -84,13 +84,13 @@ class Upgrade:
             self._say("error", f"no new program: {error.strerror}; this one goes on")
             return
         listen = {name: [sock.fileno() for sock in several] for name, several in sockets.items()}
-        said = Inherited(os.getpid(), tells, listen, list(kept))
+        said = Inherited(0, tells, listen, list(kept))
         command = [sys.executable, *sys.orig_argv[1:]]
-        environment = successor_environment(os.environ) | {VARIABLE: msgspec.json.encode(said).decode()}
+        environment = successor_environment(os.environ)
         try:
             pid = os.fork()
             if pid == 0:
-                _execute(command, environment, {tells, *(each for several in listen.values() for each in several)})
+                _execute(command, environment, said, {tells, *(each for several in listen.values() for each in several)})
             self._ended = os.pidfd_open(pid)
         except OSError as error:
             os.close(told)
@@ -138,11 +138,13 @@ class Upgrade:
         self.pid, self.deadline, self._told, self._ended = 0, float("inf"), -1, -1
 
 
-def _execute(command: list[str], environment: dict[str, str], descriptors: set[int]) -> None:
+def _execute(command: list[str], environment: dict[str, str], said: Inherited, descriptors: set[int]) -> None:
     """In the child. Signals stay blocked until the new one hears them. Never returns."""
     try:
         for each in descriptors:
             os.set_inheritable(each, True)
+        said.to = os.getpid()
+        environment[VARIABLE] = msgspec.json.encode(said).decode()
         os.execve(command[0], command, environment)
     except BaseException as error:
         with suppress(OSError):

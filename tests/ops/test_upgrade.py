@@ -87,7 +87,7 @@ def test_one_that_never_serves_is_killed(monkeypatch: pytest.MonkeyPatch, listen
 
 def test_what_was_left_to_another_is_not_taken() -> None:
     """A process of ours that executes something passes its environment on."""
-    left = msgspec.json.encode(Inherited(os.getppid() + 1, 99, {}, [])).decode()
+    left = msgspec.json.encode(Inherited(os.getpid() + 1, 99, {}, [])).decode()
     environment = {VARIABLE: left, "OTHER": "stays"}
     assert heritage(environment) is None
     assert environment == {"OTHER": "stays"}

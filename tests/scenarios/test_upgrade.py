@@ -212,3 +212,19 @@ def test_the_audit_log_goes_on_in_a_chain_that_is_free(begin: Begin, tmp_path: P
         ended(heir)
     assert {file.name for file in tmp_path.glob("audit*")} == {"audit.log", "audit.chain1.log"}
     assert status_of(["audit", "verify", "-c", str(daemon.file)]) == 0
+
+
+def test_the_old_one_is_killed_before_the_new_one_has_read_what_was_left_to_it(begin: Begin) -> None:
+    with ScriptedUpstream(answer()) as upstream:
+        daemon = begin(simple_config(upstream.url))
+        os.kill(daemon.process.pid, signal.SIGUSR2)
+        until(lambda: said(daemon, "is to take over"), "it begins")
+        daemon.signal(signal.SIGKILL)
+        daemon.wait()
+        heir = next(int(found[1]) for message in daemon.messages if (found := re.search(r"process ([0-9]+) is to take over", message)))
+        try:
+            until(lambda: sum("serving" in message for message in daemon.messages) == 2, "it serves")
+            with daemon.client() as client:
+                assert client.exchange(post()).status == 200
+        finally:
+            ended(heir)
