@@ -9,6 +9,7 @@ shows every exchange that ended before. When this process itself is replaced its
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import ssl
 from collections import Counter
@@ -26,6 +27,7 @@ from mcpproxy.observe.tally import BOUNDS, LAGS, Sums
 from mcpproxy.upstream.breaker import CLOSED, HALF_OPEN, OPEN
 from mcpproxy.upstream.endpoint import STATES
 
+TOGETHER_S = 0.02  # that a scrape waits for others
 FLUSH_S = 0.5  # for workers to say what they counted; one that stands still must not hold up a scrape
 BREAKERS = (CLOSED, OPEN, HALF_OPEN)
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
@@ -165,6 +167,7 @@ class Metrics(Collector):
         self._there: set[int] = set()
         self._deaths = 0
         self._generation = 1
+        self._flush: asyncio.Task[None] | None = None  # that is about to begin
         workers.hears["tally"] = self.tally
         workers.hears["gauges"] = self.stands
         workers.joined.append(self.joined)
@@ -202,10 +205,17 @@ class Metrics(Collector):
     # -- what Prometheus is told -----------------------------------------------------------------------------------------------------------
 
     async def scrape(self, accept: str) -> tuple[str, bytes]:
-        """Content type and body, with everything that ended until now."""
+        """Content type and body, with everything that ended until now. However many ask at once, workers are asked once for those that wait together."""
+        if self._flush is None:
+            self._flush = asyncio.ensure_future(self._ask_workers())
+        await asyncio.shield(self._flush)
+        return self.render(accept)
+
+    async def _ask_workers(self) -> None:
+        await asyncio.sleep(TOGETHER_S)
+        self._flush = None  # who asks from here on waits for the next one: it may have seen more
         for worker, gauges in (await self._workers.ask_all("flush", wait_s=FLUSH_S)).items():
             self.stands(worker, gauges)
-        return self.render(accept)
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """What is known, as text for Prometheus or, for who asks for it (`Accept`), OpenMetrics."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mcpproxy.control.switchboard import Switchboard
+from mcpproxy.policy.hints import TOOLS
 
 SERVERS = 1000  # that hints are kept of; more come only by reloads, and the oldest are forgotten
 
@@ -29,7 +30,10 @@ class Sharing:
         known = self._hints.setdefault(data["server"], {})
         if len(self._hints) > SERVERS:
             del self._hints[next(iter(self._hints))]
-        for tool, says in data["tools"].items():
+        for tool, says in tuple(data["tools"].items()):
+            if tool not in known and len(known) >= TOOLS:
+                del data["tools"][tool]
+                continue
             says = says and (not data["again"] or known.get(tool, True))  # what is said again may be old
             known[tool] = data["tools"][tool] = says
         self._switchboard.tell_all("hints", data)

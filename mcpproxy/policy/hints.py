@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
-TOOLS = 10_000  # of one server; beyond it nothing more is learnt
-NAME = 256  # characters; the specification allows 128
+TOOLS = 4000  # of one server; beyond it nothing more is learnt
+NAME = 128  # characters, as the specification allows
 
 
 class _Annotations(Struct, gc=False):

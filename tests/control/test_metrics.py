@@ -1,5 +1,6 @@
 """What Prometheus reads: right over workers, their deaths, and messages that come twice."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import pytest
@@ -118,6 +119,23 @@ async def test_a_scrape_asks_first(metrics, board):
     content_type, body = await metrics.scrape("")
     assert content_type.startswith("text/plain")
     assert b'mcpproxy_connections{worker="0"} 3.0' in body
+
+
+async def test_many_scrapes_at_once_ask_the_workers_once(metrics, board, monkeypatch):
+    asked = []
+    ask_all = board.ask_all
+
+    async def counted(*args, **more):
+        asked.append(args)
+        return await ask_all(*args, **more)
+
+    monkeypatch.setattr(board, "ask_all", counted)
+    board.answers[0] = GAUGES
+    bodies = await asyncio.gather(*(metrics.scrape("") for _ in range(50)))
+    assert len(asked) == 1
+    assert all(b'mcpproxy_connections{worker="0"} 3.0' in body for _, body in bodies)
+    await metrics.scrape("")
+    assert len(asked) == 2
 
 
 def test_nothing_happened_yet_is_zero_and_not_nothing(metrics):

@@ -3,6 +3,7 @@
 import pytest
 
 from mcpproxy.control.sharing import SERVERS, Sharing
+from mcpproxy.policy.hints import TOOLS
 
 
 class Board:
@@ -62,3 +63,15 @@ def test_servers_that_reloads_took_away_are_forgotten(board):
     board.told.clear()
     board.joined[0](0)
     assert len(board.told) == SERVERS and board.told[0][2]["server"] == "10"
+
+
+def test_a_server_that_makes_up_tools_fills_no_memory(board):
+    """Each worker bounds what it learns; together they might say more."""
+    for worker in range(3):
+        board.hear(worker, "hints", hint(**{f"t{worker}-{number}": True for number in range(TOOLS - 1)}))
+    board.hear(0, "hints", hint(**{"t0-0": False}))
+    board.told.clear()
+    board.joined[0](0)
+    tools = board.told[0][2]["tools"]
+    assert len(tools) == TOOLS
+    assert tools["t0-0"] is False
