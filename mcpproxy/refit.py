@@ -182,6 +182,7 @@ class Change:
         now = monotonic()
         for name, (listener, front) in before.items():
             for each in (listener, *(each for (_, of), each in spares.items() if of == name)):
+                each.last_call()
                 each.stop()
             front.leave()
             runtime.leaving.append(Leaving(front, now, now + self.config.drain))

@@ -152,7 +152,7 @@ class Listener:
     def start(self) -> None:
         """Accept from now on."""
         self._again = None
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+        self._loop.add_reader(self._sock.fileno(), self._ready)
 
     def pause(self) -> None:
         """Accept no more until `start`; who comes meanwhile waits, or is accepted by another process."""
@@ -172,17 +172,27 @@ class Listener:
             except OSError:
                 pass  # somebody tidied up already
 
-    def _accept(self) -> None:
+    def last_call(self) -> None:
+        """Take who is waiting already: closing the address would reset them."""
+        for _ in range(BACKLOG // BATCH):
+            if self._accept():
+                return
+
+    def _ready(self) -> None:
+        self._accept()
+
+    def _accept(self) -> bool:
+        """Is nobody waiting any more?"""
         for _ in range(BATCH):
             try:
                 sock, peer = self._sock.accept()
             except BlockingIOError:
-                return
+                return True
             except OSError as error:
                 if error.errno in EXHAUSTED:
                     self._loop.remove_reader(self._sock.fileno())
                     self._again = self._loop.call_later(PAUSE, self.start)
-                    return
+                    return True
                 continue  # ECONNABORTED and its kin: that client left, the next may be fine
             if not self._has_room():
                 self._turn_away(sock)
@@ -195,6 +205,7 @@ class Listener:
             except Exception as error:  # a bug of ours costs this client its connection, never us the listener
                 sock.close()
                 self._loop.call_soon(_tell, error)
+        return False
 
     def _turn_away(self, sock: socket.socket) -> None:
         self.turned_away += 1

@@ -192,6 +192,8 @@ class Life:
             return
         runtime = self._runtime
         runtime.draining.is_set = True
+        for listener in chain(runtime.listeners, *runtime.spares.values()):
+            listener.last_call()
         self._stop_listening()
         for front in runtime.fronts:
             front.leave()

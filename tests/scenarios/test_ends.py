@@ -103,6 +103,23 @@ def test_an_exchange_in_flight_is_answered_with_close(run: Run) -> None:
         assert daemon.wait() == 0
 
 
+def test_who_waits_to_be_accepted_when_it_is_told_to_stop_is_served(run: Run) -> None:
+    """Also where several workers have an address: the last one that closes it would reset them."""
+    with ScriptedUpstream(answer(response(b"late"))) as upstream:
+        daemon = run(upstream.url, workers=2)
+        until(lambda: len(daemon.workers) == 2, "both serve")
+        for pid in daemon.workers:
+            os.kill(pid, signal.SIGSTOP)
+        clients = [daemon.client().send(post()) for _ in range(100)]
+        daemon.signal(signal.SIGTERM)
+        for pid in daemon.workers:
+            os.kill(pid, signal.SIGCONT)
+        assert {client.response().status for client in clients} == {200}
+        assert daemon.wait() == 0
+        for client in clients:
+            client.close()
+
+
 def test_a_request_half_sent_is_still_taken(run: Run) -> None:
     with ScriptedUpstream(answer()) as upstream:
         daemon = run(upstream.url, drain="60s")
