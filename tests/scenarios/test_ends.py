@@ -110,7 +110,7 @@ def test_who_waits_to_be_accepted_when_it_is_told_to_stop_is_served(run: Run) ->
         until(lambda: len(daemon.workers) == 2, "both serve")
         for pid in daemon.workers:
             os.kill(pid, signal.SIGSTOP)
-        clients = [daemon.client().send(post()) for _ in range(100)]
+        clients = [daemon.client().send(post()) for _ in range(400)]  # more than a worker accepts in one go
         daemon.signal(signal.SIGTERM)
         for pid in daemon.workers:
             os.kill(pid, signal.SIGCONT)
