@@ -69,6 +69,7 @@ class Shared:
     passed: set[str] = field(default_factory=set)  # paths of unix sockets that systemd made and keeps
     alone: bool = True  # no worker of this daemon, nor of one that it takes over from, has begun to serve yet
     worker: int = 0  # who we are; set after the fork
+    lent: bool = False  # the addresses are another program's, too, which may go on with them: no path is taken away
 
     def paths(self) -> list[str]:
         """Of the unix sockets that are ours."""
@@ -83,6 +84,8 @@ class Shared:
 
     def close(self) -> None:
         """Give the addresses back, as far as this process has them."""
+        if self.lent:
+            self.let_go()
         for sockets in self.sockets:
             give_back(sockets, self.passed)
 
@@ -95,6 +98,7 @@ def share(
     left = dict(inherited or {})
     shared = Shared(config.workers, [], [], [], Buckets(config.workers), new_turns() if config.workers > 1 else None)
     shared.passed.update(kept)
+    shared.lent = inherited is not None
     try:
         for name, listen in listen_names(config).items():
             shared.contexts.append(tls_context(listen, config))
@@ -110,7 +114,7 @@ def share(
         if passed is not None:
             passed.none_left()
     except BaseException:
-        shared.let_go() if inherited else shared.close()
+        shared.close()
         raise
     for there in left.values():
         give_back(there, kept)

@@ -88,6 +88,7 @@ def run(
     def serves(urls: list[str]) -> None:
         if left is not None:
             left.serves()
+            shared.lent = False
         if ready is not None:
             ready(urls)
 
@@ -153,7 +154,6 @@ class Supervisor:
         self._quick: dict[int, int] = {}  # of each number: deaths in a row that came too soon
         self._reload = Reload(config, shared, self._workers, read, self._decided, self._messages.say)
         self._upgrade = Upgrade(self._messages.say)
-        self._handed_over = False
         self._orders: dict[str, Order] = {"reload": lambda _, reply: self._reload_now(reply)}  # what the control process may ask for
         self._ready_said = False
         self._unit = systemd.Unit(shared.workers)
@@ -344,10 +344,7 @@ class Supervisor:
         self._reload.stop()
         self._upgrade.stop()
         self._due.clear()
-        if self._handed_over:
-            self._shared.let_go()
-        else:
-            self._shared.close()
+        self._shared.close()
         self._tell_all(word)
         self._deadline = monotonic() + PATIENCE_S + (self._drain_s if word == DRAIN else 0.0)
         self._say_status()
@@ -404,7 +401,7 @@ class Supervisor:
         """It serves; what is open here ends here."""
         self._messages.say("info", f"process {heir} serves from now on")
         systemd.tell(systemd.main_pid(heir))
-        self._handed_over = True
+        self._shared.lent = True
         self._stop(DRAIN)
         if self._control is not None:
             with suppress(OSError):

@@ -32,6 +32,14 @@ def lives(pid: int) -> bool:
         return False
 
 
+def catches(pid: int, number: int) -> bool:
+    """Is it told of this signal?"""
+    with contextlib.suppress(OSError):
+        caught = int(Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0], 16)
+        return bool(caught & 1 << number - 1)
+    return False
+
+
 def ended(pid: int) -> None:
     """One of ours that is nobody's child here."""
     with contextlib.suppress(ProcessLookupError):
@@ -228,3 +236,17 @@ def test_the_old_one_is_killed_before_the_new_one_has_read_what_was_left_to_it(b
                 assert client.exchange(post()).status == 200
         finally:
             ended(heir)
+
+
+def test_a_new_one_that_is_told_to_end_before_it_serves_takes_no_path_away(begin: Begin, tmp_path: Path) -> None:
+    with ScriptedUpstream(answer()) as upstream:
+        daemon = begin(simple_config(upstream.url) | {"listen": [{"address": f"unix:{tmp_path}/edge.sock"}]})
+        os.kill(daemon.process.pid, signal.SIGUSR2)
+        until(lambda: said(daemon, "is to take over"), "it begins")
+        heir = next(int(found[1]) for message in daemon.messages if (found := re.search(r"process ([0-9]+) is to take over", message)))
+        until(lambda: catches(heir, signal.SIGTERM), "it hears signals")
+        os.kill(heir, signal.SIGTERM)
+        until(lambda: said(daemon, "this one goes on") or heirs(daemon), "it ended")
+        assert not heirs(daemon), "it was told before it served"
+        with daemon.client() as client:
+            assert client.exchange(post()).status == 200
