@@ -7,7 +7,7 @@ It is forked by the supervisor and made again when it dies; workers serve on mea
 
 With its supervisor it speaks over a pair of sockets, one JSON object each way:
 
-    control → supervisor   {"order": "reload", "id": 3, "with": …}
+    control → supervisor   {"order": "reload", "id": 3, "with": …}      alive, each second
     supervisor → control   {"id": 3, "ok": true, "text": "…"}      {"event": "born", "worker": 1, "pid": 4712}      {"event": "died", …}
                            {"event": "reloaded", "generation": 2}, with the new configuration as a file in memory where it is another one
 
@@ -40,6 +40,7 @@ from mcpproxy.control.traces import Traces
 from mcpproxy.observe.messages import Messages
 
 LARGEST = 64 * 1024  # bytes of a message between supervisor and control
+ALIVE, BEAT_S = b"alive", 1.0  # what it says to its supervisor when there is nothing to say, and how often
 STOP_S = 2.0  # for the parts to end
 
 
@@ -100,6 +101,7 @@ class Control:
         self._marks = Marks(self)
         self.parts = parts(self)  # before the switchboard opens: they hear of every worker that joins
         await self.switchboard.start()
+        self._beat()
         for part in (*lasting, *self.parts):
             await part.start()
         await self._end.wait()
@@ -126,6 +128,11 @@ class Control:
             for part in self.parts:
                 await part.start()
             self.switchboard.begin_again(self.switchboard.joined[self._marks.joined :])
+
+    def _beat(self) -> None:
+        with suppress(OSError):  # the supervisor is gone, which `_heard` hears of, or stands still
+            self._post.send(ALIVE)
+        asyncio.get_running_loop().call_later(BEAT_S, self._beat)
 
     def _heard(self) -> None:
         try:

@@ -13,7 +13,8 @@ Supervisor and child talk over a pair of sockets; nobody else has either end, so
  3. A worker that died is replaced at once; one that did not last STEADY_S, later each time. Until its successor serves, the others accept what the kernel
     gives to its sockets, which nobody closes: no connection waits for nobody.
  4. What it held of the limits is forgotten before another one takes its number. There are never two with one number.
- 5. A worker that gives no sign of life for `watchdog` is asked where it is (its stacks go to stderr) and killed: its connections are lost anyway.
+ 5. A worker, or the control process, that gives no sign of life for `watchdog` is asked where it is (its stacks go to stderr) and killed: its connections
+    are lost anyway.
  6. The control process is made after worker 0 and replaced like a worker. Nobody waits for it.
 
 Exit status: 0 after a clean stop; 1 when the start failed, or when a worker did not end cleanly.
@@ -316,7 +317,8 @@ class Supervisor:
         if not word:
             self._ended(child)
         elif child.number == CONTROL:
-            self._ordered(child, msgspec.json.decode(word))
+            if word != control.ALIVE:
+                self._ordered(child, msgspec.json.decode(word))
         elif word == SERVING:
             self._serves(child)
         elif word[:1] in (PREPARED, REFUSED, COMMITTED):
@@ -474,11 +476,11 @@ class Supervisor:
         return (patience if child.since else max(patience, START_S)) if patience else float("inf")
 
     def _frozen_at(self) -> float:
-        """When the first worker will have been silent for too long."""
-        return min((child.heard + self._patience(child) for child in self._workers.values()), default=float("inf"))
+        """When the first of them will have been silent for too long."""
+        return min((child.heard + self._patience(child) for child in self._children), default=float("inf"))
 
     def _end_frozen(self, now: float) -> None:
-        for child in self._workers.values():
+        for child in self._children:
             if now - child.heard >= self._patience(child) and not _readable(child.post.fileno(), 0.0):  # else we slept, and it has spoken
                 self._messages.say(
                     "error", f"{child.name} (process {child.pid}) gave no sign of life for {now - child.heard:.0f} s: killed"

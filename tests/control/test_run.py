@@ -22,6 +22,14 @@ from tests.support.upstream import ScriptedUpstream, answer
 from tests.support.waiting import until
 
 
+async def word(loop: asyncio.AbstractEventLoop, ours: socket.socket) -> bytes:
+    """The next one that says more than that it lives."""
+    said = module.ALIVE
+    while said == module.ALIVE:
+        said = await asyncio.wait_for(loop.sock_recv(ours, 1000), 10)
+    return said
+
+
 @pytest.mark.asyncio
 async def test_orders_are_answered_events_heard_and_parts_started_and_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -43,7 +51,7 @@ async def test_orders_are_answered_events_heard_and_parts_started_and_stopped(mo
     loop = asyncio.get_running_loop()
     ours.send(json.dumps({"event": "born", "worker": 0, "pid": 7}).encode())
     order = asyncio.create_task(control.order("reload", {"why": "asked"}))
-    asked = json.loads(await asyncio.wait_for(loop.sock_recv(ours, 1000), 10))
+    asked = json.loads(await word(loop, ours))
     assert (asked["order"], asked["with"]) == ("reload", {"why": "asked"})
     ours.send(json.dumps({"id": asked["id"], "ok": False, "text": "a mistake"}).encode())
     assert await order == (False, "a mistake")
@@ -110,3 +118,12 @@ def _alive(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] != pid
     except ChildProcessError:
         return Path(f"/proc/{pid}").exists()
+
+
+def test_a_frozen_one_is_replaced(run: Run) -> None:
+    daemon = run("http://127.0.0.1:9", watchdog="2s")
+    control = until(lambda: daemon.processes().get("mcpproxy:ctl"), "it is made")
+    os.kill(control, signal.SIGSTOP)
+    until(lambda: daemon.processes().get("mcpproxy:ctl") not in (None, control), "another takes its place")
+    until(lambda: any("the control process" in message and "no sign of life" in message for message in daemon.messages), "it is said")
+    assert daemon.stop() == 0
