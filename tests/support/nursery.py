@@ -20,8 +20,9 @@ from typing import IO
 ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 NURSE = """
-import array, os, socket, sys
-import mcpproxy.cli.main, mcpproxy.cli.run, mcpproxy.ops.supervise
+import array, gc, os, socket, sys
+import mcpproxy.cli.main, mcpproxy.cli.run, mcpproxy.ops.supervise, mcpproxy.control.admin, mcpproxy.control.metrics
+gc.freeze()  # who collects later need not look at it, and it stays one copy for all
 door = socket.socket(fileno=int(sys.argv[1]))
 while True:
     words, ancillary, _, _ = door.recvmsg(65536, socket.CMSG_LEN(8))
