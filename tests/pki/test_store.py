@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcpproxy.errors import StartError
+from mcpproxy.pki import store
 from mcpproxy.pki.store import Store
 
 
@@ -61,6 +62,7 @@ def test_a_directory_others_may_only_read_is_left_as_it_is(tmp_path: Path) -> No
 @pytest.mark.parametrize("owner", [1000, 65534])
 def test_what_belongs_to_a_stranger_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    monkeypatch.setattr(store, "_trusted", set())
     found = os.stat_result((0o40700, 0, 0, 1, owner, 0, 0, 0, 0, 0))
     monkeypatch.setattr(Path, "stat", lambda self, **_: found)
     with pytest.raises(StartError, match=f"belongs to user {owner}"):
