@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import count
 
 import pytest
 
@@ -31,19 +32,21 @@ class Echo(http.server.BaseHTTPRequestHandler):
         pass
 http.server.ThreadingHTTPServer((sys.argv[1], 8000), Echo).serve_forever()
 """
+MADE = count()
 
 
 class Far:
     """A machine at the other end of a cable."""
 
     def __init__(self, stack: ExitStack) -> None:
-        number = os.getpid() % 16384
+        number = (4 * os.getpid() + next(MADE)) % 16384  # a network that is deleted stays for a moment
         self.name, cable = f"mcpproxy-{number}", f"mp{number}"
         net = f"10.{64 + number // 256}.{number % 256}"
         self.here, self.there = f"{net}.1", f"{net}.2"
         ip("netns", "add", self.name)
         stack.callback(ip, "netns", "delete", self.name)
         ip("link", "add", f"{cable}a", "type", "veth", "peer", "name", f"{cable}b", "netns", self.name)
+        stack.callback(ip, "link", "delete", f"{cable}a")
         ip("addr", "add", f"{self.here}/24", "dev", f"{cable}a")
         ip("link", "set", f"{cable}a", "up")
         ip("-n", self.name, "addr", "add", f"{self.there}/24", "dev", f"{cable}b")
