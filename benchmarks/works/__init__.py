@@ -6,7 +6,7 @@ its `targets`, a table. Rule: a figure that is a ratio to a peer is formed withi
 
 from __future__ import annotations
 
-from benchmarks.works import abuse, bodies, counting, guard, handshakes, latency, multiplexed, post, start, streams, workers
+from benchmarks.works import abuse, bodies, counting, guard, handshakes, latency, multiplexed, post, reload, start, streams, workers
 from benchmarks.works.base import Target, Work
 
 WORKS: tuple[Work, ...] = (
@@ -43,6 +43,7 @@ WORKS: tuple[Work, ...] = (
     handshakes.Handshakes(),
     workers.Workers(),
     start.Start(),
+    reload.Reload(),
     abuse.Abuse(),
 )
 ALL = {work.name: work for work in WORKS}
