@@ -4,8 +4,7 @@ A sink is a descriptor with a thread of its own: the loop hands over whole batch
 thread). What waits is bounded; beyond the bound lines are dropped, counted, and the count is written as soon as writing goes on.
 
 Several processes that write to one place take turns (`turns`), so no line stands within another: pipes and sockets would cut batches anywhere. The lock is
-flock(2) on an open file description of each process's own. fcntl's would be taken for a deadlock with those of `policy/locks`: the kernel asks which
-process waits for which, and does not know of threads.
+flock(2) on an open file description of each process's own, which the kernel gives back when its process ends.
 """
 
 from __future__ import annotations
