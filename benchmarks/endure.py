@@ -417,9 +417,10 @@ access = "{self.log}"
         for server in self.servers:
             await server.become("ok")
         await asyncio.sleep(1)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while any(not task.done() for task in tasks):  # asyncio.wait_for may lose a cancellation that comes together with what it waits for
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1)
         children = list(self.children().values())
         self.process.send_signal(signal.SIGTERM)
         try:
