@@ -681,7 +681,7 @@ class Exchange(EventWords):
         if end in CUT_BY_SERVER:
             self._blame(end)
         self._settle(keep=False)
-        self._record(end, self._status(), b"")
+        self._record(end, self._status())
         if framed or self.client.tls is not None:
             self.client.drop()
         else:
@@ -709,7 +709,7 @@ class Exchange(EventWords):
         try:
             self._settle(keep=False)
         finally:
-            self._record(b"failed", self._status() or BROKEN, b"")
+            self._record(b"failed", self._status() or BROKEN)
 
     def client_left(self, end: bytes = b"client-gone") -> None:
         """The client hung up: stop the server's work at once. If its message had just ended, that is no failure at all."""
@@ -717,7 +717,7 @@ class Exchange(EventWords):
         if streaming and self._ended_meanwhile():
             return
         self._settle(keep=self.unsent is not None)  # of a request that did not leave yet the server knows nothing
-        self._record(end, self._status() or CLIENT_LEFT, self._opened())
+        self._record(end, self._status() or CLIENT_LEFT)
 
     def _ended_meanwhile(self) -> bool:
         """Read once: SDK clients reset right after the event they waited for, when the last chunk may lie unread here."""
@@ -733,7 +733,7 @@ class Exchange(EventWords):
             return False
         if ended:
             self._settle(keep=self._may_keep())
-            self._record(b"done", self._status(), b"")
+            self._record(b"done", self._status())
         return ended
 
     def finished(self) -> None:
@@ -761,11 +761,11 @@ class Exchange(EventWords):
     def tunnel_over(self, end: bytes) -> None:
         """Both directions of a tunnel ended."""
         self._settle(keep=False)
-        self._record(end, 101, b"")
+        self._record(end, 101)
         self.client.close()
 
     def _over(self, end: bytes) -> None:
-        self._record(end, self._status(), self._opened())
+        self._record(end, self._status())
         self.client.exchange_over(self.client.keep and self.request_ended)
 
     def _settle(self, *, keep: bool) -> None:
@@ -793,8 +793,8 @@ class Exchange(EventWords):
     def _status(self) -> int:
         return self.rplan.status if self.rplan is not None else 0
 
-    def _record(self, end: bytes, status: int, extra: bytes) -> None:
-        """Step 9: one row, whatever happened."""
+    def _record(self, end: bytes, status: int, reason: bytes = b"") -> None:
+        """Step 9: one row, whatever happened. A session that was opened is told, however the exchange ended."""
         client = self.client
         client.log.add(
             (
@@ -810,7 +810,7 @@ class Exchange(EventWords):
                 self.upstream,
                 self.reused,
                 end,
-                extra,
+                reason or self._opened(),
                 self.plan.place,
             )
         )
@@ -1097,7 +1097,7 @@ def document_ended(x: Exchange) -> None:
     answer = replies.dated(replies.document(told, fields, close=not keep), http_date())
     x._settle(keep=x._may_keep())
     x.bytes_out += len(answer)
-    x._record(b"done", 200, b"")
+    x._record(b"done", 200)
     x.client.exchange_over(keep, answer)
 
 

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from mcpproxy.edge.exchange import EVENT, INTERIM_LIMIT, LINGER_S, LINGER_SILENT_S, depart, lingers_until, send_requests
+from mcpproxy.edge.facts import short_hash
 from mcpproxy.upstream.pool import SLICE
 from tests.edge.conftest import HEAD_END
 from tests.support.certs import Certificate
@@ -190,6 +191,22 @@ def test_a_reset_before_the_last_piece_was_read_is_no_failure(proxy):
     assert "done" == edge.lines(1)[0]["end"]
     assert [link] == edge.pool.endpoints[0].idle
     assert link.reading
+
+
+def test_a_session_is_told_of_however_its_first_answer_ends(proxy):
+    """The client that opened it resets before the last piece was read: its log line is as any other's."""
+    edge = proxy()
+    client = edge.client()
+    server = stream(
+        edge,
+        client,
+        b"HTTP/1.1 200 OK\r\nMcp-Session-Id: one\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+    next(iter(edge.runtime.links)).exchange.link.pause()
+    server.sendall(b"0\r\n\r\n")
+    edge.reset(client)
+    line = edge.lines(1)[0]
+    assert ("done", short_hash(b"one").decode()) == (line["end"], line.get("new_session"))
 
 
 def test_a_client_that_leaves_a_stream_stops_the_server(proxy):

@@ -113,7 +113,10 @@ def test_hashing_the_session_id_breaks_sessions_and_sealing_it_does_not(
     seen = [client.ask(job(f"https://localhost:{daemon.port()}", "http")) for _ in range(SESSIONS)]
     for each in seen:
         check(each, "sdk1")
-    opened = until(lambda: found if len(found := sessions(daemon, before)) >= SESSIONS else {}, "all are logged")
+    opened = until(
+        lambda: found if len(found := sessions(daemon, before)) >= SESSIONS else {},
+        lambda: f"all are logged; {len(sessions(daemon, before))} are, of {len(daemon.records) - before} records",
+    )
     assert len(set(opened.values())) == 3, "every replica had some of them"
     for record in daemon.records[before:]:
         if record.get("session") in opened:
