@@ -40,7 +40,7 @@ from hashlib import blake2b
 from mmap import mmap
 from struct import Struct
 
-from mcpproxy.policy.locks import STRIPES, Locks
+from mcpproxy.policy.locks import NO_LOCK, STRIPES, Locks
 
 WAYS = 8
 DAY = 86_400.0  # seconds
@@ -75,12 +75,13 @@ ALL_SETS = NAMED_SETS + TOOL_SETS + ADDRESS_SETS
 class Slot:
     """Where a key is looked for: its set, and the entry where it was found last. HOT: whoever holds the lock compares `keys[slot.index]` with `slot.key`."""
 
-    __slots__ = ("base", "index", "key", "stripes")
+    __slots__ = ("base", "index", "key", "lock", "stripe")
 
-    def __init__(self, base: int, key: int) -> None:
+    def __init__(self, base: int, key: int, locks: Locks | None) -> None:
         self.base = self.index = base  # the first entry of the set
         self.key = key
-        self.stripes = (base // WAYS % STRIPES,)
+        self.stripe = base // WAYS % STRIPES
+        self.lock = NO_LOCK if locks is None else locks.addresses[self.stripe]
 
 
 class Buckets:
@@ -105,7 +106,7 @@ class Buckets:
     def slot(self, region: Region, name: bytes) -> Slot:
         """Where the bucket of `name` is. Costs a hash: keep it."""
         key, place = _DIGEST.unpack(blake2b(name, digest_size=16, key=self._secret).digest())
-        return Slot((region.first + place % region.sets) * WAYS, key or 1)  # 0 is an entry that nobody has
+        return Slot((region.first + place % region.sets) * WAYS, key or 1, self.locks)  # 0 is an entry that nobody has
 
     def find(self, slot: Slot, now: float, but: Sequence[int] = ()) -> int:
         """The entry of the slot, another's if need be, though none of `but`; NO_ROOM when every other way has something going on.

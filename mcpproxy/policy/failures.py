@@ -78,7 +78,7 @@ class Account:
         self._failures.failed += count
         locks = self._failures.buckets.locks
         if locks is not None:
-            locks.take(self._slot.stripes)
+            locks.take((self._slot.stripe,))
         try:
             index = self._failures.buckets.find(self._slot, now)
             if index != NO_ROOM:
@@ -92,7 +92,7 @@ class Account:
         self._failures.failed -= count
         locks = self._failures.buckets.locks
         if locks is not None:
-            locks.take(self._slot.stripes)
+            locks.take((self._slot.stripe,))
         try:
             index = self._failures.buckets.look(self._slot)
             if index != NO_ROOM:

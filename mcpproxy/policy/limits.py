@@ -265,7 +265,7 @@ class Gate:
         locks = self._locks
         if locks is None:
             return self._judge(now, wanted)
-        locks.take(sorted({slot.stripes[0] for _, slot, _ in wanted}))
+        locks.take(sorted({slot.stripe for _, slot, _ in wanted}))
         try:
             return self._judge(now, wanted)
         finally:
@@ -333,9 +333,9 @@ class RateGate(Gate):
         slot = self._fresh(who)
         if slot is None:
             slot = self._check.remember(who)
-        locks = self._locks
-        if locks is not None:
-            locks.take(slot.stripes)
+        locks, lock = self._locks, slot.lock
+        if locks is not None and (code := locks.lock(lock)):
+            locks.mend(lock, code)
         try:
             index = slot.index
             if self._keys[index] == slot.key:
@@ -346,7 +346,7 @@ class RateGate(Gate):
             return self._judge(now, [(self._check, slot, 1)])
         finally:
             if locks is not None:
-                locks.give()
+                locks.unlock(lock)
 
 
 _NAT64 = IPv6Network("64:ff9b::/96")
