@@ -208,6 +208,7 @@ def serve(config: Config, shared: Shared, door: Door, post: socket.socket) -> in
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are the supervisor's; they reach a whole group
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.nice(1)  # whoever is served goes before
+    with suppress(OSError):  # a system-call filter such as that of our unit does not allow it
+        os.nice(1)  # whoever is served goes before
     uvloop.run(Control(config, shared, door, post).run())
     return 0

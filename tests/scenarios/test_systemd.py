@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from mcpproxy.cli.adminclient import AdminClient
+from mcpproxy.errors import StartError
 from tests.support.client import get
 from tests.support.ports import free_port
 from tests.support.toml import write_toml
@@ -28,7 +30,7 @@ LAUNCH = 'export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$@"'
 class Unit:
     """A daemon that was started by systemd, as far as it can tell."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], *sockets: socket.socket, **environment: str) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], *sockets: socket.socket, filtered: bool = False, **environment: str) -> None:
         self.ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         (folder / "notify").unlink(missing_ok=True)
         self.ear.bind(str(folder / "notify"))
@@ -43,8 +45,9 @@ class Unit:
             "LISTEN_FDS": str(len(sockets)),
             "LISTEN_FDNAMES": ":".join("web" for _ in sockets),
         }
+        under = [sys.executable, str(ROOT / "tests" / "support" / "filtered.py"), str(ROOT / "deploy" / "mcpproxy.service")]
         self.process = subprocess.Popen(
-            ["bash", "-c", LAUNCH + given, "bash", sys.executable, "-m", "mcpproxy", "run", "-c", str(file)],
+            ["bash", "-c", LAUNCH + given, "bash", *(under if filtered else []), sys.executable, "-m", "mcpproxy", "run", "-c", str(file)],
             pass_fds=[sock.fileno() for sock in sockets],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -148,6 +151,13 @@ def test_a_socket_that_nobody_wants_stops_the_start(folder: Path) -> None:
         assert f"mcpproxy: systemd passed a socket that no listener asks for: 127.0.0.1:{sock.getsockname()[1]} (web)" in said
 
 
+def answers(client: AdminClient) -> bool:
+    try:
+        return bool(client.get("status"))
+    except StartError:
+        return False
+
+
 def low_port() -> int:
     """One that only root may have."""
     for port in range(700, 1024):
@@ -195,3 +205,25 @@ def test_root_that_stays_root_is_warned(folder: Path) -> None:
     with Unit(folder, served(f"127.0.0.1:{free_port()}")) as unit:
         unit.until(b"READY=1")
         assert "mcpproxy: warning: root serves here" in unit.end()[1]
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_the_system_calls_that_the_unit_allows_are_enough(folder: Path) -> None:
+    """For workers, the control process, a reload, and the end: what is not allowed fails with EPERM, as under systemd."""
+    log = folder / "access.log"
+    config = served(f"127.0.0.1:{free_port()}", f"unix:{folder}/s", workers=2, log={"access": str(log)})
+    with ExitStack() as stack, Unit(folder, config, filtered=True, WATCHDOG_USEC="200000") as unit:
+        unit.until(b"READY=1", b"STATUS=2 workers serve", b"WATCHDOG=1")
+        assert asked(stack.enter_context(dialled(str(folder / "s")))) == 200
+        client = AdminClient(f"unix:{folder}/state/admin.sock")
+        until(lambda: answers(client), "the control process")
+        unit.heard.clear()
+        unit.process.send_signal(signal.SIGHUP)
+        unit.until(b"RELOADING=1", b"READY=1")
+        log.rename(folder / "access.log.1")
+        unit.process.send_signal(signal.SIGUSR1)
+        until(log.exists, "a new log")
+        code, said = unit.end()
+        assert code == 0
+        assert "Traceback" not in said
+        assert "error" not in said
