@@ -85,9 +85,15 @@ def test_without_a_command_the_help_is_shown() -> None:
 def test_the_console_script_and_the_module_are_the_same() -> None:
     answers = [
         subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
-        for command in ([sys.executable, "-m", "mcpproxy"], [sys.executable, "-c", "from mcpproxy.cli.main import main; main()"])
+        for command in ([sys.executable, "-m", "mcpproxy"], [sys.executable, "-c", "from mcpproxy.__main__ import main; main()"])
     ]
     assert answers[0] == answers[1] == f"mcpproxy, version {__version__}\n"
+
+
+def test_the_first_thing_that_runs_imports_nothing_of_ours() -> None:
+    """Signals must wait before that (tests/cli/test_run)."""
+    script = "import sys; import mcpproxy.__main__; print({'click', 'mcpproxy.cli', 'mcpproxy.errors'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_starting_the_daemon_loads_neither_the_demo_nor_the_screen_printer() -> None:

@@ -1,7 +1,9 @@
 """mcpproxy run: from a file to an answer, to a clean end; and every way the start can fail. (tests/ops and tests/scenarios go deeper.)"""
 
+import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,20 @@ from tests.cli.test_options import GOOD, written
 from tests.support.client import RawClient
 from tests.support.ports import free_port
 from tests.support.upstream import ScriptedUpstream, answer
+from tests.support.waiting import until
 
 
 def config(port: int, upstream: str = "http://127.0.0.1:9") -> str:
     return GOOD.replace("8000", str(port)).replace("http://127.0.0.1:9", upstream)
+
+
+def has_open(pid: int, file: Path) -> bool:
+    """Is it one of the descriptors of this process?"""
+    for each in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(OSError):  # closed meanwhile
+            if os.readlink(f"/proc/{pid}/fd/{each}") == str(file):
+                return True
+    return False
 
 
 def test_it_serves_what_the_file_says_and_ends_when_told(tmp_path: Path) -> None:
@@ -43,6 +55,26 @@ def test_systemd_is_told_when_it_accepts(tmp_path: Path, monkeypatch: pytest.Mon
                 said = systemd.recv(100)
             assert said == b"READY=1"
             RawClient(port).close()
+
+
+def test_signals_of_the_first_moments_are_heard_later(tmp_path: Path) -> None:
+    """It is stopped where it reads its file, long before it has handlers."""
+    pipe, file = tmp_path / "mcpproxy.toml", written(tmp_path, config(free_port()))
+    text = file.read_bytes()
+    file.unlink()
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR)
+    with Command("run", "-c", str(pipe), state=tmp_path / "state") as command:
+        until(lambda: has_open(command.process.pid, pipe), "it reads")
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            command.process.send_signal(number)
+        pipe.rename(tmp_path / "read")
+        pipe.write_bytes(text)
+        os.write(end, text)
+        os.close(end)
+        command.until_says("serving", "err")
+        command.until_says("configuration reloaded", "err")
+        assert command.told_to_end() == 0
 
 
 def test_warnings_come_before_the_start(tmp_path: Path) -> None:
