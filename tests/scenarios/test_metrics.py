@@ -42,10 +42,10 @@ def total(found: Found, name: str, **labels: str) -> float:
     return sum(value for key, value in found.items() if key[0] == name and set(labels.items()) <= set(key[1:]))
 
 
-def started(run: Run, tmp_path: Path, url: str, **changes: Any) -> tuple[Daemon, Path]:
+def started(run: Run, tmp_path: Path, *urls: str, **changes: Any) -> tuple[Daemon, Path]:
     """A daemon all of whose workers are there, and its admin socket."""
     path = tmp_path / "admin.sock"
-    daemon = run(url, admin={"address": f"unix:{path}"}, **changes)
+    daemon = run(*urls, admin={"address": f"unix:{path}"}, **changes)
     until(path.exists, "its admin socket is there")
     until(lambda: scrape(path)["mcpproxy_workers",] == changes.get("workers", 1), "all workers are there")
     return daemon, path

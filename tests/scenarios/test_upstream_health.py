@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 
 from tests.scenarios.conftest import Run
+from tests.scenarios.test_metrics import scrape, started, total
 from tests.support.certs import Authority, make_certificate
 from tests.support.client import post
 from tests.support.daemon import Daemon, simple_config
@@ -362,6 +363,22 @@ def test_a_disabled_endpoint_gets_nothing_and_a_drained_one_neither(run: Run) ->
         a, b, c = (stack.enter_context(ScriptedUpstream(named(name))) for name in "abc")
         daemon = run(a.url, b.url, c.url, upstream={"endpoints": {a.url: {"state": "drain"}, b.url: {"state": "disabled"}}})
         assert {ask(daemon) for _ in range(12)} == {(200, b"c")}
+
+
+def test_whom_one_worker_passes_over_no_other_worker_finds_out_about(run: Run, tmp_path: Path) -> None:
+    """One connection has one worker: that one pays for what all know then."""
+    moody = Moody("a")
+    moody.reply = SICK
+    with ScriptedUpstream(answer(moody)) as one, ScriptedUpstream(named("b")) as two:
+        never = {"keepalive": 0, "retry_after": "1m"}
+        daemon, admin = started(run, tmp_path, one.url, two.url, upstream=never, workers=2)
+        with daemon.client() as client:
+            until(lambda: client.exchange(post(b"{}")).status == 200 and len(one.requests()) >= 5, "it is passed over")
+        states = "mcpproxy_endpoint_breakers"
+        until(lambda: total(scrape(admin), states, endpoint=one.url.removeprefix("http://"), state="open") == 2, "both workers know")
+        paid = len(one.requests())
+        assert {ask(daemon) for _ in range(40)} == {(200, b"b")}, "each worker has some of forty connections"
+        assert len(one.requests()) == paid == 5
 
 
 # -- active checks ---------------------------------------------------------------------------------------------------------------------------
