@@ -113,7 +113,7 @@ def readable(span: dict[str, Any], resource: Resource) -> ReadableSpan:
         resource=resource,
         attributes=attributes,
         kind=SpanKind.SERVER,
-        status=Status(StatusCode.ERROR if "error.type" in attributes else StatusCode.UNSET),
+        status=Status(StatusCode.ERROR if span["status"] >= 500 or span["end"] in BADLY else StatusCode.UNSET),
         start_time=int(span["began"] * NANO),
         end_time=int(span["ended"] * NANO),
     )
@@ -159,7 +159,9 @@ def attributes_of(span: dict[str, Any]) -> dict[str, str | int]:
         "http.request.size": span["in"],
         "http.response.size": span["out"],
     }
-    if span["status"] >= 500:
+    if span["reason"]:
+        found["error.type"] = span["reason"]
+    elif span["status"] >= 500:
         found["error.type"] = str(span["status"])
     elif span["end"] in BADLY:
         found["error.type"] = span["end"]

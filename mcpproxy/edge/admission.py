@@ -129,7 +129,8 @@ class Admission:
         if found.answer is None:
             guard.head = raw if guard.question is not None else b""
             found.guard = guard if guard.needed() else None
-        elif found.kind and self.audit is not None:
+        elif found.kind and (self.audit is not None or self.tracer is not None):
+            guard.head = raw if self.tracer is not None else b""
             found.guard = guard
         return found
 

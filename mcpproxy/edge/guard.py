@@ -36,6 +36,7 @@ from mcpproxy.policy.verdict import Accepted, Ask, Credential, Principal, Questi
 if TYPE_CHECKING:
     from mcpproxy.edge.admission import Admission
     from mcpproxy.edge.exchange import Exchange
+    from mcpproxy.edge.tracing import Tracer
 
 GLANCE = 256  # bytes of a body that tell whether it is a batch
 # As the most generous server reads it: with a byte order mark, in UTF-16 or UTF-32. Nothing but blanks: it may become one.
@@ -375,11 +376,13 @@ class Guard:
         """Its head was enough to refuse it: nothing else is told when it is over."""
         self.note_refusal(x, reason)
         if x.ledger is not None:
-            x.ledger.over(status, bytes_out)
+            x.ledger.over(status, bytes_out, b"refused")
             x.ledger = None
 
     def note_refusal(self, x: Exchange, reason: str) -> None:
-        """It is being refused, for whatever reason: the audit log must know, unless it cannot be written just now."""
+        """It is being refused, for whatever reason: the audit log must know, unless it cannot be written just now; a trace, too."""
+        if self.tracer is not None:
+            self._trace_refusal(x, self.tracer, reason)
         audit, ledger = self.audit, x.ledger
         if audit is None:
             return
@@ -391,6 +394,17 @@ class Guard:
             ledger.audit = audit
         if ledger.decision != "denied":
             ledger.judged(Verdict(False, "", reason), "denied")
+
+    def _trace_refusal(self, x: Exchange, tracer: Tracer, reason: str) -> None:
+        if x.ledger is None or x.ledger.trace is None:
+            trace = tracer.sampled(x.plan.heads[0] if x.plan.heads else self.head)
+            if trace is None:
+                return
+            if x.ledger is None:
+                x.ledger = Ledger(x, self, None, ())
+            x.ledger.trace = trace
+        if x.ledger.trace is not None:
+            x.ledger.trace.reason = reason
 
     def _answer(self, x: Exchange, status: int, kind: str, calls: tuple[Call, ...]) -> None:
         ids, fields = ids_of(calls), x.plan.responses.fields

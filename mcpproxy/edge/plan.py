@@ -121,17 +121,18 @@ class Plan:
         self.usual = not self.expects and not self.document
 
     def refused(self, status: int, kind: str) -> Plan:
-        """The plan for a head like this one that is refused after all, though route and caller are known: with their fields, and with its audit line."""
+        """The plan for a head like this one that is refused after all, though route and caller are known: with their fields, audit line and trace."""
         assert self.route is not None
         mcp, head_only, fields = self.route.mcp, self.method == b"HEAD", self.responses.fields
         plan = copy(self)
-        plan.heads, plan.length, plan.body, plan.pool, plan.route, plan.upgrade = (), LOCAL_LENGTH, self.length, NOWHERE, None, None
+        plan.length, plan.body, plan.pool, plan.route, plan.upgrade = LOCAL_LENGTH, self.length, NOWHERE, None, None
         plan.answer, plan.answer_close = (
             replies.reply(status, kind, jsonrpc=mcp, close=close, extra=fields, head_only=head_only) for close in (False, True)
         )
         plan.keep = False  # nobody waits for the end of a body that nobody wants
         plan.status, plan.reason, plan.lasts = status, kind.encode(), False
-        plan.guard = plan.guard if plan.guard is not None and plan.guard.audit is not None else None
+        if plan.guard is None or (plan.guard.audit is None and plan.guard.tracer is None):
+            plan.guard, plan.heads = None, ()
         return plan
 
 
@@ -527,9 +528,9 @@ class RequestTemplate:
             plan.length = int(values[self.length_at])
         if self.id_at >= 0:
             plan.request_id = values[self.id_at]
+        plan.heads = tuple(head.fill(values) for head in self.heads)
         if plan.route is not None and plan.length > plan.route.max_body:
             return plan.refused(413, "body-too-large")
-        plan.heads = tuple(head.fill(values) for head in self.heads)
         return plan
 
 

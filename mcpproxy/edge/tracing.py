@@ -2,7 +2,8 @@
 
 An exchange that is about to go to a server is sampled if its client's `traceparent` says so; without one, by chance. Then the server is told our span as its
 parent (in a copy of the plan's head: nobody else pays), and when it is over a span is written down. The control process makes OpenTelemetry of it
-(control/traces): no worker ever loads that library. What was refused before it went anywhere has no span.
+(control/traces): no worker ever loads that library. What its route refuses has a span, too, with the reason. What belongs to no route has none: whoever
+looks for holes is in the log.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ LINE = re.compile(rb"\r\ntraceparent:[^\r\n]*", re.IGNORECASE)
 class Trace:
     """Of one exchange."""
 
-    __slots__ = ("parent", "span", "trace", "tracer")
+    __slots__ = ("parent", "reason", "span", "trace", "tracer")
 
-    def __init__(self, tracer: Tracer, trace: str, span: str, parent: str) -> None:
-        self.tracer, self.trace, self.span, self.parent = tracer, trace, span, parent
+    def __init__(self, tracer: Tracer, trace: str, parent: str) -> None:
+        self.tracer, self.trace, self.parent = tracer, trace, parent
+        self.span = f"{getrandbits(64) or 1:016x}"
+        self.reason = ""  # it was refused
 
     def over(self, ledger: Ledger, status: int, bytes_out: int, end: bytes, now: float) -> None:
         """It is over: one span."""
@@ -51,6 +54,7 @@ class Trace:
                 "ended": now + offset,
                 "status": status,
                 "end": end.decode(),
+                "reason": self.reason,
                 "in": x.bytes_in,
                 "out": bytes_out,
                 "about": (b"{%b,%b}" % (x.plan.about, x.client.about)).decode(),
@@ -75,17 +79,16 @@ class Tracer:
 
     def begin(self, x: Exchange) -> Trace | None:
         """The exchange goes to a server now. None: it is not sampled, and whatever its client said goes on as it is."""
-        found = parent_of(x.plan.heads[0])
-        if found is not None:
-            if not int(found[3], 16) & SAMPLED:
-                return None
-            trace, parent = found[1].decode().lower(), found[2].decode().lower()
-        elif random() >= self.sample:
-            return None
-        else:
-            trace, parent = f"{getrandbits(128) or 1:032x}", ""
-        span = f"{getrandbits(64) or 1:016x}"
-        plan = x.plan = copy(x.plan)
-        line = b"traceparent: 00-%b-%b-01\r\n" % (trace.encode(), span.encode())
-        plan.heads = tuple(LINE.sub(b"", head) + line for head in plan.heads)
-        return Trace(self, trace, span, parent)
+        trace = self.sampled(x.plan.heads[0])
+        if trace is not None:
+            plan = x.plan = copy(x.plan)
+            line = b"traceparent: 00-%b-%b-01\r\n" % (trace.trace.encode(), trace.span.encode())
+            plan.heads = tuple(LINE.sub(b"", head) + line for head in plan.heads)
+        return trace
+
+    def sampled(self, head: bytes) -> Trace | None:
+        """Is an exchange with this head to be seen? It decides itself, or chance does."""
+        found = parent_of(head)
+        if found is None:
+            return Trace(self, f"{getrandbits(128) or 1:032x}", "") if random() < self.sample else None
+        return Trace(self, found[1].decode().lower(), found[2].decode().lower()) if int(found[3], 16) & SAMPLED else None

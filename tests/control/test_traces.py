@@ -15,6 +15,7 @@ SPAN = {
     "ended": 1_700_000_000.25,
     "status": 200,
     "end": "done",
+    "reason": "",
     "in": 10,
     "out": 20,
     "about": '{"method":"POST","host":"mcp.test","path":"/mcp","protocol":"HTTP/2","mcp_method":"tools/call","mcp_name":"search",'
@@ -109,6 +110,13 @@ async def test_what_waits_is_bounded(said):
 )
 def test_what_is_an_error(status, end, kind):
     assert attributes_of(SPAN | {"status": status, "end": end}).get("error.type") == kind
+
+
+async def test_a_refusal_names_its_reason_and_is_the_clients_mistake(collector, said):
+    await traces(collector, said, [SPAN | {"status": 429, "end": "refused", "reason": "rate-limited"}])
+    (span,) = collector.spans
+    assert (attributes(span)["error.type"], attributes(span)["http.response.status_code"]) == ("rate-limited", 429)
+    assert span.status.code == 0
 
 
 def test_a_name_never_holds_what_a_client_may_choose_freely():

@@ -7,6 +7,7 @@ import pytest
 
 from mcpproxy.edge import tracing
 from tests.edge.conftest import HEAD_END
+from tests.edge.h2client import H2Client
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TRACE, SPAN = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
@@ -106,6 +107,59 @@ def test_what_nobody_takes_is_dropped_and_counted(edge, monkeypatch):
     for _ in range(5):
         talk.ask()
     assert (len(tracer.spans), tracer.dropped) == (2, 3)
+
+
+CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"rm"}}'
+RULES = 'tools = { allow = [{ tools = ["add"] }] }'
+REFUSALS = {
+    "address-denied": ('deny_from = "127.0.0.0/8"', b"{}"),
+    "call-not-allowed": (RULES, CALL),
+    "body-too-large": ('max_body = "1KiB"', b"x" * 1025),
+    "rate": ('rate = "1/h burst 1"', b"{}"),
+}
+
+
+@pytest.mark.parametrize("h2", [False, True])
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_what_is_refused_has_one_span_with_the_reason(proxy, kind, h2):
+    route, body = REFUSALS[kind]
+    edge = proxy("", top='otel = { endpoint = "http://127.0.0.1:1/v1/traces", sample = 0 }', route=route)
+    tracer = edge.runtime.offices.tracer
+    if kind == "rate":
+        spent(edge)
+    tracer.spans.clear()
+    for number in range(1, 4):  # judged, and as often as it takes to be remembered
+        refused(edge, body, b"traceparent: " + SAMPLED, h2=h2)
+        assert len(tracer.spans) == number
+        span = tracer.spans[-1]
+        assert (span["trace"], span["parent"], span["end"]) == (TRACE.decode(), SPAN.decode(), "refused")
+        assert kind in span["reason"]
+        assert span["status"] in (403, 413, 429)
+    refused(edge, body, b"traceparent: " + NOT, h2=h2)
+    assert len(tracer.spans) == 3
+
+
+def spent(edge):
+    """What the limit allows."""
+    client, link = edge.client(), None
+    for _ in range(2):
+        client.sendall(b"POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n{}")
+        link = link or edge.accept()
+        edge.read(link, b"{}")
+        link.sendall(ANSWER)
+        edge.read(client, b"ok")
+
+
+def refused(edge, body, field, *, h2):
+    """A POST that is answered by us."""
+    if h2:
+        client = H2Client(edge)
+        stream = client.open({"traceparent": field.partition(b": ")[2].decode()}, body)
+        client.until(lambda: stream in client.ends)
+        return
+    client = edge.client()
+    client.sendall(b"POST /x HTTP/1.1\r\nHost: a.test\r\n%b\r\nContent-Length: %d\r\n\r\n" % (field, len(body)) + body)
+    edge.read(client, b"}\n")
 
 
 def test_without_it_there_is_no_guard(proxy):
