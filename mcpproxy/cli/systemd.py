@@ -5,7 +5,8 @@ deploy/mcpproxy.service is what this prints without options; a test holds them t
  1. The daemon has a user of its own that exists only while it runs, one capability (ports below 1024), and may write to its state and log
     directories alone.
  2. It may take as long to end as the longest stream it still carries: TimeoutStopSec is the default `drain` and a minute.
- 3. `systemctl kill -s USR1 mcpproxy` reopens its log files. `systemctl reload` returns at once; systemd waits for READY before it believes it done.
+ 3. `systemctl kill -s USR1 mcpproxy` reopens its log files. `systemctl reload` waits until the daemon says how it ended. It asks the daemon:
+    systemd gives LoadCredential= files to ExecStart and ExecStartPre, but hides them from ExecReload, where `mcpproxy check` could not read them.
  4. A worker that the kernel ends for want of memory is replaced by its supervisor; systemd leaves the others alone (OOMPolicy). What the supervisor cannot
     mend (it stands still, or nobody serves) is the watchdog's.
 """
@@ -47,9 +48,8 @@ Wants=network-online.target
 Type=notify
 ExecStartPre={program} check -c {config}
 ExecStart={program} run -c {config}
-# A file with mistakes makes the reload fail, with all of them; without the first line systemd would not know.
-ExecReload={program} check -c {config}
-ExecReload=/bin/kill -HUP $MAINPID
+# The daemon is asked, and says how it ended: a file with mistakes makes the reload fail, with all of them.
+ExecReload={program} reload -c {config} --pid $MAINPID
 Restart=on-failure
 RestartSec=1s
 WatchdogSec=60s

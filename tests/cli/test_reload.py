@@ -6,6 +6,7 @@ import pytest
 
 from mcpproxy.cli.main import status_of
 from tests.cli.watched import watched
+from tests.support.waiting import until
 
 
 def test_the_new_configuration_is_in_force_or_every_mistake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +28,20 @@ def test_the_new_configuration_is_in_force_or_every_mistake_is_told(tmp_path: Pa
         assert status_of(["reload", *here.words]) == 0
         assert status_of(["status", *here.words]) == 0
         assert "generation 3" in capsys.readouterr().out
+
+
+def test_a_process_gets_a_signal_where_nobody_can_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As under systemd with `[admin] address = "off"`, or with an address that only the new file has."""
+    with watched(tmp_path) as here:
+        told = ["reload", *here.words, "--admin", f"unix:{tmp_path}/none.sock", "--pid", str(here.daemon.process.pid)]
+        assert status_of(told) == 0
+        assert "was told to read its configuration again" in capsys.readouterr().out
+        until(lambda: any("generation 2" in line for line in here.daemon.messages), "the reload")
+        here.daemon.file.write_text(here.daemon.file.read_text() + "\n[limits]\nnonsense = 1\n")
+        assert status_of(told) == 1, "not even told"
+        assert "limits.nonsense" in capsys.readouterr().err
+        assert status_of(["reload", *here.words, "--pid", "999999999"]) == 1, "who answers decides"
+        assert "limits.nonsense" in capsys.readouterr().err
 
 
 def test_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def test_a_path_is_one_word_whatever_is_in_it(file: str, words: str) -> None:
     lines = unit(DEFAULT_PROGRAM, Path(file)).splitlines()
     assert f"ExecStart={DEFAULT_PROGRAM} run -c {words}" in lines
     assert f"ExecStartPre={DEFAULT_PROGRAM} check -c {words}" in lines
-    assert lines.index(f"ExecReload={DEFAULT_PROGRAM} check -c {words}") < lines.index("ExecReload=/bin/kill -HUP $MAINPID")
+    assert f"ExecReload={DEFAULT_PROGRAM} reload -c {words} --pid $MAINPID" in lines
 
 
 def test_a_relative_path_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +66,11 @@ def test_by_default_it_starts_the_mcpproxy_that_printed_it(capsys: pytest.Captur
     found = re.search(r"^ExecStart=(\S+) run", capsys.readouterr().out, re.MULTILINE)
     assert found
     assert found[1].startswith("/")
+
+
+def test_a_reload_reads_nothing_itself() -> None:
+    """systemd hides what LoadCredential= gives to the daemon from ExecReload=: a check there fails for want of the certificate."""
+    assert [line.split()[1] for line in DEPLOYED.read_text().splitlines() if line.startswith("ExecReload=")] == ["reload"]
 
 
 def test_a_worker_without_memory_does_not_end_the_others() -> None:
