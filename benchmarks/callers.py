@@ -28,6 +28,11 @@ class Callers:
 
     key: str
     token: str
+    issuer: Ed25519PrivateKey
+
+    def another_token(self, number: int) -> str:
+        """As good as `token`."""
+        return _token(self.issuer, number)
 
     @property
     def by_key(self) -> str:
@@ -47,7 +52,8 @@ def make_callers(directory: Path) -> Callers:
     pairs = list(zip(keys, names, strict=True))
     (directory / "keys.nginx").write_text("".join(f'"{key}" "{name}";\n' for key, name in pairs))
     (directory / "keys.haproxy").write_text("".join(f"{key} {name}\n" for key, name in pairs))
-    return Callers(keys[0], _token(directory / "jwks.json"))
+    issuer = _issuer(directory / "jwks.json")
+    return Callers(keys[0], _token(issuer, 0), issuer)
 
 
 def _ours(file: Path, names: list[str]) -> list[str]:
@@ -57,13 +63,26 @@ def _ours(file: Path, names: list[str]) -> list[str]:
         return [keyring.add(entries, name, roles=(), now=time.time(), expires=None).text for name in names]
 
 
-def _token(key_set: Path) -> str:
-    """A JWT (EdDSA) as an authorization server would issue it."""
+def _issuer(key_set: Path) -> Ed25519PrivateKey:
+    """An authorization server, which publishes its key here."""
     key = Ed25519PrivateKey.generate()
     public = _base64(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
     key_set.write_text(json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "alg": "EdDSA", "use": "sig", "x": public}]}))
+    return key
+
+
+def _token(key: Ed25519PrivateKey, number: int) -> str:
+    """A JWT (EdDSA) as an authorization server would issue it."""
     now = int(time.time())
-    claims = {"iss": "https://login.example.com", "aud": "bench", "sub": CALLER, "iat": now, "nbf": now, "exp": now + DAY_S}
+    claims = {
+        "iss": "https://login.example.com",
+        "aud": "bench",
+        "sub": CALLER,
+        "iat": now,
+        "nbf": now,
+        "exp": now + DAY_S,
+        "jti": str(number),
+    }
     signed = ".".join(_base64(json.dumps(part).encode()) for part in ({"alg": "EdDSA", "kid": "1", "typ": "at+jwt"}, claims))
     return f"{signed}.{_base64(key.sign(signed.encode()))}"
 

@@ -42,6 +42,7 @@ WORKS: tuple[Work, ...] = (
     post.Misses(),
     handshakes.Handshakes(),
     workers.Workers(),
+    workers.Tokens(),
     start.Start(),
     reload.Reload(),
     abuse.Abuse(),
