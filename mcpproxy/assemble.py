@@ -69,6 +69,10 @@ class Shared:
     passed: set[str] = field(default_factory=set)  # paths of unix sockets that systemd made and keeps
     alone: bool = True  # no worker of this daemon, nor of one that it takes over from, has begun to serve yet
     worker: int = 0  # who we are; set after the fork
+    unwanted: list[socket.socket] = field(default_factory=list)  # that another program left, and this configuration does not name
+    states: dict[tuple[str, str], str] = field(
+        default_factory=dict
+    )  # what operators made of endpoints (upstream, label), for workers to begin with
     lent: bool = False  # the addresses are another program's, too, which may go on with them: no path is taken away
 
     def paths(self) -> list[str]:
@@ -82,10 +86,23 @@ class Shared:
             for sock in sockets:
                 sock.close()
 
+    def want_none(self) -> None:
+        """Close what is unwanted, and leave its place to whoever else has it."""
+        for sock in self.unwanted:
+            sock.close()
+        self.unwanted = []
+
+    def own(self) -> None:
+        """We serve: the addresses are nobody else's from now on, and those that nobody wants any more are gone."""
+        self.lent = False
+        give_back(self.unwanted, self.passed)
+        self.unwanted = []
+
     def close(self) -> None:
         """Give the addresses back, as far as this process has them."""
         if self.lent:
             self.let_go()
+            self.want_none()
         for sockets in self.sockets:
             give_back(sockets, self.passed)
 
@@ -93,7 +110,7 @@ class Shared:
 def share(
     config: Config, passed: Passed | None = None, inherited: Mapping[str, list[socket.socket]] | None = None, kept: Iterable[str] = ()
 ) -> Shared:
-    """Bind the addresses, unless their sockets were `passed` or `inherited` (by name of the listener; those that nobody asks for are closed), and read the
+    """Bind the addresses, unless their sockets were `passed` or `inherited` (by name of the listener), and read the
     certificates for `config.workers` processes. `kept`: paths of inherited sockets that systemd made. Raises StartError."""
     left = dict(inherited or {})
     shared = Shared(config.workers, [], [], [], Buckets(config.workers), new_turns() if config.workers > 1 else None)
@@ -116,8 +133,7 @@ def share(
     except BaseException:
         shared.close()
         raise
-    for there in left.values():
-        give_back(there, kept)
+    shared.unwanted = [sock for there in left.values() for sock in there]
     return shared
 
 

@@ -40,7 +40,7 @@ FRESH_S = 10.0  # for so long what was read of certificates is
 AGAIN_S = 2.0  # until a listener that could not be opened is tried again: a predecessor may still have it
 MOST = 500  # items of a page
 ORDER_S = 60.0  # for a reload
-STATES = ("enable", "drain", "disable")
+STATES = {"enable": "enabled", "drain": "drain", "disable": "disabled"}  # an operator's word → the pool's
 API = "/api/v1/"
 FILTERS = ("kind", "principal", "upstream", "endpoint", "client", "route")
 
@@ -280,6 +280,7 @@ class Admin:
         if endpoint not in known:
             raise Refusal(404, f"upstream {upstream} has no endpoint {endpoint!r}; it has {', '.join(known)}")
         heard = await self._ask_every("endpoint", {"upstream": upstream, "endpoint": endpoint, "state": state})
+        await self._control.order("endpoint", {"upstream": upstream, "endpoint": endpoint, "state": STATES[state]})
         self._say("warning", f"admin: {who}: {state} endpoint {endpoint} of upstream {upstream}")
         return Answer(200, as_json({"ok": True, "workers": heard}))
 

@@ -26,6 +26,10 @@ def _libssl() -> Any:
     load.argtypes, load.restype = (ctypes.c_char_p,), ctypes.c_void_p
     give.argtypes, give.restype = (ctypes.c_void_p, ctypes.c_void_p), None
     context_of.argtypes, context_of.restype = (ctypes.c_void_p,), ctypes.c_void_p
+    control = getattr(library, "SSL_CTX_ctrl", None)
+    if control is None:
+        return None
+    control.argtypes, control.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p), ctypes.c_long
     return library
 
 
@@ -34,14 +38,23 @@ libssl = _libssl()
 
 def name_authorities(context: ssl.SSLContext, file: str) -> bool:
     """Let `context` send the names of the authorities in `file` (PEM) whenever it asks for a certificate. Was that possible?"""
-    if libssl is None:
-        return False
-    connection: Any = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)._sslobj  # type: ignore[attr-defined]
-    _, pointer, owner = Fields.from_address(id(connection) + HEADER)
-    if not pointer or owner != id(connection.context):
+    pointer = libssl_context(context)
+    if pointer is None:
         return False
     names = libssl.SSL_load_client_CA_file(os.fsencode(file))
     if not names:
         return False
-    libssl.SSL_CTX_set_client_CA_list(libssl.SSL_get_SSL_CTX(pointer), names)  # it is the context's now
+    libssl.SSL_CTX_set_client_CA_list(pointer, names)  # it is the context's now
     return True
+
+
+def libssl_context(context: ssl.SSLContext) -> int | None:
+    """What libssl calls it, for as long as `context` lives. None: this is not the library that we know."""
+    if libssl is None:
+        return None
+    connection: Any = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)._sslobj  # type: ignore[attr-defined]
+    _, pointer, owner = Fields.from_address(id(connection) + HEADER)
+    if not pointer or owner != id(connection.context):
+        return None
+    found: int | None = libssl.SSL_get_SSL_CTX(pointer)
+    return found

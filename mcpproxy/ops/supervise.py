@@ -31,7 +31,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,12 +44,13 @@ from mcpproxy.config.model import Config
 from mcpproxy.control import run as control
 from mcpproxy.control.door import Door, make_door
 from mcpproxy.errors import StartError
+from mcpproxy.net import tickets
 from mcpproxy.net.loop import settle_memory
 from mcpproxy.net.passed import Passed
 from mcpproxy.observe.messages import Messages
 from mcpproxy.ops import privileges, systemd, worker
 from mcpproxy.ops.reload import COMMITTED, PREPARED, REFUSED, Read, Reload, Reply, in_memory
-from mcpproxy.ops.upgrade import Heritage, Upgrade, heritage
+from mcpproxy.ops.upgrade import Estate, Heritage, Upgrade, heritage
 from mcpproxy.ops.worker import BACK, DRAIN, END, HEARD, MISSING, REOPEN, SERVING
 
 STEADY_S = 1.0  # who served for this long did not die of its start
@@ -89,7 +90,7 @@ def run(
     def serves(urls: list[str]) -> None:
         if left is not None:
             left.serves()
-            shared.lent = False
+            shared.own()
         if ready is not None:
             ready(urls)
 
@@ -102,6 +103,8 @@ def _prepared(config: Config, left: Heritage | None) -> Shared:
     who = privileges.account(config)
     shared = share(config, Passed.from_environment(os.environ)) if left is None else share(config, None, left.sockets, left.kept)
     shared.alone = left is None
+    if left is not None:
+        _go_on(config, shared, left.estate)
     if who is not None:
         try:
             privileges.give_up(who, config, say, sockets=shared.paths())
@@ -109,6 +112,15 @@ def _prepared(config: Config, left: Heritage | None) -> Shared:
             shared.close()
             raise
     return shared
+
+
+def _go_on(config: Config, shared: Shared, estate: Estate) -> None:
+    """With what the program before this one knew."""
+    shared.buckets.inherit(estate.limits)
+    shared.states = {(upstream, endpoint): state for upstream, endpoint, state in estate.states}
+    for name, context in zip(listen_names(config), shared.contexts, strict=True):
+        if context is not None and name in estate.tickets:
+            tickets.use(context, estate.tickets[name])
 
 
 class Child:
@@ -155,7 +167,7 @@ class Supervisor:
         self._quick: dict[int, int] = {}  # of each number: deaths in a row that came too soon
         self._reload = Reload(config, shared, self._workers, read, self._decided, self._messages.say)
         self._upgrade = Upgrade(self._messages.say)
-        self._orders: dict[str, Order] = {"reload": lambda _, reply: self._reload_now(reply)}  # what the control process may ask for
+        self._orders: dict[str, Order] = {"reload": lambda _, reply: self._reload_now(reply), "endpoint": self._remember}  # by control
         self._ready_said = False
         self._unit = systemd.Unit(shared.workers)
         self._stopping = False
@@ -235,6 +247,7 @@ class Supervisor:
             os.close(self._woken)
             for child in self._children:
                 child.post.close()
+            self._shared.want_none()
             _call_ourselves("mcpproxy:ctl" if number == CONTROL else f"mcpproxy:{number}")
             faulthandler.enable()
             if number == CONTROL:
@@ -368,9 +381,18 @@ class Supervisor:
         if not ok:
             self._tell_control(event="reloaded", generation=self._reload.generation, refused=text.partition("\n")[0])
 
+    def _remember(self, said: dict[str, str], reply: Reply) -> None:
+        """What an operator made of an endpoint: for workers and programs to come. The present workers know it."""
+        self._shared.states[said["upstream"], said["endpoint"]] = said["state"]
+        reply(True, "")
+
     def _decided(self, config: Config) -> None:
         """What is made from now on is made by this one."""
-        changed, self._config = config != self._config, config
+        former, self._config = self._config, config
+        changed = config != former
+        for upstream, endpoint in list(self._shared.states):
+            if config.upstream.get(upstream) != former.upstream.get(upstream):  # it begins anew, by its file
+                del self._shared.states[upstream, endpoint]
         self._messages.least(config.log.level)
         event = msgspec.json.encode({"event": "reloaded", "generation": self._reload.generation})
         if self._control is None:
@@ -395,9 +417,20 @@ class Supervisor:
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
         try:
-            self._upgrade.begin(dict(zip(listen_names(self._config), self._shared.sockets, strict=True)), self._shared.passed)
+            names = listen_names(self._config)
+            self._upgrade.begin(dict(zip(names, self._shared.sockets, strict=True)), self._shared.passed, self._estate(names))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+
+    def _estate(self, names: Iterable[str]) -> Estate:
+        shared = self._shared
+        sealed = {
+            name: keys for name, context in zip(names, shared.contexts, strict=True) if context and (keys := tickets.keys_of(context))
+        }
+        taken_out = [
+            (*whose, state) for whose, state in shared.states.items() if state != "enabled"
+        ]  # for the rest the file may say otherwise
+        return Estate(sealed, taken_out, shared.buckets.left())
 
     def _hand_over(self, heir: int) -> None:
         """It serves; what is open here ends here."""

@@ -4,8 +4,9 @@
                   ◀── one byte, once all of them serve (or the end of it: then the old one goes on) ──
     old supervisor ── drains: what is open ends in its own time, at most `drain`; then it is gone
 
-The sockets are never closed in between: who connects is accepted by the old or by the new one. What is counted of limits, and TLS sessions, begin anew.
-The new one is told by an environment variable which descriptor listens where, by the names of listeners (assemble.listen_names).
+The sockets are never closed in between: who connects is accepted by the old or by the new one, and paths of unix sockets stay where they are. The new one is
+told by an environment variable which descriptor listens where, by the names of listeners (assemble.listen_names), and which one holds the estate: a file
+without a name, as there are secrets in it. What is counted of limits is a copy: what the old one's last calls use up, and have going on, is its own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,15 @@ class Inherited(msgspec.Struct):
     ready: int  # descriptor that it hears us by
     listen: dict[str, list[int]]  # descriptors by name of the listener
     kept: list[str]  # paths of those that systemd made
+    estate: int = -1  # descriptor of an Estate
+
+
+class Estate(msgspec.Struct):
+    """What the old one knows and the new one goes on with. Either may be the older program: members come with defaults, and none changes its meaning."""
+
+    tickets: dict[str, tuple[bytes, bytes]] = {}  # net/tickets, by name of the listener
+    states: list[tuple[str, str, str]] = []  # upstream, endpoint, what an operator made of it
+    limits: bytes = b""  # policy/buckets
 
 
 class Heritage:
@@ -41,6 +51,7 @@ class Heritage:
 
     def __init__(self, said: Inherited) -> None:
         self._ready, self.kept = said.ready, said.kept
+        self.estate = _estate(said.estate)
         several = {each for descriptors in said.listen.values() for each in descriptors}  # one may stand there for several workers
         made = {each: socket.socket(fileno=each) for each in several}
         for descriptor in (said.ready, *made):
@@ -52,6 +63,18 @@ class Heritage:
         with suppress(OSError):  # it is gone
             os.write(self._ready, b"1")
         os.close(self._ready)
+
+
+def _estate(descriptor: int) -> Estate:
+    """What lies there; one that cannot be read is as good as none."""
+    if descriptor < 0:
+        return Estate()
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            file.seek(0)
+            return msgspec.msgpack.decode(file.read(), type=Estate)
+    except (OSError, msgspec.MsgspecError):
+        return Estate()
 
 
 def heritage(environment: MutableMapping[str, str]) -> Heritage | None:
@@ -76,21 +99,29 @@ class Upgrade:
         """To be polled; then `look`."""
         return (self._told, self._ended) if self.pid else ()
 
-    def begin(self, sockets: Mapping[str, list[socket.socket]], kept: Iterable[str] = ()) -> None:
+    def begin(self, sockets: Mapping[str, list[socket.socket]], kept: Iterable[str] = (), estate: Estate | None = None) -> None:
         """Start the new one."""
         try:
             told, tells = os.pipe2(os.O_CLOEXEC)
+            try:
+                left = os.memfd_create("mcpproxy-estate", os.MFD_CLOEXEC)
+            except OSError:
+                os.close(told)
+                os.close(tells)
+                raise
         except OSError as error:
             self._say("error", f"no new program: {error.strerror}; this one goes on")
             return
         listen = {name: [sock.fileno() for sock in several] for name, several in sockets.items()}
-        said = Inherited(0, tells, listen, list(kept))
+        said = Inherited(0, tells, listen, list(kept), left)
         command = [sys.executable, *sys.orig_argv[1:]]
         environment = successor_environment(os.environ)
         try:
+            with open(left, "wb", closefd=False) as file:
+                file.write(msgspec.msgpack.encode(estate or Estate()))
             pid = os.fork()
             if pid == 0:
-                _execute(command, environment, said, {tells, *(each for several in listen.values() for each in several)})
+                _execute(command, environment, said, {tells, left, *(each for several in listen.values() for each in several)})
             self._ended = os.pidfd_open(pid)
         except OSError as error:
             os.close(told)
@@ -98,6 +129,7 @@ class Upgrade:
             return
         finally:
             os.close(tells)
+            os.close(left)
         self._told, self.pid, self.deadline = told, pid, monotonic() + READY_S
         self._say("info", f"process {pid} is to take over: {' '.join(command)}")
 

@@ -59,6 +59,10 @@ def serve(
         explain(error)
         loop.close()
         return error.code
+    for (upstream, endpoint), state in shared.states.items():
+        if upstream in runtime.pools:
+            with suppress(ValueError):  # another configuration has other endpoints
+                runtime.pools[upstream].group.set_state(endpoint, state)
     life = Life(runtime, drain, say_counts=say_counts)
     line = None if door is None else Line(loop, door, shared.worker)
     report = None if line is None else join(line, runtime)

@@ -37,7 +37,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from mmap import mmap
+from mmap import PAGESIZE, mmap
 from struct import Struct
 
 from mcpproxy.policy.locks import NO_LOCK, STRIPES, Locks
@@ -47,6 +47,8 @@ DAY = 86_400.0  # seconds
 COUNT_BITS = 32  # config allows counts up to 2**31
 COUNT = (1 << COUNT_BITS) - 1
 NO_ROOM = -1
+SECRET = 32  # bytes
+LAYOUT = b"limits 1 "  # of what is left to another program: another number for other words or other names of keys
 
 _DIGEST = Struct("<qQ")
 
@@ -101,7 +103,24 @@ class Buckets:
         self.worker = 0  # the one we are: 0 to workers - 1; set after the fork
         self.locks = Locks() if workers > 1 else None
         self.horizon = DAY  # seconds; no bucket of any limit takes longer to be full again
-        self._secret = secret or os.urandom(32)
+        self._secret = secret or os.urandom(SECRET)
+
+    def left(self) -> bytes:
+        """For a program that takes our place: the secret, and who used how much. What goes on just now (`held`) is ours. An entry that changes hands at this
+        very moment may come out with the other one's state: once, and of little (rule 3)."""
+        return LAYOUT + self._secret + self._memory[: 24 * len(self.keys)]
+
+    def inherit(self, left: bytes) -> bool:
+        """Go on with what another program left, before any slot is asked for. False: it was made otherwise, and is forgotten."""
+        start = len(LAYOUT) + SECRET
+        if left[: len(LAYOUT)] != LAYOUT or len(left) != start + 24 * len(self.keys):
+            return False
+        self._secret = left[len(LAYOUT) : start]
+        for at in range(0, len(left) - start, PAGESIZE):  # memory that was never used is never touched
+            page = left[start + at : start + at + PAGESIZE]
+            if any(page):
+                self._memory[at : at + len(page)] = page
+        return True
 
     def slot(self, region: Region, name: bytes) -> Slot:
         """Where the bucket of `name` is. Costs a hash: keep it."""

@@ -95,6 +95,7 @@ async def test_an_endpoint_is_drained_everywhere_and_those_who_come_later_hear_i
         order = {"upstream": "search", "endpoint": "127.0.0.1:9000", "state": "drain"}
         assert await here.ask("POST", "/api/v1/endpoint", order) == (200, {"ok": True, "workers": [0, 1]})
         assert [each for each in board.asked if each[1] == "endpoint"] == [(0, "endpoint", order), (1, "endpoint", order)]
+        assert here.control.orders == [("endpoint", {**order, "state": "drain"})], "the supervisor keeps it for programs to come"
         board.answers["orders"] = lambda number, data: [["endpoint", order]] if number == 0 else []
         for joined in board.joined:
             joined(1)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from mcpproxy.clock import monotonic
-from mcpproxy.ops.upgrade import GONE, READY_S, VARIABLE, Inherited, Upgrade, heritage
+from mcpproxy.ops.upgrade import GONE, READY_S, VARIABLE, Estate, Heritage, Inherited, Upgrade, heritage
 from tests.support.waiting import until
 
 HEIR = """
@@ -83,6 +83,35 @@ def test_one_that_never_serves_is_killed(monkeypatch: pytest.MonkeyPatch, listen
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_the_old_one_knows_is_left_in_a_file_without_a_name(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:
+    known = Estate({"a 0": (b"whose", b"keys")}, [("u", "h:1", "drain")], b"limits")
+    code = f"import os; from mcpproxy.ops.upgrade import Estate, heritage; left = heritage(os.environ); assert left.estate == {known!r}; left.serves()"
+    before = len(os.listdir("/proc/self/fd"))
+    said: list[str] = []
+    made = Upgrade(lambda _, text: said.append(text))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", code])
+    made.begin({"a 0": [listening]}, (), known)
+    assert len(os.listdir("/proc/self/fd")) == before + 2, "what is not waited for is closed"
+    until(lambda: made.look(monotonic()) or not made.pid, "it serves, or not")
+    assert not any("this one goes on" in text for text in said), said
+
+
+def test_an_estate_that_cannot_be_read_is_none() -> None:
+    ready, theirs = os.pipe()
+    left = os.memfd_create("nonsense")
+    os.write(left, b"\xc1")
+    found = Heritage(Inherited(os.getpid(), theirs, {}, [], left))
+    assert found.estate == Estate()
+    found.serves()
+    assert os.read(ready, 1) == b"1"
+    os.close(ready)
+
+
+def test_an_older_program_leaves_none() -> None:
+    said = msgspec.json.decode(b'{"to":1,"ready":2,"listen":{},"kept":[]}', type=Inherited)
+    assert said.estate == -1
 
 
 def test_what_was_left_to_another_is_not_taken() -> None:

@@ -380,3 +380,24 @@ def test_killed_workers_leave_no_lock_and_no_broken_entry() -> None:
 def test_with_one_worker_there_is_no_lock() -> None:
     assert Buckets().locks is None
     assert Buckets(2).locks is not None
+
+
+def test_what_another_program_left_is_gone_on_with() -> None:
+    one, other = Buckets(2), Buckets(3)
+    slot = one.slot(NAMED, b"alpha")
+    index = one.find(slot, 0.0)
+    one.full[index], one.used[index] = 7.0, 9
+    one.hold(index, 1)
+    assert other.inherit(one.left())
+    there = other.look(other.slot(NAMED, b"alpha"))
+    assert (there, other.full[there], other.used[there], other.holding(there)) == (index, 7.0, 9, 0)
+
+
+@pytest.mark.parametrize(
+    "make", [bytes, lambda: b"limits 0 " + Buckets().left()[9:], lambda: table().left(), lambda: Buckets().left()[:-1]]
+)
+def test_what_was_made_otherwise_is_forgotten(make: Callable[[], bytes]) -> None:
+    buckets = Buckets()
+    key = buckets.slot(NAMED, b"alpha").key
+    assert not buckets.inherit(make())
+    assert buckets.slot(NAMED, b"alpha").key == key

@@ -4,6 +4,8 @@ import contextlib
 import os
 import re
 import signal
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,15 +13,17 @@ from typing import Any
 
 import pytest
 
+from mcpproxy.cli.adminclient import AdminClient
 from mcpproxy.cli.main import status_of
 from tests.scenarios.test_bad_days import ticking
 from tests.scenarios.test_reload import Streams, said
+from tests.support.certs import Certificate
 from tests.support.client import RawClient, get, post
 from tests.support.daemon import Daemon, simple_config
 from tests.support.h2 import speak
 from tests.support.ports import free_port
 from tests.support.toml import write_toml
-from tests.support.upstream import ScriptedUpstream, answer
+from tests.support.upstream import ScriptedUpstream, answer, response
 from tests.support.waiting import until
 
 Begin = Callable[[dict[str, Any]], Daemon]
@@ -30,14 +34,6 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def catches(pid: int, number: int) -> bool:
-    """Is it told of this signal?"""
-    with contextlib.suppress(OSError):
-        caught = int(Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0], 16)
-        return bool(caught & 1 << number - 1)
-    return False
 
 
 def ended(pid: int) -> None:
@@ -166,6 +162,52 @@ def test_what_a_reload_cannot_change_is_changed(begin: Begin) -> None:
             RawClient(port)
 
 
+def test_what_is_known_goes_on(begin: Begin, tls_listen: dict[str, Any], certificate: Certificate, tmp_path: Path) -> None:
+    """Tickets of TLS sessions, what was used up of limits, and what operators made of endpoints."""
+    context = certificate.client()
+    with ScriptedUpstream(answer(response(b"one"))) as one, ScriptedUpstream(answer(response(b"two"))) as two:
+        config = simple_config(one.url, two.url, listen=tls_listen, more=[{"upstream": "u", "path": "/few", "rate": "2/h burst 1"}])
+        config["admin"] = {"address": f"unix:{tmp_path}/admin.sock"}
+        daemon = begin(config)
+
+        def call(path: str, session: ssl.SSLSession | None = None) -> tuple[ssl.SSLSession | None, bool, bytes]:
+            raw = socket.create_connection(("127.0.0.1", daemon.port()), timeout=20)
+            with context.wrap_socket(raw, server_hostname="localhost", session=session) as link:
+                link.sendall(post(b"{}", path=path, extra="Connection: close\r\n"))
+                said = b"".join(iter(lambda: link.recv(65536), b""))
+                return link.session, bool(link.session_reused), said
+
+        admin = AdminClient(f"unix:{tmp_path}/admin.sock")
+        until(Path(tmp_path / "admin.sock").exists, "the admin listener")
+        admin.post("endpoint", {"upstream": "u", "endpoint": two.url.removeprefix("http://"), "state": "drain"})
+        assert [b"200 OK" in call("/few")[2] for _ in range(3)] == [True, True, False]
+        session = call("/")[0]
+        pid = 0
+        for _ in range(2):
+            old = pid or daemon.process.pid
+            pid = upgrade(daemon, pid)
+            until(lambda old=old: not lives(old), "the old one ends")
+            assert call("/", session)[1], "resumed"
+            assert b" 429 " in call("/few")[2]
+            assert all(call("/")[2].endswith(b"one") for _ in range(4))
+
+
+def test_a_path_that_is_not_wanted_any_more_stays_until_the_new_one_serves(begin: Begin, tmp_path: Path) -> None:
+    path = tmp_path / "edge.sock"
+    with ScriptedUpstream(answer()) as upstream:
+        config = simple_config(upstream.url)
+        daemon = begin(config | {"listen": [*config["listen"], {"address": f"unix:{path}"}]})
+        broken = config | {"log": {"access": f"{tmp_path}/none/there/access.log"}, "state_dir": str(tmp_path / "state")}
+        daemon.file.write_text(write_toml({"workers": 1, **broken}))
+        daemon.signal(signal.SIGUSR2)
+        until(lambda: said(daemon, "this one goes on"), lambda: f"it cannot start: {daemon.messages}")
+        with daemon.client(1) as client:
+            assert client.exchange(post()).status == 200
+        daemon.file.write_text(write_toml({"workers": 1, **config}))
+        upgrade(daemon)
+        assert not path.exists()
+
+
 def test_one_that_cannot_start_changes_nothing(begin: Begin) -> None:
     with ScriptedUpstream(answer()) as upstream:
         config = simple_config(upstream.url)
@@ -244,8 +286,7 @@ def test_a_new_one_that_is_told_to_end_before_it_serves_takes_no_path_away(begin
         os.kill(daemon.process.pid, signal.SIGUSR2)
         until(lambda: said(daemon, "is to take over"), "it begins")
         heir = next(int(found[1]) for message in daemon.messages if (found := re.search(r"process ([0-9]+) is to take over", message)))
-        until(lambda: catches(heir, signal.SIGTERM), "it hears signals")
-        os.kill(heir, signal.SIGTERM)
+        os.kill(heir, signal.SIGTERM)  # it has them blocked until it hears them
         until(lambda: said(daemon, "this one goes on") or heirs(daemon), "it ended")
         assert not heirs(daemon), "it was told before it served"
         with daemon.client() as client:
