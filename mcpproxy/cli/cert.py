@@ -43,18 +43,22 @@ def show(config: Path, state_dir: str | None, as_json: bool) -> int:
     from mcpproxy.clock import unix
     from mcpproxy.control.certificates import expiries
 
-    found = [_row(each, unix()) for each in expiries(with_state_dir(unchecked(config, "-c FILE names another one").config, state_dir))]
+    now = unix()
+    found = [(each, _row(each, now)) for each in expiries(with_state_dir(unchecked(config, "-c FILE names another one").config, state_dir))]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps([row for _, row in found], indent=2))
         return 0
-    for row in found:
+    for each, row in found:
         click.echo(f"{row['name']}  ({', '.join(row['hosts']) or 'no names'})")
         missing = {"file": "cannot be read", "dev": "is made at the start", "acme": "not there yet: clients see a self-made one"}
         ends = f"ends {row['not_after']}, {row['days_left']} days left" if row["not_after"] else missing[row["source"]]
+        if each.end and each.end <= now:
+            ends = f"ENDED {row['not_after']}: clients refuse it"
         renewal = f"; by ACME, {'asked for' if not row['not_after'] else 'renewed'} from {row['renewal']} on" if row["renewal"] else ""
         click.echo(f"  {ends}{renewal}")
         if row["last_error"]:
-            click.echo(f"  the last time: {row['last_error']}")
+            again = f" ({row['failures']} times in a row)" if row["failures"] > 1 else ""
+            click.echo(f"  the last time: {row['last_error']}{again}")
     if not found:
         click.echo("no certificates: no listener has tls")
     return 0
@@ -70,6 +74,7 @@ def _row(each: Expiry, now: float) -> dict[str, Any]:
         "days_left": round((each.end - now) / 86_400, 1) if each.end else None,
         "renewal": _date(max(each.renewal, now)) if each.source == "acme" else None,
         "last_error": each.error or None,
+        "failures": each.failures,
     }
 
 

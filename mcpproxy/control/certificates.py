@@ -4,7 +4,7 @@
 
 A thread of the control process asks for what is due (pki/acme_plan says when, pki/acme speaks) and writes files; workers find them there (pki/acme_files).
 Nothing else connects the two: whoever of them dies or stands still, the other goes on with what lies on the disk. One certificate for each set of names, one
-after the other, and one daemon at a time for each state directory.
+after the other, and one daemon at a time for each state directory. Nothing is asked for while what comes of it could not be kept.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import msgspec
 from cryptography import x509
 
 from mcpproxy import __version__
-from mcpproxy.clock import unix
+from mcpproxy.clock import monotonic, unix
 from mcpproxy.config.model import Config, Tls
 from mcpproxy.config.secrets import secret
 from mcpproxy.errors import StartError
 from mcpproxy.pki import acme_files, acme_plan, devca
-from mcpproxy.pki.acme_files import CHAIN, PAIR, STORY, Challenges, Place
+from mcpproxy.pki.acme_files import CHAIN, STORY, Challenges, Place
 from mcpproxy.pki.acme_plan import DAY, Span, Story
+from mcpproxy.pki.store import Busy
 
 if TYPE_CHECKING:
     from mcpproxy.pki.acme import Authority
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 LONGEST_S, SHORTEST_S = 60.0, 0.2  # seconds between two looks at what is due: clocks jump, and machines sleep
 ASK_AGAIN_S = DAY / 4  # until an authority is asked again what it suggests (RFC 9773 §4.3.3); a sixth of that when it did not answer
 STOP_S = 1.0  # for the thread to end; it may wait for an answer
+BUSY_S = 5.0  # between two looks while another daemon has the state directory
+LONG_BUSY_S = 1800.0  # more than one takes to ask for a certificate: nobody should have it for so long
 
 
 class Expiry(NamedTuple):
@@ -98,6 +101,7 @@ class Certificates:
         self._thread: threading.Thread | None = None
         self._authority: object = None
         self._warned: dict[str, float] = {}  # files
+        self._busy_since = 0.0  # 0: nobody else has the state directory
 
     async def start(self) -> None:
         """Begin, in a thread."""
@@ -146,12 +150,14 @@ class Certificates:
         name = acme_files.set_name(site.hosts)
         try:
             store = site.place.store()
-            with acme_files.within(self._config.state_dir, "acme").locked():
+            with acme_files.within(self._config.state_dir, "acme").locked(patient=False):
+                self._busy_since = 0.0
                 story, span = read_story(site.place), read_span(site.place.pair)
                 if span is not None and not self._stop.is_set():
                     self._ask_for_suggestion(site, story, span)
                 if acme_plan.due(span, story, self._now()) <= self._now() and not self._stop.is_set():
-                    self._renew(site, story)
+                    store.write(STORY, msgspec.json.encode(story))  # where it cannot be, nothing is asked for
+                    self._renew(site, story, span)
                     span = read_span(site.place.pair)
                 if span is not None and acme_plan.warns(span, story, self._now()):
                     story.warned_at = self._now()
@@ -160,54 +166,69 @@ class Certificates:
                         f"certificate of {name}: {acme_plan.left(span.end - self._now())}; {story.error or 'it is being renewed'}",
                     )
                 store.write(STORY, msgspec.json.encode(story))
+        except Busy as busy:
+            self._busy_since = self._busy_since or monotonic()
+            if monotonic() - self._busy_since > LONG_BUSY_S:
+                self._complain(name, f"{busy.message}, and has been for {_in_words(monotonic() - self._busy_since)}: does it stand still?")
+            return self._now() + BUSY_S
         except StartError as error:
-            if self._warned.get(name, 0.0) < self._now() - DAY / 24:
-                self._warned[name] = self._now()
-                self._say("error", f"certificate of {name}: {error.message}")
+            self._complain(name, f"{error.message}; until this can be written nothing is asked for")
             return self._now() + LONGEST_S
         return acme_plan.due(span, story, self._now())
 
-    def _renew(self, site: Site, story: Story) -> None:
+    def _complain(self, name: str, text: str) -> None:
+        """Once an hour."""
+        if not 0 <= self._now() - self._warned.get(name, 0.0) < DAY / 24:
+            self._warned[name] = self._now()
+            self._say("error", f"certificate of {name}: {text}")
+
+    def _renew(self, site: Site, story: Story, old: Span | None) -> None:
         from mcpproxy.pki.acme import Refused, Stopped  # a tenth of a second of imports, only where it is needed
 
         config, name = self._config.acme, acme_files.set_name(site.hosts)
         plain = any(listen.tls is None and not listen.address.startswith("unix:") for listen in self._config.listen)
         story.challenge = acme_plan.choose(config.challenge, plain, site.secure, story)
+        store, told = site.place.store(), 0.0
         try:
-            issued = self._asked().certificate(site.hosts, story.challenge, Challenges(self._config.state_dir), self._pause)
-            store = site.place.store()
-            store.write(CHAIN, issued.chain)
-            store.write_secret(PAIR, issued.chain + issued.key)
+            issued = self._asked().certificate(site.hosts, story.challenge, Challenges(self._config.state_dir), self._pause, store)
+            issued.keep(store)
         except Stopped:
             return
         except Refused as refused:
-            story.failed(self._now(), refused.message, config.retry, self._chance(), refused.wait)
-            wait = _in_words(story.not_before - self._now())
-            self._say("error", f"certificate of {name}: {refused.message}; tried again in {wait}")
+            error, told = refused.message, refused.wait
+        except StartError as full:
+            error = f"it is signed, but cannot be kept: {full.message}; it is fetched again then"
+        except Exception as bug:  # or it would be asked for again at once, and again
+            error = f"{type(bug).__name__}: {bug}"
+        else:
+            story.succeeded(self._chance())
+            span = read_span(site.place.pair)
+            days = (span.end - self._now()) / DAY if span is not None else 0.0
+            self._say("info", f"certificate of {name}: a new one is there, good for {days:.1f} days ({', '.join(site.hosts)})")
             return
-        story.succeeded(self._chance())
-        span = read_span(site.place.pair)
-        assert span is not None
-        days = (span.end - self._now()) / DAY
-        self._say("info", f"certificate of {name}: a new one is there, good for {days:.1f} days ({', '.join(site.hosts)})")
+        story.failed(self._now(), error, config.retry, self._chance(), told, old)
+        self._say("error", f"certificate of {name}: {error}; tried again in {_in_words(story.not_before - self._now())}")
 
     def _ask_for_suggestion(self, site: Site, story: Story, span: Span) -> None:
         """When does the authority want this one to be renewed? It need not know, and need not answer."""
         now = self._now()
-        if now >= span.end or 0 <= story.ask_at - now < 7 * DAY:
+        if now >= span.end or 0 <= story.ask_at - now <= DAY:
             return
         from mcpproxy.pki.acme import Refused, Stopped
 
+        before = acme_plan.renewal(span, story)
         try:
-            before, (story.suggested, story.ask_at) = (
-                story.suggested,
-                self._asked().suggestion(Path(site.place.directory, CHAIN).read_bytes()),
-            )
-            if before and 0 < story.suggested < before - DAY:
-                self._say("info", f"certificate of {acme_files.set_name(site.hosts)}: the authority suggests to renew it earlier")
-        except (Refused, Stopped, OSError):
-            story.ask_at = now + ASK_AGAIN_S / 6
-        story.ask_at = min(max(story.ask_at, now + LONGEST_S), now + 4 * ASK_AGAIN_S)
+            told = self._asked().suggestion(Path(site.place.directory, CHAIN).read_bytes())
+            story.suggested = told.begin + (told.end - told.begin) * story.chance  # the same moment, as long as the window is the same
+            wait = told.ask_in or ASK_AGAIN_S
+            if acme_plan.renewal(span, story) < before - DAY:
+                why = f", see {told.why}" if told.why else ""
+                self._say("info", f"certificate of {acme_files.set_name(site.hosts)}: the authority suggests to renew it earlier{why}")
+        except Refused as refused:
+            wait = max(ASK_AGAIN_S / 6, refused.wait)
+        except (Stopped, OSError):
+            wait = ASK_AGAIN_S / 6
+        story.ask_at = now + min(max(wait, LONGEST_S), DAY)
 
     def _asked(self) -> Authority:
         from mcpproxy.pki.acme import Authority as Made

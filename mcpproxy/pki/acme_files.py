@@ -2,7 +2,8 @@
 
     acme/accounts/NAME/{key.pem,account.json}   the key that an authority knows us by; one for each directory
     acme/certs/HOSTS/pair.pem                   chain and key that are shown: one file, so that they always fit; `cert.pem` is the chain for others to read,
-                                                `meanwhile.pem` is shown until then (pki/selfmade), `story.json` tells what was tried (pki/acme_plan)
+                                                `meanwhile.pem` is shown until then (pki/selfmade), `story.json` tells what was tried (pki/acme_plan),
+                                                `order.json` is there from before something is signed until it is in pair.pem: where to get it, and its key
     acme/challenges/TOKEN                       what is answered to who asks for it by HTTP-01
     acme/tls-alpn/HOST.pem                      the certificate and key that only a validator sees by TLS-ALPN-01
 
@@ -27,7 +28,7 @@ from mcpproxy.pki.store import Store
 TOKEN = re.compile(rb"[A-Za-z0-9_-]{16,128}")  # RFC 8555 §8.3: base64url, at least 128 bits
 HOST = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")
 LARGEST_PROOF = 512  # bytes; a token, a dot and a SHA-256
-PAIR, CHAIN, STORY = "pair.pem", "cert.pem", "story.json"
+PAIR, CHAIN, STORY, ORDER = "pair.pem", "cert.pem", "story.json", "order.json"
 YOUNG_S = 2.0  # a directory that changed this short a while ago may have changed again within the same tick of the kernel's clock
 
 

@@ -2,8 +2,9 @@
 
 1. Renewal is at two thirds of life, a little earlier by chance, so that not everybody comes at once; at the moment the authority suggests where it does (ARI,
    RFC 9773).
-2. A failure doubles the wait, up to LONGEST_WAIT; never shorter than the authority asks for (Retry-After). The certificate as it was serves to its end.
-3. Somebody is told of every failure, and each day once little of its life is left.
+2. A failure doubles the wait, up to LONGEST_WAIT (less where certificates live for days only); never shorter than the authority asks for (Retry-After). The
+   certificate as it was serves to its end, and on.
+3. Somebody is told of every failure, each day once little of its life is left, and at its end.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import msgspec
 DAY = 86_400.0
 SOON = 14 * DAY  # before this much is left, everything should have been renewed long ago
 LONGEST_WAIT = DAY / 2
+STEPS = 24  # of its life: the longest wait for a certificate that lives less than 12 days; the last third of life should see eight tries
+SHORTEST_LONGEST_WAIT = DAY / 24
 LONGEST_TOLD = 7 * DAY  # of what an authority may ask for: its limits are counted by weeks
 EARLIER = 0.05  # of its life: as much earlier than at two thirds a renewal may be by chance
+JUMP_S = 60.0  # that much a clock is set back without anybody having to notice
 SAID = 300  # characters of what an authority says that are repeated
 
 
@@ -40,11 +44,13 @@ class Story(msgspec.Struct):
     challenge: str = ""  # of the last try
     warned_at: float = 0.0
 
-    def failed(self, now: float, error: str, first: float, chance: float, told: float = 0.0) -> None:
-        """Rule 2. `first`: seconds to wait after the first failure; `chance` from 0 to 1; `told`: seconds that the authority asks for."""
+    def failed(self, now: float, error: str, first: float, chance: float, told: float = 0.0, span: Span | None = None) -> None:
+        """Rule 2. `first`: seconds to wait after the first failure; `chance` from 0 to 1; `told`: seconds that the authority asks for; `span`: of the present
+        certificate."""
         self.failures = min(self.failures + 1, 1000)
         self.error, self.failed_at = error, now
-        wait = min(first * 2.0 ** min(self.failures - 1, 40), LONGEST_WAIT) * (0.8 + 0.4 * chance)
+        longest = min(max((span.end - span.begin) / STEPS, SHORTEST_LONGEST_WAIT), LONGEST_WAIT) if span is not None else LONGEST_WAIT
+        wait = min(first * 2.0 ** min(self.failures - 1, 40), longest) * (0.8 + 0.4 * chance)
         self.not_before = now + max(wait, min(told, LONGEST_TOLD))
 
     def succeeded(self, chance: float) -> None:
@@ -63,15 +69,16 @@ def renewal(span: Span, story: Story) -> float:
 
 
 def due(span: Span | None, story: Story, now: float) -> float:
-    """When to ask for a certificate, the present one (None: there is none) being valid for `span`. A wait that the clock has jumped away from is none."""
-    earliest = story.not_before if story.not_before - now <= LONGEST_TOLD else 0.0
+    """When to ask for a certificate, the present one (None: there is none) being valid for `span`. A wait that the clock has jumped away from is none: one
+    that began in what is now the future, too."""
+    earliest = story.not_before if story.not_before - now <= LONGEST_TOLD and story.failed_at - now <= JUMP_S else 0.0
     return earliest if span is None else max(renewal(span, story), earliest)
 
 
 def warns(span: Span, story: Story, now: float) -> bool:
     """Rule 3: is it time to tell how little is left? For one that lives for days only: in its last quarter."""
     little = min(SOON, (span.end - span.begin) / 4)
-    return span.end - now < little and not 0 <= now - story.warned_at < DAY
+    return span.end - now < little and (not 0 <= now - story.warned_at < DAY or story.warned_at < span.end <= now)
 
 
 def choose(configured: str, plain: bool, secure: bool, story: Story) -> str:

@@ -11,6 +11,7 @@ It chmods nothing it did not make: a user may name any directory, and tightening
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -26,6 +27,10 @@ PUBLIC_MODE = 0o644
 LOCK = ".lock"
 ELSEWHERE = "name another one with --state-dir or state_dir"
 _trusted = {0}
+
+
+class Busy(StartError):
+    """Somebody else has the lock."""
 
 
 class Store:
@@ -56,12 +61,22 @@ class Store:
         """Replace a secret file."""
         return self._write(name, data, SECRET_MODE)
 
+    def remove(self, name: str) -> None:
+        """A file, if it is there."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StartError(f"{self.path / name}: {error.strerror}") from None
+
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone with the directory; other processes wait. The kernel frees the lock if we die."""
+    def locked(self, *, patient: bool = True) -> Iterator[None]:
+        """Alone with the directory; other processes wait, or get a Busy. The kernel frees the lock if we die."""
         descriptor = self._opened(LOCK, os.O_RDWR | os.O_CREAT, SECRET_MODE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise Busy(f"state directory {self.path}: another process is at work there") from None
             yield
         finally:
             os.close(descriptor)
@@ -69,8 +84,12 @@ class Store:
     def _read(self, name: str, *, secret: bool) -> bytes | None:
         if not (self.path / name).exists():
             return None
-        with open(self._opened(name, os.O_RDONLY), "rb") as file:
-            found = os.fstat(file.fileno())
+        descriptor = self._opened(name, os.O_RDONLY)
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            os.close(descriptor)
+            raise StartError(f"{self.path / name}: {os.strerror(errno.EISDIR)}")
+        with open(descriptor, "rb") as file:
             if secret:
                 check_owner(self.path / name, found)
                 if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):

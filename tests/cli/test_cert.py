@@ -1,5 +1,6 @@
 """mcpproxy cert: the development files and how to trust them, and a list of all certificates with their ends."""
 
+import datetime
 import json
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def test_every_certificate_is_listed(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("/no/such", "file", False),
     ]
     assert rows[0]["last_error"] == "the authority finds no address"
+    assert [row["failures"] for row in rows] == [2, 0, 0, 0]
     assert rows[1]["days_left"] > 0
     assert rows[1]["renewal"] < rows[1]["not_after"]
     assert rows[2]["hosts"] == ["given.example.com"] and rows[2]["renewal"] is None
@@ -86,13 +88,26 @@ def test_every_certificate_is_listed(tmp_path: Path, capsys: pytest.CaptureFixtu
     for text in (
         "new.example.com",
         "self-made",
-        "the last time: the authority finds no address",
+        "the last time: the authority finds no address (2 times in a row)",
         "days left",
         "cannot be read",
         "renewed from",
     ):
         assert text in said
     assert not (tmp_path / "state" / "acme" / "challenges").exists(), "it only looks"
+
+
+def test_a_certificate_that_has_ended_is_said_to_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts = 'tls = { hosts = ["a.example.com"], acme = "ops@example.com" }\n'
+    file = tmp_path / "mcpproxy.toml"
+    file.write_text(f'state_dir = "{tmp_path / "state"}"\n' + GOOD.replace("[upstream", f"{hosts}[upstream", 1))
+    old = make_certificate(tmp_path / "issued", "a.example.com", begin=datetime.timedelta(days=-90), end=datetime.timedelta(days=-2))
+    Place.of(str(tmp_path / "state"), ["a.example.com"]).store().write_secret("pair.pem", old.cert.read_bytes() + old.key.read_bytes())
+    assert status_of(["cert", "list", "-c", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "ENDED 20" in said and "clients refuse it; by ACME, renewed from" in said
+    assert status_of(["cert", "list", "-c", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["days_left"] == -2
 
 
 def test_no_certificates_are_said_to_be_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from mcpproxy.clock import unix
 from mcpproxy.config.load import load
+from mcpproxy.control import certificates
 from mcpproxy.control.certificates import Certificates, expiries, read_story, sites, wanted
+from mcpproxy.pki import acme_files
 from mcpproxy.pki.acme import Issued, Refused
+from mcpproxy.pki.acme_client import Suggestion
+from mcpproxy.pki.acme_files import Place
+from mcpproxy.pki.store import Store
 from tests.support.certs import make_certificate
 from tests.support.waiting import until
 
@@ -52,7 +57,9 @@ class Stand:
         self.asked: list[tuple[str, ...]] = []
         self.kinds: list[str] = []
         self.said: list[tuple[str, str]] = []
-        self.suggests = 0.0
+        self.suggests = self.ask_in = 0.0
+        self.suggestions = 0
+        self.bug: Exception | None = None
         self.certificates = self.made()
 
     def made(self) -> Certificates:
@@ -60,16 +67,21 @@ class Stand:
         made._asked = lambda: self  # type: ignore[method-assign,assignment,return-value]
         return made
 
-    def certificate(self, hosts: tuple[str, ...], kind: str, answers: object, pause: object) -> Issued:
+    def certificate(self, hosts: tuple[str, ...], kind: str, answers: object, pause: object, place: Store) -> Issued:
         self.asked.append(hosts)
         self.kinds.append(kind)
+        if self.bug is not None:
+            raise self.bug
         if self.refusal:
             raise Refused(self.refusal, self.wait)
         return issue(hosts, self.now, self.life)
 
-    def suggestion(self, chain: bytes) -> tuple[float, float]:
+    def suggestion(self, chain: bytes) -> Suggestion:
         assert b"PRIVATE" not in chain
-        return self.suggests, self.now + DAY / 4
+        self.suggestions += 1
+        if self.refusal:
+            raise Refused(self.refusal, self.wait)
+        return Suggestion(self.suggests, self.suggests, self.ask_in, "https://authority.example/why")
 
     def texts(self, level: str) -> list[str]:
         return [text for each, text in self.said if each == level]
@@ -202,6 +214,128 @@ def test_a_state_directory_that_cannot_be_used_is_told_and_looked_at_again(stand
     os.chmod(state, 0o700)
     stand.certificates.round()
     assert len(stand.asked) == 2
+
+
+def place_of(stand: Stand, *hosts: str) -> Place:
+    [place] = [site.place for site in sites(stand.config) if site.hosts == (hosts or ("a.example.com",))]
+    return place
+
+
+def test_nothing_is_asked_for_while_it_could_not_be_kept(stand: Stand) -> None:
+    """A full disk, say: authorities count what they sign, and what they refuse."""
+    story = Path(place_of(stand).store().path, "story.json")
+    story.mkdir()
+    for _ in range(5):
+        assert stand.certificates.round() <= 60
+        stand.now += 60
+    assert stand.asked == [("c.example.com", "b.example.com")]
+    told = [text for text in stand.texts("error") if "a.example.com" in text]
+    assert len(told) == 1, "once an hour"
+    assert "story.json" in told[0] and "nothing is asked for" in told[0]
+    story.rmdir()
+    stand.certificates.round()
+    assert stand.asked[1:] == [("a.example.com",)]
+
+
+def test_a_certificate_that_cannot_be_kept_is_told_and_tried_again(stand: Stand) -> None:
+    pair = Path(place_of(stand).store().path, "pair.pem")
+    pair.mkdir()
+    stand.certificates.round()
+    [told] = [text for text in stand.texts("error") if "a.example.com" in text]
+    assert "it is signed, but cannot be kept: " in told and "pair.pem" in told and "tried again in" in told
+    assert read_story(place_of(stand)).failures == 1
+    pair.rmdir()
+    stand.days(0.25)
+    assert [each for each in stand.texts("info") if "a.example.com: a new one is there" in each]
+
+
+def test_a_bug_is_a_failure_like_others(stand: Stand) -> None:
+    """It is not asked for again at once, and others get theirs."""
+    stand.bug = ZeroDivisionError("by whom?")
+    for _ in range(5):
+        stand.certificates.round()
+    assert len(stand.asked) == 2
+    assert read_story(place_of(stand)).error == "ZeroDivisionError: by whom?"
+
+
+def test_two_daemons_with_one_state_directory(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One asks; the other looks again soon, can be ended meanwhile, and finds what came."""
+    other = acme_files.within(stand.config.state_dir, "acme")
+    with other.locked():
+        assert stand.certificates.round() <= 5
+        assert not stand.asked and not stand.said
+        monkeypatch.setattr(certificates, "LONG_BUSY_S", -1.0)
+        for _ in range(3):
+            stand.certificates.round()
+        assert len(stand.texts("error")) == 2, "once an hour, for each"
+        assert "another process is at work there" in stand.texts("error")[0] and "does it stand still?" in stand.texts("error")[0]
+    stand.certificates.round()
+    second = stand.made()
+    second.round()
+    assert len(stand.asked) == 2
+
+
+def test_a_clock_that_was_set_back_is_no_wait(stand: Stand) -> None:
+    stand.refusal, stand.wait = "the authority's limit is reached", 2 * DAY
+    stand.certificates.round()
+    stand.now -= 3 * DAY
+    for _ in range(5):
+        stand.certificates.round()
+    assert len(stand.asked) == 4, "once, and then it waits again"
+
+
+def test_complaints_come_again_after_a_clock_was_set_back(stand: Stand) -> None:
+    Path(place_of(stand).store().path, "story.json").mkdir()
+    stand.certificates.round()
+    stand.now -= 300 * DAY
+    stand.certificates.round()
+    assert len([text for text in stand.texts("error") if "a.example.com" in text]) == 2
+
+
+@pytest.mark.parametrize(("ask_in", "expected"), [(0.0, 4), (7200.0, 12), (10 * DAY, 1), (5.0, 24)])
+def test_the_authority_says_when_it_wants_to_be_asked_again(stand: Stand, ask_in: float, expected: int) -> None:
+    """At most every minute, at least once a day (RFC 9773 §4.3.2)."""
+    stand.certificates.round()
+    stand.ask_in = ask_in
+    stand.certificates.round()
+    stand.suggestions = 0
+    for _ in range(24):
+        stand.now += DAY / 24 + 1
+        stand.certificates.round()
+    assert stand.suggestions == expected * 2
+
+
+def test_an_authority_that_cannot_say_is_asked_later(stand: Stand) -> None:
+    stand.certificates.round()
+    stand.refusal, stand.wait = "not now", 5 * 3600
+    stand.certificates.round()
+    stand.suggestions = 0
+    for _ in range(24):
+        stand.now += DAY / 24 + 1
+        stand.certificates.round()
+    assert stand.suggestions == 2 * 4
+
+
+def test_a_renewal_that_should_be_earlier_is_told_once_with_its_reason(stand: Stand) -> None:
+    stand.certificates.round()
+    stand.suggests = stand.now + 10 * DAY
+    stand.days(3)
+    assert [text.partition(": ")[2] for text in stand.texts("info")[2:]] == [
+        "the authority suggests to renew it earlier, see https://authority.example/why"
+    ] * 2
+
+
+def test_the_end_is_told_when_it_comes(stand: Stand) -> None:
+    """Also of one that lives for a day only, and was warned about hours ago."""
+    stand.life = DAY
+    stand.certificates.round()
+    stand.refusal = "the authority cannot be reached"
+    stand.days(1.1, step=0.01)
+    about = [text for text in stand.texts("warning") if "a.example.com" in text]
+    assert about == [
+        "certificate of a.example.com: expires within a day; the authority cannot be reached",
+        "certificate of a.example.com: has expired; the authority cannot be reached",
+    ]
 
 
 def test_it_runs_in_a_thread_that_ends(stand: Stand) -> None:

@@ -8,8 +8,8 @@ import pytest
 from cryptography import x509
 
 from mcpproxy.edge.peephole import PROTOCOL, Peephole, Validator
-from mcpproxy.pki.acme import challenge_certificate
 from mcpproxy.pki.acme_files import Challenges
+from mcpproxy.pki.selfmade import challenge_certificate
 
 HOST = "mcp.example.com"
 

@@ -1,6 +1,5 @@
 """Asking pebble, who plays an authority with its moods: refused nonces, forgotten accounts, bindings, and what cannot be reached."""
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -16,9 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mcpproxy.clock import unix
-from mcpproxy.pki import acme_files
-from mcpproxy.pki.acme import ACME_IDENTIFIER, Authority, Refused, Stopped, account_name, challenge_certificate
-from mcpproxy.pki.acme_files import Challenges
+from mcpproxy.errors import StartError
+from mcpproxy.pki import acme, acme_files
+from mcpproxy.pki.acme import Authority, Refused, Stopped, account_name
+from mcpproxy.pki.acme_files import ORDER, Challenges, Place
+from mcpproxy.pki.store import Store
+from tests.support.meddler import Asked, Meddler, Said, problem
 from tests.support.pebble import EAB, Pebble
 from tests.support.ports import free_port, refusing_port
 
@@ -33,14 +35,26 @@ class Rig:
         settings = {"PEBBLE_VA_ALWAYS_VALID": "1"} | settings
         self.state = str(directory / "state")
         self.pebble = stack.enter_context(Pebble(directory, http=free_port(), tls=free_port(), **settings))
+        self.between = stack.enter_context(Meddler(self.pebble))
 
-    def authority(self, **more: Any) -> Authority:
-        config = self.pebble.config
+    def authority(self, *, between: bool = False, **more: Any) -> Authority:
+        """`between`: with somebody who meddles."""
+        config = self.between.config if between else self.pebble.config
         store = acme_files.within(self.state, "acme", "accounts", account_name(config["directory"]))
         return Authority(config["directory"], store, **({"contacts": ["ops@example.com"], "ca": config["ca"]} | more))
 
     def ask(self, authority: Authority, *hosts: str, kind: str = "http-01") -> Any:
-        return authority.certificate(hosts or HOSTS, kind, Challenges(self.state), lambda _: None)
+        issued = authority.certificate(hosts or HOSTS, kind, Challenges(self.state), lambda _: None, self.place(*hosts))
+        issued.keep(self.place(*hosts))
+        return issued
+
+    @property
+    def account(self) -> Path:
+        [found] = Path(acme_files.root(self.state), "accounts").iterdir()
+        return found
+
+    def place(self, *hosts: str) -> Store:
+        return Place.of(self.state, hosts or HOSTS).store()
 
 
 @pytest.fixture
@@ -86,6 +100,23 @@ def test_the_account_is_kept(rig: Rig) -> None:
     assert json.loads((account / "account.json").read_text()) == {**kept, "contacts": ["other@example.com"]}
 
 
+@pytest.mark.parametrize("left", [True, False])
+def test_a_key_that_was_lost_is_another_account(rig: Rig, left: bool) -> None:
+    rig.ask(rig.authority())
+    before = json.loads((rig.account / "account.json").read_text())
+    (rig.account / "key.pem").unlink()
+    if left:  # another one lies there: somebody's backup
+        authority = rig.authority()
+        authority._store = acme_files.within(rig.state, "acme", "elsewhere")
+        rig.ask(authority)
+        (rig.account / "key.pem").write_bytes(authority._store.read_secret("key.pem") or b"")
+        (rig.account / "key.pem").chmod(0o600)
+    rig.ask(rig.authority())
+    after = json.loads((rig.account / "account.json").read_text())
+    assert after["key"] != before["key"]
+    assert after["uri"] != before["uri"]
+
+
 def test_an_authority_that_forgot_us_gets_to_know_us_again(rig: Rig) -> None:
     authority = rig.authority()
     rig.ask(authority)
@@ -125,7 +156,9 @@ def test_who_cannot_be_reached_or_trusted(rig: Rig, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="TLS with the authority .* fails.*acme.ca"):
         rig.ask(rig.authority(ca=None))
     rig.pebble.stop()
-    with pytest.raises(Refused, match=r"127\.0\.0\.1:\d+\) cannot be reached"):
+    with pytest.raises(
+        Refused, match=r"127\.0\.0\.1:\d+\) cannot be reached \(Failed to establish a new connection: Connection refused\)$"
+    ):
         rig.ask(rig.authority())
     with refusing_port() as port, pytest.raises(Refused, match="cannot be reached"):
         Authority(f"http://127.0.0.1:{port}/", acme_files.within(rig.state, "acme", "other")).suggestion(b"")
@@ -136,8 +169,162 @@ def test_who_ends_while_waiting_leaves_nothing(rig: Rig) -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        rig.authority().certificate(HOSTS, "tls-alpn-01", Challenges(rig.state), stop)
+        rig.authority().certificate(HOSTS, "tls-alpn-01", Challenges(rig.state), stop, rig.place())
     assert not list(Path(acme_files.root(rig.state), "tls-alpn").iterdir())
+
+
+# -- what is signed is not lost ---------------------------------------------------------------------------------------------------------------
+
+
+def serial(chain: bytes) -> int:
+    return x509.load_pem_x509_certificates(chain)[0].serial_number
+
+
+def gets(rig: Rig, path: str, said: Said) -> None:
+    """What is asked there gets this."""
+    rig.between.instead = lambda asked: said if asked.path.startswith(path) else None
+
+
+def processes(asked: Asked, said: Said) -> Said:
+    """An authority that signs and signs."""
+    if not asked.path.startswith("/my-order/"):
+        return said
+    told = json.loads(said.body)
+    if told["status"] == "valid":
+        del told["certificate"]
+        told["status"] = "processing"
+    return Said(said.status, told, {**said.fields, "Retry-After": "7"})
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody sleeps where nobody could wake him."""
+    monkeypatch.setattr(acme, "ISSUE_S", 0.5)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it sleeps"))
+
+
+def test_an_order_that_is_being_signed_is_waited_for_as_it_says(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it sleeps"))
+    rig.between.changed, waited = processes, []
+
+    def pause(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) >= 4:
+            rig.between.changed = lambda _, said: said
+
+    rig.authority(between=True).certificate(HOSTS, "http-01", Challenges(rig.state), pause, rig.place())
+    assert waited[-2:] == [7, 7]
+
+
+def test_an_order_that_is_being_signed_for_ever_is_asked_about_again(rig: Rig, impatient: None) -> None:
+    rig.between.changed = processes
+    authority = rig.authority(between=True)
+    for _ in range(2):
+        with pytest.raises(Refused, match="did not sign within .* the same order is asked for again"):
+            rig.ask(authority)
+    assert (rig.place().path / ORDER).stat().st_mode & 0o777 == 0o600
+    rig.between.changed = lambda _, said: said
+    assert rig.ask(rig.authority(between=True)).chain, "by somebody else, too"
+    assert len(rig.between.orders()) == 1
+    assert not (rig.place().path / ORDER).exists()
+
+
+def test_an_order_is_not_asked_about_for_ever(rig: Rig, impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acme, "ORDER_S", -1.0)
+    rig.between.changed = processes
+    for _ in range(2):
+        with pytest.raises(Refused, match="did not sign within"):
+            rig.ask(rig.authority(between=True))
+    assert len(rig.between.orders()) == 2
+
+
+@pytest.mark.parametrize("status", [502, 200])
+def test_a_certificate_that_does_not_arrive_is_fetched_again(rig: Rig, status: int) -> None:
+    gets(rig, "/certZ/", Said(status, b"<html>gone for a moment"))
+    authority = rig.authority(between=True)
+    with pytest.raises(Refused, match="502" if status == 502 else "not ACME"):
+        rig.ask(authority)
+    gets(rig, "/nothing", Said(500, b""))
+    assert rig.ask(authority).chain
+    assert len(rig.between.orders()) == 1
+
+
+def test_a_certificate_that_cannot_be_kept_is_fetched_again(rig: Rig) -> None:
+    authority, place = rig.authority(between=True), rig.place()
+    (place.path / "pair.pem").mkdir()
+    with pytest.raises(StartError, match="pair.pem: Is a directory"):
+        rig.ask(authority)
+    kept = place.read_secret(ORDER)
+    (place.path / "pair.pem").rmdir()
+    issued = rig.ask(authority)
+    assert json.loads(kept or b"")["key"].encode() == issued.key
+    assert len(rig.between.orders()) == 1
+
+
+def test_nothing_is_signed_while_its_key_cannot_be_kept(rig: Rig) -> None:
+    (rig.place().path / ORDER).mkdir()
+    authority = rig.authority(between=True)
+    for _ in range(2):
+        with pytest.raises(Refused, match="order.json: Is a directory"):
+            rig.ask(authority)
+    assert not [each for each in rig.between.asked if each.path.startswith("/finalize-order/")]
+
+
+def test_who_ends_while_it_is_signed_leaves_the_order_to_the_next(rig: Rig) -> None:
+    def pause(_: float) -> None:
+        if (rig.place().path / ORDER).exists():
+            raise Stopped
+
+    rig.between.changed = processes
+    with pytest.raises(Stopped):
+        rig.authority(between=True).certificate(HOSTS, "http-01", Challenges(rig.state), pause, rig.place())
+    rig.between.changed = lambda _, said: said
+    assert rig.ask(rig.authority(between=True)).chain
+    assert len(rig.between.orders()) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said(404, problem("malformed", "no such order")),
+        Said(200, {"status": "invalid", "error": problem("caa", "CAA")}),
+        Said(200, {"status": "invalid"}),
+        Said(401, problem("accountDoesNotExist", "who?")),
+    ],
+    ids=["unknown", "invalid", "invalid without a word", "stranger"],
+)
+def test_an_order_that_leads_to_nothing_is_made_again(rig: Rig, impatient: None, said: Said) -> None:
+    rig.between.changed = processes
+    authority = rig.authority(between=True)
+    with pytest.raises(Refused):
+        rig.ask(authority)
+    lost = json.loads(rig.place().read_secret(ORDER) or b"")["uri"].removeprefix(rig.between.base)
+    rig.between.changed = lambda _, said: said
+    gets(rig, lost, said)
+    assert rig.ask(authority).chain
+    assert len(rig.between.orders()) == 2
+
+
+@pytest.mark.parametrize("change", [{"directory": "https://elsewhere.example/"}, {"account": "https://127.0.0.1/another"}, {"key": 5}])
+def test_an_order_of_somebody_else_is_left_alone(rig: Rig, impatient: None, change: dict[str, Any]) -> None:
+    rig.between.changed = processes
+    authority, place = rig.authority(between=True), rig.place()
+    with pytest.raises(Refused):
+        rig.ask(authority)
+    place.write_secret(ORDER, json.dumps(json.loads(place.read_secret(ORDER) or b"") | change).encode())
+    rig.between.changed = lambda _, said: said
+    assert rig.ask(authority).chain
+    assert len(rig.between.orders()) == 2
+
+
+def test_an_order_that_was_already_shown_is_not_shown_again(rig: Rig) -> None:
+    """Somebody was killed between two files."""
+    authority, place = rig.authority(between=True), rig.place()
+    issued = authority.certificate(HOSTS, "http-01", Challenges(rig.state), lambda _: None, place)
+    order = place.read_secret(ORDER) or b""
+    issued.keep(place)
+    place.write_secret(ORDER, order)
+    assert serial(rig.ask(authority).chain) != serial(issued.chain)
 
 
 # -- what pebble cannot play --------------------------------------------------------------------------------------------------------------
@@ -181,13 +368,9 @@ def scripted(answers: dict[str, tuple[int, Any, dict[str, str]]]) -> Iterator[st
 ACCOUNT = (201, {"status": "valid"}, {"Location": "http://127.0.0.1/account/1"})
 
 
-def problem(kind: str, detail: str, **more: Any) -> dict[str, Any]:
-    return {"type": f"urn:ietf:params:acme:error:{kind}", "detail": detail, **more}
-
-
 def asked(url: str, state: Path) -> Any:
     authority = Authority(url, acme_files.within(str(state), "acme", "accounts", account_name(url)), contacts=["ops@example.com"])
-    return authority.certificate(HOSTS, "http-01", Challenges(str(state)), lambda _: None)
+    return authority.certificate(HOSTS, "http-01", Challenges(str(state)), lambda _: None, Place.of(str(state), HOSTS).store())
 
 
 @pytest.mark.parametrize("after", ["3600", "date"])
@@ -223,44 +406,36 @@ def test_nonces_are_not_asked_for_without_end(tmp_path: Path) -> None:
         asked(url, tmp_path / "state")
 
 
-def test_the_moment_an_authority_suggests(tmp_path: Path, certificate: Any) -> None:
-    """RFC 9773; pebble knows nothing of it yet."""
-    window = {"suggestedWindow": {"start": "2036-01-03T00:00:00Z", "end": "2036-01-03T12:00:00Z"}}
-    chain = signed(tmp_path)
-    with scripted({"newAccount": ACCOUNT, "renewalInfo": (200, window, {"Retry-After": "7200"})}) as url:
-        authority = Authority(url, acme_files.within(str(tmp_path / "state"), "acme", "accounts", "x"))
-        found, again = authority.suggestion(chain)
-    assert 2082931200 <= found <= 2082931200 + 43200
-    assert 7000 < again - unix() < 7300
+def test_a_caa_record_in_the_last_moment(rig: Rig) -> None:
+    gets(rig, "/finalize-order/", Said(403, problem("caa", "CAA record for one.example.com prevents issuance")))
+    with pytest.raises(Refused, match=r"a CAA record of one\.example\.com does not allow this authority \(CAA record for"):
+        rig.ask(rig.authority(between=True), "one.example.com")
+    assert not (rig.place("one.example.com").path / ORDER).exists()
 
 
-def signed(directory: Path) -> bytes:
-    """A certificate that says who signed it, as ARI needs."""
-    from tests.support.certs import Authority as Signer
-
-    signer = Signer.make(directory / "signer")
-    key = signer.key()
-    leaf = x509.load_pem_x509_certificate(signer.issue(directory / "leaf", x509.DNSName("a.example")).cert.read_bytes())
-    builder = x509.CertificateBuilder(
-        issuer_name=leaf.issuer,
-        subject_name=leaf.subject,
-        public_key=leaf.public_key(),
-        serial_number=leaf.serial_number,
-        not_valid_before=leaf.not_valid_before_utc,
-        not_valid_after=leaf.not_valid_after_utc,
-    ).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+def test_an_account_that_may_not_do_that(rig: Rig) -> None:
+    gets(rig, "/order-plz", Said(403, problem("unauthorized", "account is deactivated")))
+    with pytest.raises(Refused, match=r"does not let our account do that \(account is deactivated\); without .*/accounts/.* another one"):
+        rig.ask(rig.authority(between=True), "one.example.com")
 
 
-def test_the_certificate_for_validators_says_the_digest_of_the_proof() -> None:
-    made = x509.load_pem_x509_certificate(challenge_certificate("a.example", "token.thumb"))
-    [extension] = [each for each in made.extensions if each.oid == ACME_IDENTIFIER]
-    assert extension.critical
-    assert extension.value.public_bytes() == b"\x04\x20" + hashlib.sha256(b"token.thumb").digest()
-    assert made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName) == ["a.example"]
+@pytest.mark.parametrize("path", ["/dir", "/order-plz", "/nonce-plz"])
+def test_somebody_before_the_authority_who_says_how_long_to_wait(rig: Rig, path: str) -> None:
+    gets(rig, path, Said(503, b"<html>maintenance", {"Retry-After": "1800"}))
+    with pytest.raises(Refused, match=r"127\.0\.0\.1:\d+\) answers 503") as caught:
+        rig.ask(rig.authority(between=True))
+    assert caught.value.wait == 1800
+
+
+def test_a_directory_that_changes_is_read_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = rig.authority(between=True)
+    rig.ask(authority)
+    rig.ask(authority)
+    assert [each.path for each in rig.between.asked].count("/dir") == 1
+    monkeypatch.setattr(acme, "DIRECTORY_S", -1.0)
+    rig.ask(authority)
+    paths = [each.path for each in rig.between.asked]
+    assert (paths.count("/dir"), paths.count("/sign-me-up")) == (2, 1)
 
 
 def test_directories_of_one_host_have_accounts_of_their_own() -> None:

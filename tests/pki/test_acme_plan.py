@@ -106,3 +106,24 @@ def test_a_story_that_cannot_be_read_is_a_new_one() -> None:
     for text in ("", "{", "[]", '{"failures": "many"}', '{"chance": null}'):
         assert told(text) == Story()
     assert told('{"failures": 3, "other": 1}') == Story(failures=3)
+
+
+@given(SPAN, MOMENT, st.integers(1, 60))
+def test_what_lives_for_days_only_is_tried_more_often(span: Span, now: float, failures: int) -> None:
+    story = Story(failures=failures - 1)
+    story.failed(now, "no", 600.0, 0.5, span=span)
+    longest = min(max((span.end - span.begin) / 24, DAY / 24), LONGEST_WAIT)
+    assert abs(story.not_before - now - min(600.0 * 2 ** (failures - 1), longest)) < 1
+
+
+@given(SPAN, st.floats(1, 20 * DAY))
+def test_the_end_is_told_whatever_was_told_before(span: Span, before: float) -> None:
+    assert warns(span, Story(warned_at=span.end - before), span.end)
+    assert not warns(span, Story(warned_at=span.end), span.end + 60)
+
+
+@given(MOMENT, st.floats(61, 4000 * DAY))
+def test_a_wait_that_began_in_the_future_is_none(now: float, back: float) -> None:
+    story = Story()
+    story.failed(now, "no", 60.0, 0.5, 5 * DAY)
+    assert due(None, story, now - back) == 0

@@ -1,5 +1,6 @@
 """What is shown until the certificate comes: for the right names, the same after a restart, made again before it ends."""
 
+import hashlib
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from cryptography import x509
 
 from mcpproxy.pki import selfmade
 from mcpproxy.pki.acme_files import Place
+from mcpproxy.pki.selfmade import ACME_IDENTIFIER, challenge_certificate
 
 HOSTS = ("a.example", "b.example")
 
@@ -38,3 +40,11 @@ def test_it_is_kept_unless_it_cannot_serve(tmp_path: Path, damage: object, monke
         later = (datetime.now(UTC) + timedelta(days=340)).timestamp()
         monkeypatch.setattr(selfmade, "unix", lambda: later)
     assert (certificate(selfmade.ensure(place, HOSTS)).serial_number == before) == (damage is None)
+
+
+def test_the_certificate_for_validators_says_the_digest_of_the_proof() -> None:
+    made = x509.load_pem_x509_certificate(challenge_certificate("a.example", "token.thumb"))
+    [extension] = [each for each in made.extensions if each.oid == ACME_IDENTIFIER]
+    assert extension.critical
+    assert extension.value.public_bytes() == b"\x04\x20" + hashlib.sha256(b"token.thumb").digest()
+    assert made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName) == ["a.example"]

@@ -9,7 +9,7 @@ import pytest
 
 from mcpproxy.errors import StartError
 from mcpproxy.pki import store
-from mcpproxy.pki.store import Store
+from mcpproxy.pki.store import Busy, Store
 
 
 def mode(path: Path) -> int:
@@ -138,3 +138,29 @@ def test_two_holders_of_the_lock_come_one_after_the_other(tmp_path: Path) -> Non
         order.append("first")
     other.join(5)
     assert order == ["first", "second"]
+
+
+def test_who_is_not_patient_hears_that_somebody_else_has_the_lock(tmp_path: Path) -> None:
+    one, other = Store(tmp_path), Store(tmp_path)
+    with one.locked():
+        with pytest.raises(Busy, match="another process is at work there"), other.locked(patient=False):
+            pass
+    with other.locked(patient=False):
+        pass
+
+
+@pytest.mark.parametrize("secret", [True, False])
+def test_a_directory_in_place_of_a_file_is_told(tmp_path: Path, secret: bool) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "key.pem").mkdir()
+    for does in (store.read_secret if secret else store.read, store.remove):
+        with pytest.raises(StartError, match=f"{tmp_path}/key.pem: Is a directory"):
+            does("key.pem")
+
+
+def test_what_is_removed_is_gone_and_what_is_gone_may_be_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("story.json", b"{}")
+    store.remove("story.json")
+    store.remove("story.json")
+    assert store.read("story.json") is None

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from mcpproxy.cli.main import status_of
+from mcpproxy.clock import unix
+from tests.scenarios.test_metrics import scrape
 from tests.support.client import RawClient, get, post
 from tests.support.daemon import Daemon
 from tests.support.pebble import EAB, Pebble
@@ -212,6 +215,56 @@ def test_an_authority_that_is_down_and_comes_back(town: Town) -> None:
         assert client.exchange(post(b"x")).body == b"x", "served meanwhile"
     pebble.start()
     until(town.signed, "it comes", deadline_s=LONG_S)
+
+
+def test_an_authority_that_is_down_until_the_certificate_has_ended(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last third of a life of seconds passes: what is there serves on, waits double, everybody who looks sees it, and it renews by itself once it can."""
+    pebble = town.authority(validity_s=3)
+    goes_on = threading.Event()
+
+    def streams(link: Link) -> None:
+        link.read_request()
+        link.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n8\r\ndata:1\n\n\r\n")
+        link.wait(goes_on)
+        link.send(b"8\r\ndata:2\n\n\r\n0\r\n\r\n")
+
+    with ExitStack() as stack:
+        town.upstream = stack.enter_context(ScriptedUpstream(streams, answer()))
+        daemon = town.start(acme={"retry": "500ms"})
+        until(town.signed, "the first", deadline_s=LONG_S)
+        pebble.stop()
+        stream = stack.enter_context(RawClient(("127.0.0.1", town.tls), tls=_any(), name=NAME))
+        stream.send(get(host=NAME))
+        stream.read_until(b"data:1")
+        kept = stack.enter_context(RawClient(("127.0.0.1", town.tls), tls=_any(), name=NAME))
+        assert kept.exchange(post(b"x", host=NAME)).body == b"x"
+        last = x509.load_pem_x509_certificate(town.files("certs", NAME, "cert.pem").read_bytes())
+        until(lambda: len(town.said("tried again in")) >= 3 and town.said("has expired"), "tried, and told", deadline_s=LONG_S)
+
+        issued = len(town.said("a new one is there"))
+        assert town.shown() == last, "what was there is still shown"
+        assert last.not_valid_after_utc.timestamp() < unix()
+        assert kept.exchange(post(b"y", host=NAME)).body == b"y"
+        assert all("cannot be reached" in each for each in town.said("tried again in"))
+        kept_story = town.files("certs", NAME, "story.json")
+        story = until(lambda: (told := json.loads(kept_story.read_text()))["failures"] >= 3 and told, "it is kept, too")
+        assert 0.79 <= (story["not_before"] - story["failed_at"]) / (0.5 * 2 ** (story["failures"] - 1)) <= 1.21, "waits double"
+        found = scrape(daemon.file.parent / "state" / "admin.sock")
+        assert found["mcpproxy_certificate_failures", ("certificate", NAME)] >= 3
+        assert found["mcpproxy_certificate_expiry_time_seconds", ("certificate", NAME), ("source", "acme")] < unix()
+        assert status_of(["cert", "list", "-c", str(daemon.file), "--state-dir", str(daemon.file.parent / "state")]) == 0
+        listed = capsys.readouterr().out
+        assert "clients refuse it" in listed
+        assert "connection: Connection refused) (" in listed and " times in a row)" in listed
+
+        pebble.start()
+        tries = len(town.said("tried again in"))
+        until(lambda: len(town.said("a new one is there")) > issued, "it renews by itself", deadline_s=LONG_S)
+        assert len(town.said("tried again in")) == tries, "with the next try"
+        until(lambda: town.shown() != last, "it is shown", deadline_s=LONG_S)
+        assert kept.exchange(post(b"z", host=NAME)).body == b"z"
+        goes_on.set()
+        stream.read_until(b"data:2")
 
 
 def _any() -> ssl.SSLContext:

@@ -95,7 +95,13 @@ def _written(
     return made
 
 
-def make_certificate(directory: Path, name: str = "localhost", *more: str) -> Certificate:
+HOUR, MONTH = datetime.timedelta(hours=1), datetime.timedelta(days=30)
+
+
+def make_certificate(
+    directory: Path, name: str = "localhost", *more: str, begin: datetime.timedelta = -HOUR, end: datetime.timedelta = MONTH
+) -> Certificate:
+    """`begin`, `end`: from now."""
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -108,8 +114,8 @@ def make_certificate(directory: Path, name: str = "localhost", *more: str) -> Ce
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_before(now + begin)
+        .not_valid_after(now + end)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())

@@ -26,14 +26,14 @@ EAB = ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12
 
 class Pebble:
     def __init__(self, directory: Path, *, http: int, tls: int, eab: bool = False, validity_s: int = 0, **environment: str) -> None:
-        self._directory, self._certificate = directory, make_certificate(directory / "pebble", "localhost")
+        self._directory, self.certificate = directory, make_certificate(directory / "pebble", "localhost")
         self._port, self._management, self._dns, self._names = (free_port() for _ in range(4))
         self._environment = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"} | environment
         settings: dict[str, Any] = {
             "listenAddress": f"127.0.0.1:{self._port}",
             "managementListenAddress": f"127.0.0.1:{self._management}",
-            "certificate": str(self._certificate.cert),
-            "privateKey": str(self._certificate.key),
+            "certificate": str(self.certificate.cert),
+            "privateKey": str(self.certificate.key),
             "httpPort": http,
             "tlsPort": tls,
             "ocspResponderURL": "",
@@ -51,7 +51,7 @@ class Pebble:
     @property
     def config(self) -> dict[str, Any]:
         """For [acme]."""
-        return {"directory": f"https://127.0.0.1:{self._port}/dir", "ca": str(self._certificate.cert), "retry": "1s"}
+        return {"directory": f"https://127.0.0.1:{self._port}/dir", "ca": str(self.certificate.cert), "retry": "1s"}
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -74,7 +74,7 @@ class Pebble:
     def ask(self, path: str) -> bytes:
         """Of its management."""
         with urllib.request.urlopen(
-            f"https://127.0.0.1:{self._management}/{path}", context=self._certificate.client(alpn=()), timeout=5
+            f"https://127.0.0.1:{self._management}/{path}", context=self.certificate.client(alpn=()), timeout=5
         ) as answer:
             found: bytes = answer.read()
             return found
