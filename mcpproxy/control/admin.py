@@ -184,13 +184,12 @@ class Admin:
             if path == "/":
                 return Answer(200, dashboard.PAGE, HTML, (("Content-Security-Policy", dashboard.POLICY),))
             return await self._probe(path)
-        if path == API + "login":
-            _allow(method, ("POST",))
-            return await self._login(request)
-        if path == API + "logout":
-            _allow(method, ("POST",))
-            return Answer(200, as_json({"ok": True}), headers=(("Set-Cookie", self._doorman.farewell()),))
-        who = await self._doorman.admit(request)
+        try:
+            who = await self._doorman.admit(request)
+        except Refusal:
+            if "authorization" in request.headers:
+                self._say("warning", f"admin: {request.peer}: a wrong token")
+            raise
         if path == "/metrics":
             _allow(method, ("GET",))
             content_type, page = await self._control.metrics.scrape(request.headers.get("accept", ""))
@@ -200,15 +199,6 @@ class Admin:
             raise Refusal(404, "there is nothing here")
         _allow(method, tuple(does))
         return await does[method](request, who)
-
-    async def _login(self, request: Request) -> Answer:
-        try:
-            cookie = await self._doorman.login(_object(request).get("token"))
-        except Refusal:
-            self._say("warning", f"admin: {request.peer}: a wrong token")
-            raise
-        self._say("info", f"admin: {request.peer}: logged in")
-        return Answer(200, as_json({"ok": True}), headers=(("Set-Cookie", cookie),))
 
     async def _probe(self, path: str) -> Answer:
         """healthz: we are here. readyz: at least one worker takes requests."""

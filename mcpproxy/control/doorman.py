@@ -1,28 +1,22 @@
 """Who may come in to the admin listener, and may this page of the browser?
 
- 1. A unix socket's permissions say who may open it; on TCP with a token, every request shows it, or a cookie that was given for it (`login`).
- 2. A name in Host that is not of this machine is refused: a web page that rebinds its own name to 127.0.0.1 (DNS rebinding) says that name. An IP address
-    nobody can rebind. With a token names are let pass: such a page has no cookie of ours.
- 3. What a browser says of a page on another origin (Origin, Sec-Fetch-Site) is believed: refused. Nothing of CORS is ever answered.
- 4. Whoever changes something says so in JSON: no form of another page can.
- 5. The token is compared in constant time, is never in a URL, a cookie or a message; every wrong one is paid for with WRONG_S.
-
-The cookie is `END.SIGNATURE`: valid until END, signed with a key that only this token gives. It outlives a control process that died, and dies with the token.
+1. A unix socket's permissions say who may open it; on TCP with a token, every request shows it (Authorization: Bearer). The dashboard keeps it in its tab.
+   There is no cookie: a browser would send it to every port of this host.
+2. A name in Host that is not of this machine is refused: a web page that rebinds its own name to 127.0.0.1 (DNS rebinding) says that name. An IP address
+   nobody can rebind. With a token names are let pass: such a page does not have it.
+3. What a browser says of a page on another origin (Origin, Sec-Fetch-Site) is believed: refused. Nothing of CORS is ever answered.
+4. Whoever changes something says so in JSON: no form of another page can.
+5. The token is compared in constant time, is never in a URL or a message; every wrong one is paid for with WRONG_S.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from hashlib import sha256
-from hmac import compare_digest, digest
-from http.cookies import CookieError, SimpleCookie
+from hmac import compare_digest
 
-from mcpproxy.clock import unix
 from mcpproxy.control.web import Refusal, Request, pay
-from mcpproxy.http.forward import ADMIN_COOKIE
 
-COOKIE = ADMIN_COOKIE.decode()
-LASTS_S = 12 * 3600.0  # a working day
 WRONG_S = 0.5  # before somebody with a wrong token hears so
 LOCAL = frozenset({"localhost", "localhost.", "ip6-localhost"})
 NAVIGATIONS = frozenset({"same-origin", "none"})
@@ -33,7 +27,6 @@ class Doorman:
 
     def __init__(self, token: str = "") -> None:
         self._token = token
-        self._key = digest(token.encode(), b"mcpproxy admin session", sha256)
 
     def polite(self, request: Request) -> None:
         """Rules 2 to 4. Raises Refusal."""
@@ -59,44 +52,12 @@ class Doorman:
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(shown.strip()):
             return f"token from {request.peer}"
-        if not scheme and self._has_cookie(request):
-            return f"session from {request.peer}"
         if scheme:
             await pay(WRONG_S)
         raise Refusal(401, "a token is needed here", (("WWW-Authenticate", 'Bearer realm="mcpproxy admin"'),))
 
-    async def login(self, shown: object) -> str:
-        """A Set-Cookie for the token. Raises Refusal (401)."""
-        if not self._token or not isinstance(shown, str) or not self._is_token(shown.strip()):
-            await pay(WRONG_S)
-            raise Refusal(401, "that is not the token" if self._token else "nobody needs a token here")
-        end = str(int(unix() + LASTS_S))
-        return f"{COOKIE}={end}.{self._sign(end)}; Path=/; Max-Age={int(LASTS_S)}; HttpOnly; SameSite=Strict"
-
-    @staticmethod
-    def farewell() -> str:
-        """A Set-Cookie that ends the session in this browser."""
-        return f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
-
     def _is_token(self, shown: str) -> bool:
         return compare_digest(sha256(shown.encode("latin-1", "replace")).digest(), sha256(self._token.encode()).digest())
-
-    def _has_cookie(self, request: Request) -> bool:
-        try:
-            found = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        end, _, signature = found.value.partition(".") if found is not None else ("", "", "")
-        return (
-            end.isascii()
-            and end.isdigit()
-            and len(end) < 12
-            and compare_digest(signature.encode(), self._sign(end).encode())
-            and int(end) > unix()
-        )
-
-    def _sign(self, end: str) -> str:
-        return digest(self._key, end.encode(), sha256).hex()
 
 
 def is_local(host: str) -> bool:

@@ -25,6 +25,8 @@ import msgspec
 HEAD = 16 * 1024  # bytes: cookies of other pages on localhost come along
 BODY = 64 * 1024
 HEAD_S, BODY_S, WRITE_S = 10.0, 10.0, 20.0
+EVENT_S = 10.0  # for events to be taken
+EVENT_ROOM = 8 * 1024  # bytes of them that the kernel keeps (it takes that twofold): else who does not read is found out after minutes
 IDLE_S = 75.0
 LINGER_S = 1.0
 LAST_S = 0.5  # for answers that are being made when we end
@@ -285,6 +287,9 @@ class Visit:
         """Until there is no more, or the reader leaves: whatever it says now is its end."""
         headers = [("Date", formatdate(usegmt=True)), ("Content-Type", "text/event-stream"), *ALWAYS, ("Connection", "close")]
         await self._send(h11.Response(status_code=200, headers=headers))
+        self._writer.transport.set_write_buffer_limits(0)
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, EVENT_ROOM)
         leaves = asyncio.ensure_future(self._reader.read(1))
         try:
             while True:
@@ -292,7 +297,7 @@ class Visit:
                 await asyncio.wait((leaves, following), return_when=asyncio.FIRST_COMPLETED)
                 if leaves.done() or not (piece := following.result()):
                     break
-                await self._send(h11.Data(data=piece))
+                await self._send(h11.Data(data=piece), EVENT_S)
         finally:
             for each in (leaves, following):
                 each.cancel()
@@ -306,11 +311,11 @@ class Visit:
             while await self._reader.read(READ):
                 pass
 
-    async def _send(self, event: h11.Event) -> None:
+    async def _send(self, event: h11.Event, patience: float | None = None) -> None:
         data = self._http.send(event)
         if data:
             self._writer.write(data)
-            async with asyncio.timeout(WRITE_S):
+            async with asyncio.timeout(WRITE_S if patience is None else patience):
                 await self._writer.drain()
 
 

@@ -21,8 +21,6 @@ from mcpproxy.http.head import RequestHead, ResponseHead
 
 NOTHING: frozenset[bytes] = frozenset()
 
-ADMIN_COOKIE = b"mcpproxy_admin"  # whoever has its value is an operator (control/doorman): no server's business
-
 
 class Dress(NamedTuple):
     """What is changed in response heads, beside what HTTP asks for."""
@@ -66,10 +64,6 @@ def render_request(
         elif lower == b"expect":
             if not head.expect_continue:
                 continue  # HTTP/1.0, or no body to wait with (RFC 9110 §10.1.1)
-        elif lower == b"cookie" and lower not in gone and ADMIN_COOKIE in value:
-            value = without_ours(value)
-            if not value:
-                continue
         elif lower in gone or b"_" in lower or lower.startswith(FAMILIES_THAT_END_IN_REQUEST):
             continue
         out.append(b"%b: %b\r\n" % (name, value))
@@ -78,11 +72,6 @@ def render_request(
     out.append(b"X-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (proto, told_host or head.authority))
     out.append(lines)
     return b"".join(out)
-
-
-def without_ours(cookies: bytes) -> bytes:
-    """The value of a Cookie field without the admin listener's session: browsers send that to every port of a host."""
-    return b"; ".join(each for each in map(bytes.strip, cookies.split(b";")) if each.partition(b"=")[0].strip() != ADMIN_COOKIE)
 
 
 def render_response(head: ResponseHead, *, close: bool, client_version: int, dechunk: bool, dress: Dress | None = None) -> bytes:

@@ -193,15 +193,16 @@ async def test_probes_need_no_token_and_everything_else_does(tmp_path: Path, mon
         assert here.control.orders == []
 
 
-async def test_a_browser_logs_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wrong_token_is_told_of_and_no_cookie_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADMIN_TOKEN", "secret")
     async with visited('address = "127.0.0.1:19534"\ntoken = "env:ADMIN_TOKEN"', tmp_path) as here:
-        assert (await here.ask("POST", "/api/v1/login", {"token": "wrong"}))[0] == 401
-        answer = (await here.raw("POST", "/api/v1/login", {"token": "secret"})).decode()
-        cookie = answer.lower().partition("set-cookie: ")[2].partition(";")[0]
-        assert (await here.ask("GET", "/api/v1/status", cookie=cookie))[0] == 200
-        assert b"Max-Age=0" in await here.raw("POST", "/api/v1/logout", {})
-        assert ("warning", "admin: 127.0.0.1: a wrong token") in here.control.messages.lines
+        assert (await here.ask("GET", "/api/v1/status", authorization="Bearer wrong"))[0] == 401
+        assert here.control.messages.lines == [("warning", "admin: 127.0.0.1: a wrong token")]
+        assert (await here.ask("GET", "/api/v1/status"))[0] == 401, "nothing was shown: nobody is told"
+        assert len(here.control.messages.lines) == 1
+        for method, path in (("GET", "/"), ("GET", "/api/v1/status"), ("POST", "/api/v1/login")):
+            answer = await here.raw(method, path, {"token": "secret"} if method == "POST" else None, authorization="Bearer secret")
+            assert b"set-cookie" not in answer.lower()
         assert not any("secret" in text for _, text in here.control.messages.lines)
 
 

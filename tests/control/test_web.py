@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ class Listener:
         self.seen: list[Request] = []
         self.broken: list[str] = []
         self.gate = asyncio.Event()
-        self.stalled = 0
+        self.stalled = self.sent = 0
 
     def broke(self, text: str) -> None:
         self.broken.append(text)
@@ -35,9 +36,16 @@ class Listener:
         if request.path == "/large":
             self.stalled += 1
             return Answer(200, b"a" * 16_000_000, "text/plain")
+        if request.path == "/endless":
+            return Events(self.endless())
         if request.path == "/events":
             return Events(self.events())
         return Answer(200, request.body or b"hello", "text/plain")
+
+    async def endless(self):  # type: ignore[no-untyped-def]
+        while True:
+            self.sent += 1
+            yield b"data: " + b"x" * 1000 + b"\n\n"
 
     async def events(self):  # type: ignore[no-untyped-def]
         yield b"data: 1\n\n"
@@ -220,6 +228,25 @@ async def test_with_less_than_a_request_nobody_keeps_others_out(little: bytes, m
         assert len(listener.web.visitors) == 1
         for _, writer in pairs:
             writer.close()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+async def test_who_does_not_read_events_is_ended_before_much_is_kept_for_it(
+    family: socket.AddressFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "EVENT_S", 0.1)
+    listener = Listener()
+    with socket.socket(family) as sock, socket.socket(family) as viewer:
+        sock.bind(str(tmp_path / "sock") if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        sock.listen()
+        await listener.web.start(sock)
+        viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # of TCP: what it keeps itself is its own
+        viewer.connect(sock.getsockname())
+        viewer.sendall(get("/endless", close=False))
+        await becomes(lambda: listener.sent)
+        await becomes(lambda: not listener.web.visitors)
+        assert listener.sent < 64, "thousand bytes each"
+        await listener.web.stop()
 
 
 async def test_not_all_who_find_no_place_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,9 +214,12 @@ def test_its_token_lets_in_and_out(tmp_path: Path) -> None:
         browser.ask(enter.format("'open-sesame'"))
         browser.becomes(f"{LOOKS} >= 1")
         assert browser.ask("document.cookie") == ""
+        browser.go(url)
+        browser.becomes(f"{LOOKS} >= 1")
         assert browser.ask("document.querySelector('#login').hidden")
         browser.ask("document.querySelector('#leave').click()")
         browser.becomes("!document.querySelector('#login').hidden")
+        assert browser.ask("sessionStorage.length") == 0
 
 
 def test_an_endpoint_is_drained_by_its_button(tmp_path: Path) -> None:
