@@ -345,7 +345,9 @@ def _directory_of(file: str, place: Place, *, socket: bool = False) -> Iterator[
     elif not socket and os.path.exists(file):
         if not os.access(file, os.W_OK):
             yield Finding(place, f"{file}: may not be written by this user")
-    elif not os.access(directory, os.W_OK | os.X_OK):
+    elif not os.access(directory, os.W_OK | os.X_OK) and not (
+        socket and os.path.exists(file)
+    ):  # systemd may have made it, and hand it over
         yield Finding(place, f"{file}: this user may not make files in {directory}")
 
 

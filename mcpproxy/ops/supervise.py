@@ -435,7 +435,7 @@ class Supervisor:
     def _hand_over(self, heir: int) -> None:
         """It serves; what is open here ends here."""
         self._messages.say("info", f"process {heir} serves from now on")
-        systemd.tell(systemd.main_pid(heir))
+        systemd.resign(heir)
         self._shared.lent = True
         self._stop(DRAIN)
         if self._control is not None:

@@ -8,7 +8,8 @@ nothing is said. That systemd cannot be told is no reason to stop serving.
     STOPPING     drains, or ends
     STATUS       one line for people, in `systemctl status`; sent only when it is another one
     WATCHDOG     somebody is alive; without it for WatchdogSec= systemd kills and starts anew
-    MAINPID      the process that takes over; told by the one that was the main process until then
+    MAINPID      the process that takes over; told by the one that was the main process until then, and is silent from then on. The other one is silent
+                 until then: systemd warns of everything that it is told by somebody else.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from mcpproxy.units import many
 READY = b"READY=1"
 STOPPING = b"STOPPING=1"
 WATCHDOG = b"WATCHDOG=1"
+NOT_YET = "MCPPROXY_NOT_YET"  # while this is our parent another one is the main process (upgrade.Upgrade)
 
 
 def tell(*lines: bytes) -> bool:
     """Send `lines` as one message; was there anybody to tell?"""
     place = os.environ.get("NOTIFY_SOCKET", "")
-    if not place.startswith(("/", "@")):
+    if not place.startswith(("/", "@")) or os.environ.get(NOT_YET) == str(os.getppid()):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as teller:
         try:
@@ -44,9 +46,10 @@ def reloading() -> bytes:
     return b"RELOADING=1\nMONOTONIC_USEC=%d" % int(monotonic() * 1e6)
 
 
-def main_pid(pid: int) -> bytes:
-    """`pid`, of the same unit, is the main process from now on."""
-    return b"MAINPID=%d" % pid
+def resign(heir: int) -> None:
+    """The process `heir`, of the same unit, is the main process from now on, with the whole of WatchdogSec= to say so."""
+    tell(b"MAINPID=%d" % heir, WATCHDOG)
+    os.environ.pop("NOTIFY_SOCKET", None)
 
 
 class Unit:
@@ -76,9 +79,8 @@ class Unit:
         else:
             text = f"{many(serving, 'worker')} {'serves' if serving == 1 else 'serve'}"
             text += f" of {self._workers}" if serving < self._workers else ""
-        if text != self._said:
+        if text != self._said and tell(status(text)):
             self._said = text
-            tell(status(text))
 
 
 def status(text: str) -> bytes:

@@ -1,6 +1,7 @@
 """The files a configuration names, as they are found on real disks."""
 
 import os
+import socket
 import ssl
 from pathlib import Path
 
@@ -96,17 +97,26 @@ def test_directories_for_sockets_and_logs_must_be_there(tmp_path: Path) -> None:
 
 
 def test_sockets_and_logs_must_be_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    socket, log = tmp_path / "x.sock", tmp_path / "access.log"
-    loaded = read(GOOD.replace("127.0.0.1:8000", f"unix:{socket}") + f'[log]\naccess = "{log}"\n')
+    path, log = tmp_path / "x.sock", tmp_path / "access.log"
+    loaded = read(GOOD.replace("127.0.0.1:8000", f"unix:{path}") + f'[log]\naccess = "{log}"\n')
     monkeypatch.setattr("os.access", lambda *_: False)
     assert said(loaded) == [
-        f"line 2: listen[0].address: {socket}: this user may not make files in {tmp_path}",
+        f"line 2: listen[0].address: {path}: this user may not make files in {tmp_path}",
         f"line 8: log.access: {log}: this user may not make files in {tmp_path}",
     ]
     log.touch()
     assert said(loaded)[1] == f"line 8: log.access: {log}: may not be written by this user"
     monkeypatch.setattr("os.access", lambda place, _: place in (str(log), str(tmp_path)))
     assert said(loaded) == []
+
+
+def test_a_socket_that_is_there_may_be_one_of_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its unit makes it as root, in a directory that is not ours, and hands it over."""
+    place = tmp_path / "x.sock"
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(place))
+        assert said(read(GOOD.replace("127.0.0.1:8000", f"unix:{place}"))) == []
 
 
 def test_what_is_no_socket_is_not_in_the_way_unseen(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from mcpproxy.ops.systemd import (
+    NOT_YET,
     READY,
     STOPPING,
     WATCHDOG,
     Unit,
-    main_pid,
     reloading,
+    resign,
     status,
     successor_environment,
     tell,
@@ -62,8 +63,8 @@ def test_a_systemd_that_does_not_read_holds_nobody_up(systemd: socket.socket) ->
 
 
 def test_several_lines_are_one_message(systemd: socket.socket) -> None:
-    tell(STOPPING, status("drains"), main_pid(42))
-    assert systemd.recv(100) == b"STOPPING=1\nSTATUS=drains\nMAINPID=42"
+    tell(STOPPING, status("drains"), WATCHDOG)
+    assert systemd.recv(100) == b"STOPPING=1\nSTATUS=drains\nWATCHDOG=1"
 
 
 def test_a_reload_says_when_it_began(systemd: socket.socket) -> None:
@@ -132,6 +133,20 @@ def test_the_watchdog_is_told_twice_as_often_as_it_asks(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert watchdog_interval() == interval
+
+
+def test_who_takes_over_speaks_from_then_on_and_nobody_else(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd warns of every word of a process that is not the main one, and believes none."""
+    monkeypatch.setenv(NOT_YET, str(os.getppid()))
+    unit = Unit(1)
+    unit.say(1, 1, stopping=False)
+    assert not tell(WATCHDOG)
+    monkeypatch.setenv(NOT_YET, "1073741824")  # it is gone, and was our parent
+    unit.say(1, 1, stopping=False)
+    assert systemd.recv(99) == b"STATUS=1 worker serves"
+    resign(42)
+    assert systemd.recv(99) == b"MAINPID=42\nWATCHDOG=1"
+    assert not tell(WATCHDOG)
 
 
 def test_who_takes_over_is_watched_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

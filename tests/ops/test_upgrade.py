@@ -2,9 +2,11 @@
 
 import errno
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -32,6 +34,22 @@ def listening() -> Iterator[socket.socket]:
         yield made
 
 
+def fields(pid: int) -> list[str]:
+    """From the state on; nothing of a process that is not there."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["Z", "0"]
+
+
+def parent(pid: int) -> int:
+    return int(fields(pid)[1])
+
+
+def lives(pid: int) -> bool:
+    return fields(pid)[0] != "Z"
+
+
 def start(monkeypatch: pytest.MonkeyPatch, listening: socket.socket, *command: str) -> tuple[Upgrade, list[str]]:
     said: list[str] = []
     made = Upgrade(lambda _, text: said.append(text))
@@ -48,13 +66,16 @@ def test_the_new_one_has_the_sockets_and_says_that_it_serves(monkeypatch: pytest
         made, _ = start(monkeypatch, listening, "-c", HEIR, str(listening.getsockname()[1]))
         pid = made.pid
         assert pid and len(made.descriptors()) == 2
+        minder = parent(pid)
         assert until(lambda: made.look(monotonic()), "it serves") == pid
         assert not made.descriptors() and not made.pid
     finally:
         os.dup2(keep, 0)
+        assert parent(pid) != os.getpid() and not os.path.exists(f"/proc/{minder}"), (
+            "systemd hears nothing of a main process that is another's child"
+        )
         for each in (keep, ours, theirs):
             os.close(each)
-    os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +101,7 @@ def test_one_that_never_serves_is_killed(monkeypatch: pytest.MonkeyPatch, listen
     assert not made.look(made.deadline - 1)
     assert not made.look(made.deadline)
     assert f"after {READY_S:.0f} s" in lines[-1]
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    until(lambda: not lives(pid), "it is gone")
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -93,7 +113,7 @@ def test_what_the_old_one_knows_is_left_in_a_file_without_a_name(monkeypatch: py
     made = Upgrade(lambda _, text: said.append(text))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", code])
     made.begin({"a 0": [listening]}, (), known)
-    assert len(os.listdir("/proc/self/fd")) == before + 2, "what is not waited for is closed"
+    assert len(os.listdir("/proc/self/fd")) == before + 3, "what is not waited for is closed"
     until(lambda: made.look(monotonic()) or not made.pid, "it serves, or not")
     assert not any("this one goes on" in text for text in said), said
 
@@ -120,6 +140,15 @@ def test_what_was_left_to_another_is_not_taken() -> None:
     environment = {VARIABLE: left, "OTHER": "stays"}
     assert heritage(environment) is None
     assert environment == {"OTHER": "stays"}
+
+
+def test_a_minder_that_is_killed_leaves_nobody_behind(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:
+    made, lines = start(monkeypatch, listening, "-c", "import signal; signal.pause()")
+    pid = made.pid
+    os.kill(parent(pid), signal.SIGKILL)
+    until(lambda: made.look(monotonic()) or not made.pid, "it is noticed")
+    assert lines[-1] == f"the new program (process {pid}) was ended by SIGKILL; this one goes on"
+    until(lambda: not lives(pid), "it is gone")
 
 
 def test_without_a_descriptor_this_one_goes_on(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:

@@ -2,13 +2,15 @@
 
 import os
 import pwd
+import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class Unit:
         (folder / "notify").unlink(missing_ok=True)
         self.ear.bind(str(folder / "notify"))
         (folder / "notify").chmod(0o666)
+        self.ear.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.ear.settimeout(START_S)
         self.heard: list[bytes] = []
         file = folder / "mcpproxy.toml"
@@ -73,6 +76,11 @@ class Unit:
     def until(self, *lines: bytes) -> None:
         while not set(lines) <= {line for message in self.heard for line in message.split(b"\n")}:
             self.heard.append(self.ear.recv(4096))
+
+    def hear(self) -> tuple[int, bytes]:
+        """Who says what."""
+        message, more, _, _ = self.ear.recvmsg(4096, 1024)
+        return struct.unpack("iII", more[0][2])[0], message
 
     def end(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
@@ -123,6 +131,29 @@ def test_systemd_hears_how_it_goes(folder: Path) -> None:
         unit.until(b"STATUS=1 worker serves of 2", b"STATUS=2 workers serve")
         assert unit.end()[0] == 0
         unit.until(b"STOPPING=1")
+
+
+def test_only_the_main_process_speaks_and_nobody_but_systemd_is_its_parent(folder: Path) -> None:
+    """Of a main process that is another's child systemd does not hear how it ends; and it would kill it where `systemctl stop` should wait for a drain."""
+    with Unit(folder, served(f"127.0.0.1:{free_port()}", workers=2)) as unit:
+        unit.until(b"READY=1", b"STATUS=2 workers serve")
+        unit.process.send_signal(signal.SIGUSR2)
+        who, said = unit.hear()
+        assert who == unit.process.pid
+        found = re.fullmatch(rb"MAINPID=([0-9]+)\nWATCHDOG=1", said)
+        assert found, said
+        heir = int(found[1])
+        try:
+            assert int(Path(f"/proc/{heir}/stat").read_text().rpartition(")")[2].split()[1]) != unit.process.pid
+            os.kill(heir, signal.SIGTERM)
+            heard = [unit.hear()]
+            while b"STOPPING=1" not in heard[-1][1]:
+                heard.append(unit.hear())
+            assert {who for who, _ in heard} == {heir}
+            assert unit.process.wait(START_S) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(heir, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
