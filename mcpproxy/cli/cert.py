@@ -84,8 +84,17 @@ def _date(moment: float) -> str | None:
 
 @command.command("dev", epilog=EXAMPLE("mcpproxy cert dev", "mcpproxy cert dev --host mcp.test --host 192.168.1.20"))
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="Another name or address to be good for; may be repeated.")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, readable=False),
+    default=None,
+    envvar="MCPPROXY_CONFIG",
+    show_envvar=True,
+    help="The configuration file whose state directory is meant.",
+)
 @state_dir_option
-def dev(hosts: tuple[str, ...], state_dir: str | None) -> int:
+def dev(hosts: tuple[str, ...], config: Path | None, state_dir: str | None) -> int:
     """Make a development root and a certificate for this machine, or renew what is close to its end.
 
     Good for localhost, 127.0.0.1, ::1, this machine's name, and every --host of this call and earlier ones.
@@ -93,6 +102,8 @@ def dev(hosts: tuple[str, ...], state_dir: str | None) -> int:
     from mcpproxy.config.model import default_state_dir
     from mcpproxy.pki import devca
 
+    if state_dir is None and config is not None:
+        state_dir = unchecked(config, "-c FILE names another one").config.state_dir
     files = devca.ensure(state_dir or default_state_dir(), hosts)
     click.echo(f"root         {files.ca}\ncertificate  {files.cert}\nkey          {files.key}\n")
     click.echo(TRUST.format(ca=files.ca))

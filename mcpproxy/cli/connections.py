@@ -32,6 +32,8 @@ def command(
     """
     import msgspec
 
+    from mcpproxy.units import many
+
     client = find(config, admin)
     if closed is not None:
         client.post("close", {"id": closed})
@@ -39,7 +41,9 @@ def command(
         return 0
     filters = {name: value for name, value in (("principal", principal), ("upstream", upstream)) if value is not None}
     wide = streams or bool(filters)
+    found = False
     for each in client.pages("exchanges" if wide else "connections", **filters):
+        found = True
         if as_json:
             click.echo(msgspec.json.encode(each).decode())
         elif wide:
@@ -52,5 +56,7 @@ def command(
             )
         else:
             doing = f"{each['open']} open" if each["open"] else f"idle for {each['idle_s'] or 0:.0f} s"
-            click.echo(plain(f"{each['id']}  {each['client']}  {each['protocol']}  {each['requests']} requests  {doing}"))
+            click.echo(plain(f"{each['id']}  {each['client']}  {each['protocol']}  {many(each['requests'], 'request')}  {doing}"))
+    if not found and not as_json:
+        click.echo("nothing is open" if wide else "nobody is connected", err=True)
     return 0

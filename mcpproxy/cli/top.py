@@ -78,7 +78,7 @@ def screen(look: dict[str, Any], rates: deque[float], height: int = 0) -> Render
 
     from mcpproxy.units import show_duration
 
-    colour = {"ok": "green", "degraded": "yellow"}.get(look["health"], "red")
+    colour = {"ok": "green", "degraded": "yellow", "draining": "yellow"}.get(look["health"], "red")
     kinds, latency = look["open"]["kinds"], look["latency"]
     streams = kinds.get("stream", 0) + kinds.get("tunnel", 0)
     head = Text.assemble(

@@ -262,6 +262,11 @@ def origin(text: str) -> str:
     return f"{scheme}://{name}:{digits if digits == '*' else port(digits)}"
 
 
+def shown_url(text: str) -> str:
+    """A URL where people read it: what its query says may be a key."""
+    return re.sub(r"([?&][^=&]*=)[^&]+", r"\1…", text)
+
+
 def https_url(text: str) -> str:
     """A URL that is asked or named: `https://login.example.com/oauth2/token`. Plain http only for this machine."""
     if not text.isascii() or any(character <= " " or character == "\x7f" for character in text) or "#" in text:

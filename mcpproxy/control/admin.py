@@ -18,8 +18,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import structs
 
 from mcpproxy.clock import monotonic, unix
+from mcpproxy.config.names import shown_url
 from mcpproxy.config.secrets import secret
 from mcpproxy.config.serving import OFF, admin_place
 from mcpproxy.control import dashboard
@@ -255,7 +257,10 @@ class Admin:
     async def _config(self, request: Request, who: str) -> Answer:
         """In force. Secrets are references in the model: nobody here knows more. What msgspec does not know is a number that nobody asked for (Auto)."""
         self._say("info", f"admin: {who}: read the configuration")
-        return Answer(200, as_json(msgspec.to_builtins(self._control.config, enc_hook=int)))
+        config = self._control.config
+        if config.otel is not None:
+            config = structs.replace(config, otel=structs.replace(config.otel, endpoint=shown_url(config.otel.endpoint)))
+        return Answer(200, as_json(msgspec.to_builtins(config, enc_hook=int)))
 
     # -- orders --------------------------------------------------------------------------------------------------------------------------------
 

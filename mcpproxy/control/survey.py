@@ -181,10 +181,10 @@ class Survey:
 
 
 def health(look: Look) -> tuple[str, list[str]]:
-    """`ok`, or `degraded` with what an operator should look at; `down` when nobody serves."""
+    """`ok`, or `degraded` with what an operator should look at; `draining` when all end; `down` when nobody serves."""
     problems = [f"worker {each['number']} is {each['state']}" for each in look["workers"] if each["state"] not in ("serving", "draining")]
     if look["refused"]:
-        problems.append(f"the last reload was refused: {look['refused']}")
+        problems.append(f"the last reload was refused: {look['refused']} (generation {look['generation']} goes on until one is taken)")
     for name, upstream in look["upstreams"].items():
         down = [each for each in upstream["endpoints"] if each["state"] not in ("up", "draining", "disabled")]
         if down:
@@ -201,6 +201,8 @@ def health(look: Look) -> tuple[str, list[str]]:
     ]
     if not any(each["state"] in ("serving", "draining") for each in look["workers"]):
         return "down", problems
+    if all(each["state"] == "draining" for each in look["workers"]):
+        return "draining", problems
     return ("degraded" if problems else "ok"), problems
 
 

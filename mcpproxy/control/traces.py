@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mcpproxy import __version__
+from mcpproxy.config.names import shown_url
 from mcpproxy.config.secrets import secret
 from mcpproxy.config.serving import Otel
 from mcpproxy.observe.tally import Sums
@@ -76,11 +77,14 @@ class Traces:
                 taken = await asyncio.to_thread(self._export, batch)
             except Exception as error:
                 taken = False
-                self._say("debug", f"otel: {type(error).__name__}: {error}")
+                self._say("debug", f"otel: {type(error).__name__}")  # its text may name the URL, with what its query says
             self._sums.count("spans", "exported" if taken else "dropped", by=len(batch))
             if taken == self._failed:
                 self._failed = not taken
-                self._say("info" if taken else "warning", f"otel: {self._otel.endpoint} {'takes' if taken else 'does not take'} our spans")
+                self._say(
+                    "info" if taken else "warning",
+                    f"otel: {shown_url(self._otel.endpoint)} {'takes' if taken else 'does not take'} our spans",
+                )
             if not taken:
                 return
 

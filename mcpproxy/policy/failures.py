@@ -22,7 +22,7 @@ from mcpproxy.config.policies import Limit
 from mcpproxy.policy.buckets import DAY, NO_ROOM, Buckets, Slot
 from mcpproxy.policy.limits import Check
 from mcpproxy.policy.verdict import Refused
-from mcpproxy.units import Rate
+from mcpproxy.units import Rate, many
 
 KIND = "too-many-failed-credentials"
 SAY_S = 60.0  # seconds between two log lines
@@ -52,7 +52,7 @@ class Failures:
         if not more or now - self._said < SAY_S:
             return ""
         self._told, self._said = self.refused, now
-        return f"{more} requests were answered 429 with their tokens unseen: too many tokens from their addresses failed (limits.failed_credentials)"
+        return f"{many(more, 'request')} answered 429, their tokens unseen: too many tokens from their addresses failed (limits.failed_credentials)"
 
 
 class Account:

@@ -9,6 +9,7 @@ import pytest
 from mcpproxy.cli.main import status_of
 from mcpproxy.pki import devca
 from mcpproxy.pki.acme_files import Place
+from tests.cli.test_options import written
 from tests.config.samples import GOOD
 from tests.support.certs import make_certificate
 
@@ -21,6 +22,15 @@ def test_the_files_are_made_and_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"--cacert {files.ca}" in out
     names = devca.names_of(devca.read_certificate(devca.Store(tmp_path), "cert.pem"))
     assert {devca.general_name("mcp.test"), devca.general_name("192.168.1.20")} <= set(names)
+
+
+def test_a_configuration_says_where(tmp_path: Path) -> None:
+    file = written(tmp_path, f'state_dir = "{tmp_path / "there"}"\n{GOOD}')
+    assert status_of(["cert", "dev", "-c", str(file)]) == 0
+    assert devca.files(tmp_path / "there").ca.is_file()
+    assert status_of(["cert", "dev", "-c", str(file), "--state-dir", str(tmp_path / "here")]) == 0
+    assert devca.files(tmp_path / "here").ca.is_file()
+    assert status_of(["cert", "dev", "-c", str(tmp_path / "none.toml")]) == 1
 
 
 def test_the_default_place_is_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

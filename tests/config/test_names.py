@@ -493,3 +493,14 @@ def refused(reader: Callable[[str], str], text: str, said: str) -> None:
     with pytest.raises(Wrong) as caught:
         reader(text)
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.test/v1/traces", "https://a.test/v1/traces"),
+        ("https://a.test/?key=secret&b=c=d&e=", "https://a.test/?key=…&b=…&e="),
+    ],
+)
+def test_what_a_query_says_is_not_shown(url: str, shown: str) -> None:
+    assert names.shown_url(url) == shown

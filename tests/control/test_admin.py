@@ -139,7 +139,8 @@ async def test_a_reload_says_what_is_wrong(tmp_path: Path) -> None:
 
 async def test_a_refused_reload_is_a_problem_until_one_is_taken(tmp_path: Path) -> None:
     async with visited("", tmp_path) as here:
-        for refused, problems in (("a.toml: 2 mistakes", ["the last reload was refused: a.toml: 2 mistakes"]), ("", [])):
+        said = "the last reload was refused: a.toml: 2 mistakes (generation 2 goes on until one is taken)"
+        for refused, problems in (("a.toml: 2 mistakes", [said]), ("", [])):
             for hears in here.control.events:
                 hears({"event": "reloaded", "generation": 2} | ({"refused": refused} if refused else {}))
             look = (await here.ask("GET", "/api/v1/status"))[1]
@@ -153,6 +154,12 @@ async def test_a_certificate_that_has_not_come_yet_is_shown(tmp_path: Path, monk
     async with visited("", tmp_path) as here:
         (shown,) = (await here.ask("GET", "/api/v1/certificates"))[1]
         assert (shown["names"], shown["expires"], shown["days"], shown["error"]) == (["a.test"], None, None, missing.error)
+
+
+async def test_what_the_query_of_the_collectors_url_says_is_not_shown(tmp_path: Path) -> None:
+    async with visited('[otel]\nendpoint = "https://collector.test/v1/traces?key=hidden&a=b"', tmp_path) as here:
+        _, config = await here.ask("GET", "/api/v1/config")
+        assert config["otel"]["endpoint"] == "https://collector.test/v1/traces?key=…&a=…"
 
 
 async def test_messages_can_say_more(tmp_path: Path) -> None:

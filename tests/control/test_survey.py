@@ -91,6 +91,18 @@ async def test_who_is_silent_or_missing_is_shown(time: Time) -> None:
     assert look["problems"] == ["worker 1 is silent", "worker 2 is missing"]
 
 
+async def test_a_daemon_is_draining_once_all_of_its_workers_are(time: Time) -> None:
+    board = Switchboard(2)
+    ending = {0}
+    board.answers["overview"] = lambda number, data: {**OVERVIEW, "draining": number in ending}
+    looks = survey(board)
+    assert (await looks.look())["health"] == "ok"
+    ending.add(1)
+    looks.forget()
+    look = await looks.look()
+    assert (look["health"], look["problems"]) == ("draining", [])
+
+
 async def test_an_endpoint_that_one_worker_finds_broken_is_shown_so(time: Time) -> None:
     def second_finds_it_open(number: int, data: Any) -> Any:
         said = msgspec.json.decode(msgspec.json.encode(OVERVIEW))

@@ -186,7 +186,11 @@ def test_a_reload_that_was_refused_is_told_until_one_is_taken(workers: int, tmp_
                 client.post("reload", {})
             assert caught.value.status == 409
             look = client.get("status")
-            assert (look["health"], look["problems"]) == ("degraded", [f"the last reload was refused: {daemon.file}: 1 mistake"])
+            until_when = "(generation 1 goes on until one is taken)"
+            assert (look["health"], look["problems"]) == (
+                "degraded",
+                [f"the last reload was refused: {daemon.file}: 1 mistake {until_when}"],
+            )
             assert look["pid"] == daemon.process.pid
             daemon.file.write_text(good.replace("/one", "/two"))
             assert client.post("reload", {})["ok"]
