@@ -219,7 +219,9 @@ class Certificates:
         before = acme_plan.renewal(span, story)
         try:
             told = self._asked().suggestion(Path(site.place.directory, CHAIN).read_bytes())
-            story.suggested = told.begin + (told.end - told.begin) * story.chance  # the same moment, as long as the window is the same
+            story.suggested = acme_plan.suggested(
+                told.begin, told.end, span, story.chance
+            )  # the same moment, as long as the window is the same
             wait = told.ask_in or ASK_AGAIN_S
             if acme_plan.renewal(span, story) < before - DAY:
                 why = f", see {told.why}" if told.why else ""

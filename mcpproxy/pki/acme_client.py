@@ -177,9 +177,10 @@ def problem(error: messages.Error) -> str:
 
 def reason(error: BaseException) -> str:
     """The innermost words."""
-    while isinstance(error, requests.exceptions.RequestException | OSError) and error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    return clean(INSIDES.sub("", str(getattr(error, "reason", None) or error)))
+    while inner := [each for each in error.args if isinstance(each, BaseException)]:
+        error = inner[-1]
+    found = error.strerror if isinstance(error, OSError) and error.strerror else getattr(error, "reason", None) or error
+    return clean(INSIDES.sub("", str(found)))
 
 
 def clean(value: object) -> str:

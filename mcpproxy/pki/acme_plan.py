@@ -21,6 +21,7 @@ SHORTEST_LONGEST_WAIT = DAY / 24
 LONGEST_TOLD = 7 * DAY  # of what an authority may ask for: its limits are counted by weeks
 EARLIER = 0.05  # of its life: as much earlier than at two thirds a renewal may be by chance
 JUMP_S = 60.0  # that much a clock is set back without anybody having to notice
+LATEST = 1 / 12  # of its life
 SAID = 300  # characters of what an authority says that are repeated
 
 
@@ -58,6 +59,13 @@ class Story(msgspec.Struct):
         self.failures, self.error, self.failed_at, self.not_before = 0, "", 0.0, 0.0
         self.suggested = self.ask_at = self.warned_at = 0.0
         self.chance = chance
+
+
+def suggested(begin: float, end: float, span: Span, chance: float) -> float:
+    """The moment of a window that an authority suggests. Some are open until the certificate ends: as much as lies in the last LATEST of its life is left out,
+    for a renewal may fail."""
+    latest = max(min(end, span.end - (span.end - span.begin) * LATEST), begin)
+    return begin + (latest - begin) * min(max(chance, 0.0), 1.0)
 
 
 def renewal(span: Span, story: Story) -> float:

@@ -1,6 +1,9 @@
 """What is said to an authority beyond the library: which certificate an order replaces, when one should be renewed, and nonces. Pebble answers, with moods."""
 
+import contextlib
 import datetime
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from email.utils import formatdate
@@ -158,6 +161,28 @@ def test_who_gives_no_address_has_an_account(rig: Rig) -> None:
     rig.ask()
     [account] = [each.payload for each in rig.between.asked if each.path == "/sign-me-up"]
     assert "contact" not in account
+
+
+# -- words --------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cut", "said"), [(b"", "Remote end closed connection without response"), (b"SSH-2.0-x\r\n", "SSH-2.0-x")])
+def test_what_went_wrong_is_said_in_words_for_people(tmp_path: Path, cut: bytes, said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        threading.Thread(target=_cut, args=(stranger, cut), daemon=True).start()
+        store = acme_files.within(str(tmp_path / "state"), "acme", "accounts", "x")
+        with pytest.raises(Refused) as caught:
+            Authority(f"http://127.0.0.1:{stranger.getsockname()[1]}/dir", store).suggestion(b"")
+    assert caught.value.message.partition(") cannot be reached (")[2].strip("()\r\n ") == said
+
+
+def _cut(server: socket.socket, said: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            link, _ = server.accept()
+            with link:
+                link.recv(4096)
+                link.send(said)
 
 
 # -- nonces -------------------------------------------------------------------------------------------------------------------------------

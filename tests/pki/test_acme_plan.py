@@ -3,7 +3,7 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mcpproxy.pki.acme_plan import DAY, LONGEST_TOLD, LONGEST_WAIT, Span, Story, choose, due, explain, left, renewal, told, warns
+from mcpproxy.pki.acme_plan import DAY, LONGEST_TOLD, LONGEST_WAIT, Span, Story, choose, due, explain, left, renewal, suggested, told, warns
 
 MOMENT = st.floats(1e9, 4e9)
 CHANCE = st.floats(0, 1)
@@ -127,3 +127,20 @@ def test_a_wait_that_began_in_the_future_is_none(now: float, back: float) -> Non
     story = Story()
     story.failed(now, "no", 60.0, 0.5, 5 * DAY)
     assert due(None, story, now - back) == 0
+
+
+@given(SPAN, CHANCE, st.floats(-0.5, 1.2), st.floats(0.001, 1))
+def test_a_moment_of_the_window_that_leaves_time_for_failures(span: Span, chance: float, share: float, width: float) -> None:
+    life = span.end - span.begin
+    begin, end = span.begin + share * life, span.begin + (share + width) * life
+    moment = suggested(begin, end, span, chance)
+    assert begin <= moment <= end
+    assert moment <= span.end - life / 13 or moment == begin
+    if end < span.end - life / 12:
+        assert abs(moment - (begin + (end - begin) * chance)) < 1
+    if begin > 0:
+        assert 0 < renewal(span, Story(suggested=moment)) < span.end
+
+
+def test_an_authority_that_suggests_nothing_is_none() -> None:
+    assert suggested(0.0, 0.0, Span(1e9, 2e9), 0.7) == 0
