@@ -6,6 +6,7 @@
 #   make soak    100 000 mixed exchanges, good and bad; then everything must be back where it was
 #   make real    fetch the SDKs of other languages and versions into .cache, so that no test is left out for want of them
 #   make docs    write the pages that are made from the code: docs/config.md, the reasons and metrics in docs/operations.md
+#   make alerts  what deploy/prometheus alerts of, and when it does not (needs promtool, of Debian's package prometheus)
 #   make bench   speed and size beside nginx and haproxy (says what is missing)
 
 PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -16,7 +17,7 @@ LISTEN ?= 127.0.0.1:8443
 WORKERS ?= 4
 PYTEST ?= $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test lint check soak real docs bench
+.PHONY: demo test lint check soak real docs alerts bench
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -44,6 +45,10 @@ docs: .venv/.test
 	$(BIN)/python -m mcpproxy.config.reference docs/config.md
 	$(BIN)/python -m tests.house.reasons
 	$(BIN)/python -m tests.house.metrics
+
+alerts:
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules deploy/prometheus/alerts.test.yml
 
 bench: .venv/.test
 	$(BIN)/python -m benchmarks $(WORKS)

@@ -11,6 +11,7 @@ from tests.house.tree import ROOT
 
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "mcpproxy.json").read_text())
 ALERTS = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+ALERTS_TEST = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.test.yml").read_text())
 KNOWN = {f"mcpproxy_{known.name}": known for known in METRICS}
 PARTS = ("_bucket", "_sum", "_count")  # of a histogram
 
@@ -75,3 +76,14 @@ def test_alerts_say_how_bad_and_what() -> None:
         for rule in group["rules"]:
             assert rule["labels"]["severity"] in ("warning", "critical")
             assert rule["annotations"]["summary"]
+
+
+def test_every_alert_is_tried_firing_and_silent() -> None:
+    """`make alerts` runs what stands there."""
+    tried = {(each["alertname"], bool(each.get("exp_alerts"))) for test in ALERTS_TEST["tests"] for each in test["alert_rule_test"]}
+    names = {rule["alert"] for group in ALERTS["groups"] for rule in group["rules"]}
+    assert tried == {(name, fires) for name in names for fires in (True, False)}
+    measured = {
+        name for test in ALERTS_TEST["tests"] for each in test["input_series"] for name in re.findall(r"^mcpproxy_[a-z_]+", each["series"])
+    }
+    assert {metric_of(name) for name in measured} <= set(KNOWN)
