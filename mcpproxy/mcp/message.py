@@ -46,6 +46,11 @@ class Message:
         """Is it an answer?"""
         return self.method is None
 
+    @property
+    def given(self) -> bytes | None:
+        """Its params as they came."""
+        return self._params
+
     def params(self) -> Params:
         """The members of its params. Raises CallError where that is no object, or ambiguous."""
         return {} if self._params is None else parts(self._params, PARAMS, self.id or b"")
