@@ -294,7 +294,8 @@ class Connection:
         """So much of what was reserved was not sent."""
 
     def data(self, stream: int, data: bytes | memoryview, ended: bool) -> None:
-        """Send a piece of the body, not more than there is room for."""
+        """Send a piece of the body, not more than there is room for. An empty one that ends it needs none, also where a client made its window smaller than
+        what is on its way (below zero, §6.9.2): "MAY be sent if there is no available space in either flow-control window" (RFC 9113 §6.9)."""
         found = self._streams.get(stream)
         if found is not None and not found.done:
             self._say_data(stream, data, ended)

@@ -114,7 +114,7 @@ class Bearer:
         source = self._keys
         keys = source.keys(now)
         if keys is None:
-            return Ask(source.question) if source.may_ask(now) else UNREACHABLE
+            return Ask(source.question) if source.may_ask_about(kid, now) else UNREACHABLE
         named = keys.named(kid)
         fit = [key for key in named if algorithm in key.algorithms]
         signed = token[: token.rindex(b".")]
@@ -126,7 +126,7 @@ class Bearer:
                 return key
         if tried and payer is not None:
             payer.charge(now, len(tried))
-        if (kid is None or not named) and source.may_ask(now):
+        if (kid is None or not named) and source.may_ask_about(kid, now):
             return Ask(source.question)  # the keys may have changed
         return invalid("token-key-unknown" if not named else "token-signature" if fit else "token-algorithm")
 

@@ -52,7 +52,8 @@ class Failures:
         if not more or now - self._said < SAY_S:
             return ""
         self._told, self._said = self.refused, now
-        return f"{many(more, 'request')} answered 429, their tokens unseen: too many tokens from their addresses failed (limits.failed_credentials)"
+        which = f"{many(more, 'request')} {'was' if more == 1 else 'were'} answered 429 with"
+        return f"{which} tokens unseen: too many tokens from their addresses failed (limits.failed_credentials)"
 
 
 class Account:

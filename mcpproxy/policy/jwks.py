@@ -5,7 +5,8 @@
 2. A key verifies only the algorithms of its type and curve, and only the one it names, if it names one.
 3. Keys are asked for again every few minutes, before anybody waits for them, so a key that was withdrawn is gone soon. While the issuer cannot be
    asked, the older keys serve, for a day.
-4. A key id nobody knows may be a new key, or made up. It makes us ask, but at most once in ten seconds, whoever comes with however many.
+4. A key id nobody knows may be a new key, or made up. It makes us ask, but at most once in ten seconds for one id, and beyond that a few times a minute
+   for all: so a made-up one does not keep a new key waiting, and many of them cost little.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ FRESH_S = 300.0  # keys are asked for again after this, unless configured (`refr
 FRESH_FILE_S = 10.0
 STALE_S = 86_400.0  # and thrown away after this, when nobody could be asked
 COOL_S = 10.0  # between two questions, whatever the reason
+ABOUT, ABOUT_S = 6, 60.0  # but for so many unknown key ids in this time: each of them is asked about at once
 LARGEST = 256 * 1024  # bytes of a key set
 KEYS = 64
 KID = 512  # characters
@@ -188,7 +190,21 @@ class KeySource:
     Times are Unix seconds. `now` may be a little behind (the edge's clock ticks); a clock that was set back makes us ask, not wait: so the distance of
     two moments counts, in either direction."""
 
-    __slots__ = ("_flight", "_fresh", "_keys", "_load", "_loaded", "_now", "_say", "_tried", "failing", "name", "question")
+    __slots__ = (
+        "_about",
+        "_flight",
+        "_fresh",
+        "_keys",
+        "_load",
+        "_loaded",
+        "_now",
+        "_say",
+        "_tried",
+        "_wanted",
+        "failing",
+        "name",
+        "question",
+    )
 
     def __init__(self, name: str, load: Load, say: Say, *, fresh: float = FRESH_S, now: Callable[[], float] = unix) -> None:
         self.name = name
@@ -199,6 +215,8 @@ class KeySource:
         self._keys: KeySet | None = None
         self._loaded = self._tried = float("-inf")
         self._flight: asyncio.Future[None] | None = None
+        self._about: dict[str, float] = {}  # key ids nobody knew, and when they made us ask
+        self._wanted = False  # for the sake of one of them it is about to be asked
         self.failing = False
         self.question = Question(f"keys of {name}", self._ask)
 
@@ -208,7 +226,20 @@ class KeySource:
 
     def may_ask(self, now: float) -> bool:
         """Is it long enough since we asked (or are we asking right now, so that one can wait for it)?"""
-        return self._flight is not None or abs(now - self._tried) >= COOL_S
+        return self._flight is not None or self._wanted or abs(now - self._tried) >= COOL_S
+
+    def may_ask_about(self, kid: str | None, now: float) -> bool:
+        """The same for the sake of a key id that is not among the keys, if there is one. Counts it."""
+        if kid is None or self._flight is not None:
+            return self.may_ask(now)
+        about = self._about = {each: when for each, when in self._about.items() if abs(now - when) < ABOUT_S}
+        if not self.may_ask(now):
+            asked = abs(now - about.get(kid, float("-inf"))) < COOL_S  # the keys have come since
+            if asked or self.failing or len(about) >= ABOUT:
+                return False
+            self._wanted = True
+        about[kid] = now
+        return True
 
     def due(self, now: float) -> Question | None:
         """What should be asked now, though nobody waits for it. Ask this every few seconds, and at the start."""
@@ -221,6 +252,7 @@ class KeySource:
     async def _ask(self) -> None:
         """Load them; those who come meanwhile wait for the same loading, and it goes on when one of them leaves."""
         if self._flight is None:
+            self._wanted = False
             self._flight = asyncio.ensure_future(self._refresh())
             self._flight.add_done_callback(self._landed)
         await asyncio.shield(self._flight)

@@ -12,7 +12,7 @@ from mcpproxy.policy import bearer as module
 from mcpproxy.policy.bearer import LONGEST, TOKENS, Bearer, decoded
 from mcpproxy.policy.buckets import Buckets
 from mcpproxy.policy.failures import Failures
-from mcpproxy.policy.jwks import COOL_S, FRESH_S, Key
+from mcpproxy.policy.jwks import ABOUT, COOL_S, FRESH_S, Key
 from mcpproxy.policy.verdict import Accepted, Ask, Credential, Refused
 from mcpproxy.units import Rate
 from tests.policy.minting import NOW, RESOURCE, Publisher, bearer, encoded, good, mint, settings
@@ -327,7 +327,7 @@ async def test_a_token_is_nothing_any_more_when_its_key_is_withdrawn(gate, verif
     assert ["Accepted", "Accepted"] == [gate.kind(token), gate.kind(other)]
     gate.publisher.publish(EC)
     await gate.publisher.source.question.ask()
-    assert "token-key-unknown" == gate.kind(token)
+    assert "token-key-unknown" == await gate.settle(token)
     assert "Accepted" == gate.kind(other)
     assert 2 == len(verified), "the other one is not verified again"
 
@@ -377,16 +377,37 @@ async def test_when_the_issuer_is_down_it_is_503_and_asked_again_later():
 
 async def test_a_new_key_is_fetched_when_a_token_names_it(gate):
     gate.publisher.publish(RSA2, RSA)
-    assert "token-key-unknown" == await gate.settle(mint(good(), RSA2), NOW + 1), "the keys are very young"
-    assert "Accepted" == await gate.settle(mint(good(), RSA2), NOW + COOL_S)
+    assert "Accepted" == await gate.settle(mint(good(), RSA2), NOW + 1), "the keys are very young"
     assert "Accepted" == await gate.settle(mint(good(), RSA), NOW + COOL_S), "the old one is still published"
     assert 2 == gate.publisher.asked
 
 
-async def test_a_flood_of_made_up_key_ids_costs_one_fetch_in_ten_seconds(gate):
-    for number in range(300):
+async def test_a_made_up_key_id_keeps_no_new_key_waiting(gate):
+    forged = mint(good(), ED, kid="made-up")
+    for _ in range(5):
+        assert "token-key-unknown" == await gate.settle(forged, NOW + 1)
+    assert gate.publisher.asked == 2
+    gate.publisher.publish(RSA2, RSA)
+    assert "Accepted" == await gate.settle(mint(good(), RSA2), NOW + 2)
+    assert gate.publisher.asked == 3
+
+
+async def test_all_who_come_with_a_new_key_at_once_wait_for_the_same_answer(gate):
+    assert "token-key-unknown" == await gate.settle(mint(good(), ED, kid="made-up"), NOW + 1)
+    gate.publisher.publish(RSA2, RSA)
+    tokens = [mint(good(jti=str(number)), RSA2) for number in range(5)]
+    assert {"Ask"} == {gate.kind(token, NOW + 2) for token in tokens}
+    assert ["Accepted"] * 5 == [await gate.settle(token, NOW + 2) for token in tokens]
+    assert gate.publisher.asked == 3
+
+
+async def test_a_flood_of_made_up_key_ids_costs_a_few_fetches_a_minute(gate):
+    for number in range(600):
         assert "token-key-unknown" == await gate.settle(mint(good(), ED, kid=f"made-up-{number}"), NOW + number / 10)
-    assert gate.publisher.asked == 1 + 300 / 10 / COOL_S - 1
+    assert ABOUT < gate.publisher.asked <= 1 + ABOUT + 60 / COOL_S
+    for _ in range(20):
+        assert "token-key-unknown" == await gate.settle(mint(good(), ED, kid="made-up"), NOW + 61)
+    assert gate.publisher.asked <= 2 + ABOUT + 60 / COOL_S
     assert "Accepted" == await gate.settle(mint(good(), RSA), NOW + 30), "the known ones go on"
 
 

@@ -75,9 +75,9 @@ def test_the_log_hears_of_it_now_and_then() -> None:
     assert it.tick(0.0) == ""
     spend(it, HOME)
     spend(it, NEIGHBOUR)
-    assert it.tick(1.0).startswith("2 requests answered")
+    assert it.tick(1.0).startswith("2 requests were answered")
     assert it.tick(2.0) == ""
     spend(it, HOME)
     assert it.tick(1.0 + SAY_S - 1) == ""
-    assert it.tick(1.0 + SAY_S).startswith("1 request answered")
+    assert it.tick(1.0 + SAY_S).startswith("1 request was answered")
     assert it.tick(10 * SAY_S) == ""
