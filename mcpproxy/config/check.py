@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from mcpproxy.config import check_acme, check_policies, files, names
+from mcpproxy.config import check_acme, check_gateway, check_policies, files, names
 from mcpproxy.config.kinds import PROCESSES
 from mcpproxy.config.mistakes import Finding, Mistake, Wrong, nearest
 from mcpproxy.config.model import Config, Tls, Upstream
@@ -31,6 +31,7 @@ def problems(config: Config) -> Iterator[Finding]:
     yield from _circles(config)
     yield from check_policies.problems(config)
     yield from check_acme.problems(config)
+    yield from check_gateway.problems(config)
     yield from _admin(config)
     if config.workers > 1:
         yield from several(config)
@@ -202,6 +203,7 @@ def unwise(config: Config) -> Iterator[Finding]:
     """Warnings."""
     yield from check_policies.unwise(config)
     yield from check_acme.unwise(config)
+    yield from check_gateway.unwise(config)
     secure = any(listen.tls is not None for listen in config.listen)
     for number, listen in enumerate(config.listen):
         place = ("listen", number)
@@ -214,7 +216,7 @@ def unwise(config: Config) -> Iterator[Finding]:
             )
         if listen.redirect and not secure:
             yield Finding((*place, "redirect"), "redirects to port 443, but no listener here has tls")
-    used = {route.upstream for route in config.route}
+    used = {route.upstream for route in config.route} | {member for upstream in config.upstream.values() for member in upstream.members}
     for name, upstream in config.upstream.items():
         if name not in used:
             yield Finding(("upstream", name), "no route leads here")
@@ -241,9 +243,11 @@ def _unwise_upstream(upstream: Upstream, place: tuple[str | int, ...]) -> Iterat
                 yield Finding((*place, key), "is not used: no url is https")
     if upstream.health is not None and upstream.health.every < 1:
         yield Finding((*place, "health", "every"), "more than one check a second of each server: is the unit right?")
-    if all(endpoint.state != "enabled" for endpoint in map(upstream.endpoints.get, upstream.urls) if endpoint is not None) and len(
-        upstream.endpoints
-    ) == len(upstream.urls):
+    if (
+        upstream.urls
+        and all(endpoint.state != "enabled" for endpoint in map(upstream.endpoints.get, upstream.urls) if endpoint is not None)
+        and len(upstream.endpoints) == len(upstream.urls)
+    ):
         yield Finding((*place, "endpoints"), "none of its servers is enabled: every call is answered 503")
     if https and not upstream.verify:
         yield Finding((*place, "verify"), "the server's certificate is not checked: anyone on the way can pretend to be it; prefer ca")

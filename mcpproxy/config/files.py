@@ -7,7 +7,7 @@
     read(config)            every file that is read, for who must see whether somebody else could read it
     user(name), group(name) who is known on this machine
 
-The only file of this room that looks at the disk.
+With `programs` and `secrets` the only file of this room that looks at the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import msgspec
 from cryptography import x509
 
-from mcpproxy.config import keyfile, sealfile, secrets
+from mcpproxy.config import keyfile, programs, sealfile, secrets
 from mcpproxy.config.mistakes import Finding
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import CertificateFiles, Config, Tls
@@ -115,6 +115,8 @@ def broken(config: Config) -> Iterator[Finding]:
             yield from _authorities(upstream.ca, ("upstream", name, "ca"))
         if upstream.cert and upstream.key:
             yield from _pair(CertificateFiles(cert=upstream.cert, key=upstream.key), ("upstream", name))
+        if upstream.user is not None and user(upstream.user) is None:
+            yield Finding(("upstream", name, "user"), f"there is no user {upstream.user} on this machine")
         if upstream.credential is not None and upstream.credential.ca is not None:
             yield from _authorities(upstream.credential.ca, ("upstream", name, "credential", "ca"))
     for number, listen in enumerate(config.listen):
@@ -145,6 +147,7 @@ def broken(config: Config) -> Iterator[Finding]:
     if config.affinity.key_file is not None:
         yield from _seal_keys(config.affinity.key_file, ("affinity", "key_file"))
     yield from secrets.broken(config)
+    yield from programs.broken(config)
 
 
 def audit_file(first: str, chain: int) -> str:
@@ -156,6 +159,7 @@ def audit_file(first: str, chain: int) -> str:
 def unwise(config: Config, now: float) -> Iterator[Finding]:
     """What works and should be looked at. `now` is Unix time."""
     yield from secrets.unwise(config)
+    yield from programs.unwise(config)
     for place, files in _pairs(config):
         assert files.cert is not None
         assert files.key is not None

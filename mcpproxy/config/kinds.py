@@ -49,12 +49,15 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Duration(Kind):
-    """Seconds as float, more than zero unless `zero` has a meaning."""
+    """Seconds as float, more than zero unless `zero` has a meaning. `never` is a word for none: None."""
 
     label: str = "duration"
     zero: bool = False
+    never: str = ""
 
-    def read(self, value: object, base: str) -> float:
+    def read(self, value: object, base: str) -> float | None:
+        if self.never and value == self.never:
+            return None
         try:
             seconds = units.duration(value)
         except ValueError as error:
@@ -66,7 +69,9 @@ class Duration(Kind):
         return seconds
 
     def show(self, value: Any) -> str:
-        return "not set" if value is None else f'"{units.show_duration(value)}"'
+        if value is None:
+            return f'"{self.never}"' if self.never else "not set"
+        return f'"{units.show_duration(value)}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,18 @@ class Secret(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Given(Secret):
+    """A text that may be a secret: plain, or `env:NAME`, `file:path`. It is never repeated in a message."""
+
+    label: str = "text or secret reference"
+
+    def read(self, value: object, base: str) -> str:
+        if not isinstance(value, str) or "\0" in value:
+            raise Wrong("must be a text in quotes (the value is not shown)")
+        return Secret.read(self, value, base) if value.startswith(("env:", "file:")) else value
+
+
+@dataclass(frozen=True, slots=True)
 class Frequency(Kind):
     """So many per time, and how many may come at once: `"30/m"`, `"5/s burst 20"`."""
 
@@ -240,11 +257,12 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 @dataclass(frozen=True, slots=True)
 class Words(Kind):
-    """A list of `item`s, each once. A single one may stand without brackets where `bare`."""
+    """A list of `item`s, each once unless they need not be `distinct`. A single one may stand without brackets where `bare`."""
 
     item: Kind
     bare: bool = False
     least: int = 0
+    distinct: bool = True
 
     def show(self, value: Any) -> str:
         return show_value(list(value)) if value else "not set"
@@ -292,3 +310,14 @@ class Named(Kind):
 
     of: type
     syntax: Callable[[str], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs(Kind):
+    """`item`s by names that are not ours: `{ read_file = "read" }`. `syntax` is that of the names."""
+
+    item: Kind
+    syntax: Callable[[str], str] | None = None
+
+    def show(self, value: Any) -> str:
+        return "none"

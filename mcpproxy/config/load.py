@@ -23,7 +23,7 @@ from msgspec import structs
 
 from mcpproxy.clock import monotonic
 from mcpproxy.config import check, files
-from mcpproxy.config.kinds import Auto, Key, Kind, Named, Secret, Table, Tables, Words
+from mcpproxy.config.kinds import Auto, Key, Kind, Named, Pairs, Secret, Table, Tables, Words
 from mcpproxy.config.mistakes import ConfigErrors, Finding, Mistake, Wrong, nearest, show_value
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import LATER, TABLES, Config
@@ -231,6 +231,8 @@ class Reader:
             return {name: self._named(kind, name, item, (*place, name)) for name, item in value.items()}
         if isinstance(kind, Words):
             return self._words(kind, value, place)
+        if isinstance(kind, Pairs):
+            return self._pairs(kind, value, place)
         return kind.read(value, self._base)
 
     def _named(self, kind: Named, name: str, value: object, place: Place) -> Any:
@@ -254,12 +256,23 @@ class Reader:
         for number, item in enumerate(value):
             try:
                 read = kind.item.read(item, self._base)
-                if any(read == other and type(read) is type(other) for other in found):  # true is not 1
+                if kind.distinct and any(read == other and type(read) is type(other) for other in found):  # true is not 1
                     raise Wrong(f"{show_value(item)}: is there twice")
                 found.append(read)
             except Wrong as wrong:
                 self._wrong((*place, number), wrong)
         return tuple(found)
+
+    def _pairs(self, kind: Pairs, value: object, place: Place) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise Wrong(f"must be a table: write [{'.'.join(map(str, place))}], or {{ NAME = … }}")
+        found = {}
+        for name, item in value.items():
+            try:
+                found[kind.syntax(name) if kind.syntax is not None else name] = kind.item.read(item, self._base)
+            except Wrong as wrong:
+                self._wrong((*place, name), wrong)
+        return found
 
     def _wrong(self, place: Place, wrong: Wrong) -> None:
         self.findings.append(Finding(place, wrong.message, wrong.choices))
@@ -275,4 +288,4 @@ def _unknown(of: type, name: str, keys: Mapping[str, Key]) -> Wrong:
 
 def _blank(kind: Kind) -> Any:
     """What stands for a needed value that is missing or wrong; check passes over it."""
-    return () if isinstance(kind, Words | Tables) else ""
+    return () if isinstance(kind, Words | Tables) else {} if isinstance(kind, Named | Pairs) else ""

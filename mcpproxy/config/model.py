@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 from msgspec import Struct, field
 
 from mcpproxy.config import names
+from mcpproxy.config.gateway import TABLES as GATEWAY
+from mcpproxy.config.gateway import Hub
 from mcpproxy.config.kinds import (
     AUTO,
     Choice,
@@ -208,8 +210,9 @@ class Listen(Struct, frozen=True, kw_only=True):
     ] = None
 
 
-class Upstream(Struct, frozen=True, kw_only=True):
-    """A named group of MCP servers that can stand in for each other, with its pool of warm connections."""
+class Upstream(Hub, frozen=True, kw_only=True):
+    """A named group of MCP servers that can stand in for each other, with its pool of warm connections: `urls`. Or, through the gateway process, a server
+    that is started as a child process (`command`), or several servers as one (`members`): those have keys of their own, see below."""
 
     urls: Annotated[
         tuple[str, ...],
@@ -217,8 +220,9 @@ class Upstream(Struct, frozen=True, kw_only=True):
             Words("list of URLs", Text("URL", names.url), least=1),
             "Its addresses: `http://host[:port]`, `https://host[:port]` or `unix:/path/to.sock`. Several are used in turn. No path: "
             "requests keep the path the client sent (see `route.path` and `route.strip_prefix`).",
+            "needed, unless `command` or `members`",
         ),
-    ]
+    ] = ()
     keepalive: Annotated[
         int,
         Key(
@@ -357,6 +361,11 @@ class Upstream(Struct, frozen=True, kw_only=True):
         ),
     ] = None
     cookies: Annotated[bool, Key(Flag(), "Cookies are passed on also where the route has `auth`.")] = False
+
+    @property
+    def gateway(self) -> bool:
+        """Is it served by the gateway process?"""
+        return bool(self.command or self.members or self.bridge)
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -697,10 +706,7 @@ LATER: dict[type, dict[str, str]] = {
     Config: {},
     Listen: {},
     Tls: {},
-    Upstream: {
-        "command": "servers started as child processes; until then start the server yourself with an HTTP transport and give its `urls`",
-        "members": "several servers joined under one endpoint; until then give each its own route",
-    },
+    Upstream: {},
 }  # fmt: skip
 
 TABLES: dict[type, str] = {
@@ -710,6 +716,7 @@ TABLES: dict[type, str] = {
     CertificateFiles: "[[listen.tls.certificates]]",
     Upstream: "[upstream.NAME]",
     **UPSTREAMS,
+    **GATEWAY,
     Route: "[[route]]",
     Log: "[log]",
     Limits: "[limits]",

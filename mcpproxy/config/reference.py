@@ -1,7 +1,7 @@
 """docs/config.md, written from the model: `python -m mcpproxy.config.reference docs/config.md` (without a file name: to stdout).
 
 Prose about a key lives beside the key (config/model); here is only what concerns the file as a whole, and an example that uses every key once.
-A test loads the example and compares the file in docs/ with what this writes.
+A test loads the example and compares the file in docs/ with what this writes. It is one file because the example is most of it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from mcpproxy.config.gateway import PARTS, own_keys
 from mcpproxy.config.kinds import Key
 from mcpproxy.config.load import keys_of
-from mcpproxy.config.model import LATER, TABLES, Config
+from mcpproxy.config.model import LATER, TABLES, Config, Upstream
 
 INTRODUCTION = """\
 # Configuration
@@ -217,6 +218,55 @@ type = "header"
 header = "X-API-Key"
 value = "file:/etc/mcpproxy/files.key"
 
+[upstream.workspace]                    # a server that is started as a child process
+command = ["npx", "-y", "@modelcontextprotocol/server-filesystem", "/srv/data"]
+env = { MODE = "x", API_KEY = "env:WORKSPACE_KEY" }
+inherit = ["SSL_CERT_FILE"]
+cwd = "/srv/data"
+mode = "per-principal"
+start = "on-demand"                     # default
+idle_stop = "30m"
+max_children = 64
+sandbox = "bwrap"
+start_timeout = "60s"
+stop_grace = "2s"                       # default
+memory = "1GiB"
+files = 256
+processes = 64
+era = "auto"                            # default
+call_timeout = "10m"                    # default
+call_ceiling = "1h"                     # default
+max_message = "16MiB"                   # default
+session_ttl = "24h"                     # default
+max_sessions = 1000
+
+[upstream.old]                          # HTTP+SSE, for clients of every kind
+urls = ["http://127.0.0.1:8007"]
+bridge = true
+mcp_path = "/sse"
+transport = "sse"
+
+[upstream.jobs]                         # the same for everybody, as `mode` says
+command = ["/usr/local/bin/jobs-mcp"]
+user = "mcpproxy"                       # another one only where the daemon stays root
+
+[upstream.all]                          # several servers as one
+members = ["workspace", "search", "old", "jobs"]
+expose = "all"                          # default
+prefix = "member"                       # default
+name_length = 64                        # default
+deadline = "5s"                         # default
+cache = "1m"
+
+[upstream.all.member.workspace]
+prefix = "ws"
+tools = ["read_*", "list_*"]
+prompts = []
+resources = "file:///srv/data/*"
+rename = { read_file = "read" }
+hide = "read_secret*"
+describe = { read_file = "Reads a file of the workspace" }
+
 [upstream.cloud]
 urls = ["https://bedrock-agentcore.eu-central-1.amazonaws.com"]
 
@@ -283,6 +333,16 @@ path = "/cloud"
 upstream = "cloud"
 auth = "keys"
 
+[[route]]
+path = "/all"
+upstream = "all"
+auth = "keys"
+
+[[route]]
+path = "/old"
+upstream = "old"
+auth = "keys"
+
 [[route]]                               # any other host and path
 upstream = "remote"
 auth = "corp"
@@ -341,14 +401,16 @@ plan_bytes = "16MiB"                    # default
 
 def reference() -> str:
     """The whole page."""
-    parts = [INTRODUCTION.format(smallest=SMALLEST), *map(_section, TABLES), _later(), f"## A complete example\n\n```toml\n{EXAMPLE}```\n"]
-    return "\n".join(parts)
+    tables = [each for table in TABLES for each in (table, *(PARTS if table is Upstream else ()))]
+    parts = [INTRODUCTION.format(smallest=SMALLEST), *map(_section, tables), _later(), f"## A complete example\n\n```toml\n{EXAMPLE}```\n"]
+    return "\n".join(part for part in parts if part)
 
 
 def _section(table: type) -> str:
-    title = "The top of the file" if table is Config else f"`{TABLES[table]}`"
+    title = "The top of the file" if table is Config else f"`[upstream.NAME]`: {PARTS[table]}" if table in PARTS else f"`{TABLES[table]}`"
     about = "\n".join(line.strip() for line in (table.__doc__ or "").splitlines()).strip()
-    rows = "\n".join(_row(field, keys_of(table)[field.name]) for field in msgspec.structs.fields(table))
+    own = own_keys(table)
+    rows = "\n".join(_row(field, keys_of(table)[field.name]) for field in msgspec.structs.fields(table) if field.name in own)
     return f"## {title}\n\n{about}\n\n| key | value | default | meaning |\n|---|---|---|---|\n{rows}\n"
 
 
@@ -364,6 +426,8 @@ def _row(field: msgspec.structs.FieldInfo, key: Key) -> str:
 
 
 def _later() -> str:
+    if not any(LATER.values()):
+        return ""
     rows = "\n".join(f"| `{name}` in {TABLES[table]} | {about} |" for table, keys in LATER.items() for name, about in keys.items())
     return f"## Not in this version\n\nThese keys are refused with a message of their own.\n\n| key | what it will be for |\n|---|---|\n{rows}\n"
 

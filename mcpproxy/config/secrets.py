@@ -61,6 +61,9 @@ def references(config: Config) -> Iterator[tuple[Place, str]]:
             given = getattr(upstream.credential, key, None)
             if given:
                 yield ("upstream", name, "credential", key), given
+        for key, given in upstream.env.items():
+            if given.startswith(("env:", "file:")):
+                yield ("upstream", name, "env", key), given
 
 
 def broken(config: Config) -> Iterator[Finding]:
