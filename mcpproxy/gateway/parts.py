@@ -61,6 +61,7 @@ class Server:
     capabilities: Params
     info: bytes = b"{}"  # its `serverInfo`
     instructions: str = ""
+    meta: bytes | None = None  # `_meta` of what it said; of the hub: which members are missing
 
 
 class Client(ABC):
