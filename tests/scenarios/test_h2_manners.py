@@ -578,6 +578,27 @@ def test_a_change_of_the_initial_window_moves_open_streams(run: Run) -> None:
             assert call.wait().body == body
 
 
+def test_the_end_of_a_body_needs_no_room(run: Run) -> None:
+    """§6.9: an empty DATA frame with END_STREAM may be sent whatever the window says, also below zero."""
+    ends = threading.Event()
+
+    def two_parts(link: Link) -> None:
+        link.read_request()
+        link.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9c40\r\n" + b"x" * 40_000 + b"\r\n")
+        ends.wait(30)
+        link.send(b"0\r\n\r\n")
+
+    with ScriptedUpstream(two_parts) as upstream:
+        with speak(run(upstream.url), settings={h2.INITIAL_WINDOW_SIZE: 40_000}, credit=False, window=MIB) as client:
+            call = client.call("GET")
+            client.until(lambda: len(call.data) == 40_000, "all that the window takes")
+            client.send(h2.settings({h2.INITIAL_WINDOW_SIZE: 10_000}))
+            call.window -= 30_000
+            client.until(lambda: client.acknowledged == 2, "the smaller window is known")
+            ends.set()
+            assert len(call.wait().body) == 40_000
+
+
 def test_a_client_without_a_dynamic_table_is_understood_and_understands(run: Run) -> None:
     """RFC 7541 §4.2: SETTINGS_HEADER_TABLE_SIZE = 0, then larger again."""
     with ScriptedUpstream(answer(response(b"x", extra="X-Long: abcdefghijklmnop\r\n"))) as upstream:

@@ -547,7 +547,7 @@ class H2Client:
             raise RuleBroken(f"§8.1: DATA before the head of {call}")
         self.window -= len(payload)
         call.window -= len(payload)
-        if self.window < 0 or call.window < 0:
+        if payload and (self.window < 0 or call.window < 0):  # an empty frame is no bytes
             raise RuleBroken(f"§6.9: {-min(self.window, call.window)} bytes more than the window on {call}")
         size = len(payload)
         call.data += payload[1 : size - payload[0]] if flags & PADDED else payload
