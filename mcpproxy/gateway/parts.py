@@ -67,6 +67,8 @@ class Server:
 class Client(ABC):
     """Who asks: a session (legacy), or one request or one `subscriptions/listen` (modern). Made by faces."""
 
+    __slots__ = ()  # there are thousands of sessions
+
     principal: str  # policy/limits.identity of the caller; "" for nobody
     route: int  # index of the route it came by: whose tool rules filter its lists; -1: none
     session: str  # "" where the era has none
