@@ -17,7 +17,8 @@ from weakref import WeakSet
 from msgspec import structs
 
 from mcpproxy.clock import clock, monotonic
-from mcpproxy.config.model import CertificateFiles, Config, Listen, Tls
+from mcpproxy.config.check_gateway import LINKS
+from mcpproxy.config.model import CertificateFiles, Config, Listen, Tls, Upstream
 from mcpproxy.edge.admission import Admission, Staff
 from mcpproxy.edge.affinity import Affinity
 from mcpproxy.edge.doorstep import Doorstep
@@ -28,9 +29,11 @@ from mcpproxy.edge.questions import Questions
 from mcpproxy.edge.router import Router
 from mcpproxy.edge.shelf import Shelves
 from mcpproxy.http import replies
+from mcpproxy.http.forward import Dress
 from mcpproxy.http.h2 import Connection
 from mcpproxy.http.head import HeadLimits
 from mcpproxy.http.lane import Lane
+from mcpproxy.net.door import Door, make_door
 from mcpproxy.net.listener import Address, Listener, bind, bind_all
 from mcpproxy.net.loop import EdgeLoop
 from mcpproxy.net.pages import Heap
@@ -46,12 +49,13 @@ from mcpproxy.policy.buckets import Buckets
 from mcpproxy.policy.headers import dress
 from mcpproxy.policy.network import Networks
 from mcpproxy.policy.present import ours
-from mcpproxy.pooling import make_pool
+from mcpproxy.pooling import GATEWAY, make_pool
 from mcpproxy.staffing import Offices, has_affinity
 from mcpproxy.upstream.pool import Pool
 
 PROTOCOLS = ("h2", "http/1.1")
 RESERVED_DESCRIPTORS = 64  # log files, listeners, the loop itself, a resolver or two
+GATEWAY_BACKLOG = 4096  # calls that wait while the gateway process is replaced
 DESCRIPTORS_PER_EXCHANGE = 2  # a client and its server
 
 
@@ -73,6 +77,7 @@ class Shared:
     states: dict[tuple[str, str], str] = field(
         default_factory=dict
     )  # what operators made of endpoints (upstream, label), for workers to begin with
+    gateway: Door = field(default_factory=lambda: make_door(GATEWAY_BACKLOG))  # to the gateway process, whether there is one or not
     lent: bool = False  # the addresses are another program's, too, which may go on with them: no path is taken away
 
     def paths(self) -> list[str]:
@@ -105,6 +110,7 @@ class Shared:
             self.want_none()
         for sockets in self.sockets:
             give_back(sockets, self.passed)
+        self.gateway.sock.close()
 
 
 def share(
@@ -208,7 +214,8 @@ def assemble(config: Config, loop: EdgeLoop, shared: Shared | None = None) -> Ru
     sink = None if config.log.access == "off" else Sink(config.log.access, shared.turns if shared is not None else None)
     log = AccessLog(sink)
     messages = Messages(config.log.level)
-    pools = {name: make_pool(name, upstream, loop, wheel, messages) for name, upstream in config.upstream.items()}
+    door = None if shared is None else shared.gateway
+    pools = {name: make_pool(name, upstream, loop, wheel, messages, door) for name, upstream in config.upstream.items()}
     questions = Questions(loop)
     audit = (
         AuditLog(config.audit, config.state_dir, messages.say, alone=shared is None or shared.alone) if config.audit is not None else None
@@ -245,10 +252,10 @@ def assemble(config: Config, loop: EdgeLoop, shared: Shared | None = None) -> Ru
 
 
 def part(config: Config, workers: int) -> Config:
-    """What one of `workers` may have of that which is configured for all of them together."""
+    """What one of `workers` may have of that which is configured for all of them together; what the gateway process does is its own business."""
     upstream = {
         name: structs.replace(
-            each,
+            as_seen_here(each),
             keepalive=ceil(each.keepalive / workers),
             max_connections=each.max_connections // workers,  # never more than the server is meant to have
             queue=ceil(each.queue / workers),
@@ -261,6 +268,13 @@ def part(config: Config, workers: int) -> Config:
     }
     limits = structs.replace(config.limits, connections=ceil(config.limits.connections / workers))
     return structs.replace(config, upstream=upstream, limits=limits)
+
+
+def as_seen_here(upstream: Upstream) -> Upstream:
+    """An upstream of the gateway process is but the links to that: whatever else changes about it, the links and who uses them stay."""
+    if not upstream.gateway:
+        return upstream
+    return Upstream(members=(GATEWAY,), **{key: getattr(upstream, key) for key in LINKS})
 
 
 def listen_names(config: Config) -> dict[str, Listen]:
@@ -354,11 +368,15 @@ def _route(index: int, networks: Networks, secure: bool, runtime: Runtime) -> Li
     config = runtime.config
     route = config.route[index]
     upstream = config.upstream[route.upstream]
-    staff = replace(runtime.staffs[index], dress=dress(route, secure), scheme="https" if secure else "http")
+    own, call = dress(route, secure), b""
+    if upstream.gateway and runtime.shared is not None:
+        call = b"Mcpproxy-Call: %b;%b;%d;" % (runtime.shared.gateway.secret.encode(), route.upstream.encode(), index)
+        own = (own or Dress())._replace(gateway=True)
+    staff = replace(runtime.staffs[index], dress=own, scheme="https" if secure else "http")
     pool, keys = runtime.pools[route.upstream], runtime.offices.seals
     affinity = Affinity(pool, keys, config.affinity.ttl) if keys is not None and route.mcp and has_affinity(upstream) else None
     place = Place(route.label, route.upstream)
-    live = LiveRoute(route, pool, upstream.host, place, affinity=affinity, dress=staff.dress, auths=staff.auths)
+    live = LiveRoute(route, pool, upstream.host, place, affinity=affinity, dress=staff.dress, auths=staff.auths, call=call)
     if staff.idle and networks.idle and not (route.allow_hosts or route.allow_origins or ours(upstream)):
         return live
     return replace(live, admission=Admission(index, route, upstream, networks, staff))

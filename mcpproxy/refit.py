@@ -134,7 +134,8 @@ class Change:
         before = runtime.config.upstream.get(name)
         if before is not None and _same_links(before, upstream):
             return runtime.pools[name]
-        return make_pool(name, upstream, runtime.loop, runtime.wheel, runtime.messages)
+        door = None if runtime.shared is None else runtime.shared.gateway
+        return make_pool(name, upstream, runtime.loop, runtime.wheel, runtime.messages, door)
 
     def abort(self) -> None:
         """It is not wanted after all."""

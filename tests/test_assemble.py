@@ -226,6 +226,13 @@ def test_workers_get_their_part_and_never_more_than_all_may_have():
     assert part(config(listener("127.0.0.1:0")), 3).limits.connections == 0
 
 
+def test_what_the_gateway_process_does_is_no_business_of_workers():
+    tail = TAIL + '[upstream.files]\ncommand = ["{}"]\nkeepalive = 4\n'
+    one, other = (part(config(listener("127.0.0.1:0"), tail.format(program)), 2) for program in ("a", "b"))
+    assert one == other
+    assert one.upstream["files"].gateway and 2 == one.upstream["files"].keepalive
+
+
 def test_workers_share_addresses_and_limits_and_have_the_others_listeners(steps):
     shared = share(config(listener("127.0.0.1:0"), top="workers = 2"))
     shared.worker = 1

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from mcpproxy.config.load import load
+from mcpproxy.config.model import Upstream
 from mcpproxy.errors import StartError
+from mcpproxy.net.door import make_door
 from mcpproxy.observe.messages import Messages
-from mcpproxy.pooling import make_pool
+from mcpproxy.pooling import GATEWAY, make_pool
 from tests.net.stepping import Steps
 from tests.support.certs import Certificate
 
@@ -74,3 +76,27 @@ def test_a_certificate_of_our_own_and_the_oldest_version(made, certificate: Cert
     other.write_text("no key")
     with pytest.raises(StartError):
         made(f'cert = "{certificate.cert}"\nkey = "{other}"', [B])
+
+
+def test_to_a_worker_the_gateway_process_is_one_server_that_nothing_speaks_against(made, steps):
+    door = make_door()
+    try:
+        pool = make_pool("u", Upstream(command=("x",), retry_after=5.0), steps.loop, steps.wheel, Messages("error"), door)
+        (endpoint,) = pool.endpoints
+        assert (GATEWAY, b'"gateway"', [b"localhost"]) == (endpoint.label, endpoint.quoted, pool.authorities)
+        assert [door.address] == [target.address for target in endpoint.targets]
+        assert (0.0, 0) == (pool.limits.retry_after, pool.limits.rules.failures)
+    finally:
+        door.sock.close()
+    with pytest.raises(StartError, match="no gateway process"):
+        make_pool("u", Upstream(command=("x",)), steps.loop, steps.wheel, Messages("error"))
+
+
+def test_a_bridge_has_its_servers_behind_the_gateway_process(steps):
+    bridge = Upstream(urls=(A,), bridge=True)
+    door = make_door()
+    try:
+        assert [GATEWAY] == [each.label for each in make_pool("u", bridge, steps.loop, steps.wheel, Messages("error"), door).endpoints]
+    finally:
+        door.sock.close()
+    assert ["127.0.0.1:8001"] == [each.label for each in make_pool("u", bridge, steps.loop, steps.wheel, Messages("error")).endpoints]

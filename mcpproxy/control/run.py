@@ -33,10 +33,10 @@ from mcpproxy.assemble import Shared
 from mcpproxy.config.model import Config
 from mcpproxy.control import certificates
 from mcpproxy.control.checks import Checks
-from mcpproxy.control.door import Door
 from mcpproxy.control.sharing import Sharing
 from mcpproxy.control.switchboard import Switchboard
 from mcpproxy.control.traces import Traces
+from mcpproxy.net.door import Door
 from mcpproxy.observe.messages import Messages
 
 LARGEST = 64 * 1024  # bytes of a message between supervisor and control

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from mcpproxy.control.door import Door
+from mcpproxy.net.door import Door
 from mcpproxy.observe.messages import Messages
 
 AGAIN = "again"  # the topic by which a worker is asked to say all that it says when it joins

@@ -9,6 +9,7 @@ limit) is not in the plan but asked of its guard (edge/guard) every time. It is 
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from mcpproxy.http.forward import NOTHING, Dress, render_request, render_respons
 from mcpproxy.http.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE
 from mcpproxy.http.head import HeadError, HeadLimits, RequestHead, parse_request, parse_response
 from mcpproxy.observe.accesslog import OURS, Place
+from mcpproxy.policy.limits import identity
 from mcpproxy.policy.resource import WELL_KNOWN, Endpoint, Rewriting, asks_for_issuer, endpoint_path, public_url
 from mcpproxy.policy.resource import answer as metadata
 from mcpproxy.policy.verdict import Principal
@@ -53,7 +55,7 @@ SILENT = frozenset(
 )  # refusals for which nothing of the request line is written down: the secret may be anywhere in it
 UNTOLD = b'"method":null,"host":null,"path":null,"protocol":null'
 CODINGS = frozenset({b"accept-encoding", b"range"})
-SESSION = b"mcp-session-id"
+SESSION, MEMBER = b"mcp-session-id", b"mcpproxy-member"
 ORIGINS = 64  # a route's public names that are remembered
 NOWHERE = cast(Pool, None)  # the pool of a plan that is answered here: nobody asks it for a link
 
@@ -77,6 +79,7 @@ class LiveRoute:
     affinity: Affinity | None = None  # None: sessions are nobody's business here
     dress: Dress | None = None  # what is changed in the heads of its responses
     auths: tuple[Auth, ...] = ()
+    call: bytes = b""  # what the gateway process is told of each request, up to the caller; empty: another server
     rewritings: dict[tuple[str, bytes], Rewriting] = field(
         default_factory=dict
     )  # by the origin that clients use, and the Host that is kept
@@ -238,7 +241,7 @@ class Responses:
             events=(parsed.first(b"content-type") or b"").lower().startswith(b"text/event-stream")
             and (parsed.first(b"content-encoding") or b"identity").lower() == b"identity",
             upgrade=parsed.upgrade,
-            extra=b',"new_session":"%b"' % short_hash(opened) if opened and not interim else b"",
+            extra=_said(opened, parsed.first(MEMBER) if dress is not None and dress.gateway else None) if not interim else b"",
             session=session,
             challenge=any(lower == b"www-authenticate" and b"resource_metadata" in value.lower() for _, lower, value in parsed.fields),
         )
@@ -388,6 +391,9 @@ class Judge:
         drop = told.drop | CODINGS if asks is not None and rewriting is not None else told.drop  # what we must be able to read
         if bound is not None and bound.drop:
             drop |= bound.drop
+        lines = told.lines
+        if live.call:
+            lines += live.call + urlsafe_b64encode(identity(principal).encode()).rstrip(b"=") + b"\r\n"
         own = parsed.first(b"x-request-id")
         plan = Plan(
             heads=tuple(
@@ -398,7 +404,7 @@ class Judge:
                     proto=told.proto or self.scheme,
                     upgrade=upgrade is not None,
                     drop=drop,
-                    lines=told.lines,
+                    lines=lines,
                     told_host=told.host,
                 )
                 for host in self._hosts(live, parsed)
@@ -532,6 +538,16 @@ class RequestTemplate:
         if plan.route is not None and plan.length > plan.route.max_body:
             return plan.refused(413, "body-too-large")
         return plan
+
+
+def _said(opened: bytes | None, member: bytes | None) -> bytes:
+    """Log members of a response: the session it opens, or the member of the gateway process that answered (`name`, or `name;recovered`)."""
+    if opened:
+        return b',"new_session":"%b"' % short_hash(opened)
+    if not member:
+        return b""
+    name, _, recovered = member.decode("latin-1").partition(";")
+    return b',"member":%b%b' % (as_json(name), b',"recovered":true' if recovered else b"")
 
 
 def strip(target: bytes, prefix: bytes) -> bytes:

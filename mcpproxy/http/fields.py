@@ -42,6 +42,8 @@ TABLE = (
     Row(b"forwarded", "qt", "a claim about who asks; only a proxy we trust could make it"),
     Row(b"x-real-ip", "qt", "a claim about who asks; the edge appends the truth"),
     Row(b"x-request-id", "qt", "the edge appends it, the client's own or ours"),
+    Row(b"mcpproxy-call", "qt", "what the edge says to the gateway process, and nobody else"),
+    Row(b"mcpproxy-member", "st", "what the gateway process says to the edge, for its log"),
     Row(b"x-original-url", "qt", "some frameworks route by it, past the route that was judged here"),
     Row(b"x-rewrite-url", "qt", "as x-original-url"),
     Row(b"proxy-authenticate", "st", "asks for credentials for a proxy: we are the proxy (RFC 9110 §11.7.1)"),

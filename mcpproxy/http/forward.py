@@ -29,6 +29,7 @@ class Dress(NamedTuple):
     add: tuple[tuple[bytes, bytes], ...] = ()  # fields we say unless the server does
     drop: frozenset[bytes] = NOTHING  # lower-case names of fields that end here
     challenge: Callable[[bytes], bytes] | None = None  # rewrites the value of WWW-Authenticate
+    gateway: bool = False  # it is the gateway process that answers, and says which member did (`Mcpproxy-Member`)
     opens: bool = False  # the answer may open a session (edge/affinity): its id stays in a 2xx, and only there
 
     def fields(self) -> tuple[tuple[bytes, bytes], ...]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from mcpproxy.control.door import Door
 from mcpproxy.control.switchboard import AGAIN
 from mcpproxy.errors import ProxyError
+from mcpproxy.net.door import Door
 from mcpproxy.net.loop import EdgeLoop
 
 AGAIN_S = 1.0  # until the next attempt to connect

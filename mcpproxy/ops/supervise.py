@@ -42,9 +42,9 @@ from mcpproxy.assemble import Shared, listen_names, share
 from mcpproxy.clock import monotonic
 from mcpproxy.config.model import Config
 from mcpproxy.control import run as control
-from mcpproxy.control.door import Door, make_door
 from mcpproxy.errors import StartError
 from mcpproxy.net import tickets
+from mcpproxy.net.door import Door, make_door
 from mcpproxy.net.loop import settle_memory
 from mcpproxy.net.passed import Passed
 from mcpproxy.observe.messages import Messages
@@ -61,6 +61,7 @@ PATIENCE_S = 15.0  # for a child to end that must have ended by itself: a worker
 START_S = 60.0  # for a worker to begin to serve, at least: it may have much to read
 ABORT_S = 1.0  # for a frozen worker to say where it stands
 ENDING = False, "it is ending"  # what a reload is answered then
+DONE = True, ""  # and an order of which there is nothing to say
 CONTROL = -1  # its number among the children
 
 Ready = Callable[[list[str]], None]
@@ -253,6 +254,7 @@ class Supervisor:
             if number == CONTROL:
                 assert self._door is not None, "else there is none"
                 self._shared.let_go()
+                self._shared.gateway.sock.close()
                 code = control.serve(self._config, self._shared, self._door, post)
             else:
                 self._shared.worker = number
@@ -384,7 +386,7 @@ class Supervisor:
     def _remember(self, said: dict[str, str], reply: Reply) -> None:
         """What an operator made of an endpoint: for workers and programs to come. The present workers know it."""
         self._shared.states[said["upstream"], said["endpoint"]] = said["state"]
-        reply(True, "")
+        reply(*DONE)
 
     def _decided(self, config: Config) -> None:
         """What is made from now on is made by this one."""

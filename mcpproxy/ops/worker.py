@@ -24,9 +24,9 @@ from itertools import chain
 from mcpproxy.assemble import Runtime, Shared, assemble
 from mcpproxy.config.model import Config
 from mcpproxy.config.serving import OFF
-from mcpproxy.control.door import Door
 from mcpproxy.edge.downstream import DRAIN_GRACE_S
 from mcpproxy.errors import StartError
+from mcpproxy.net.door import Door
 from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
 from mcpproxy.observe.messages import priority
 from mcpproxy.ops import reload
@@ -52,6 +52,7 @@ def serve(
     config: Config, shared: Shared, post: socket.socket, supervisor: int, drain: float | None, door: Door | None, *, say_counts: bool
 ) -> int:
     """The worker's life, with HEARD blocked until its loop runs. `post` is its end of the pair, `door` leads to the control process."""
+    shared.gateway.sock.close()  # calls wait in its backlog only as long as there is somebody to make another gateway process
     loop = new_loop()
     try:
         runtime = assemble(config, loop, shared)

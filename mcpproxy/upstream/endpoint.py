@@ -56,7 +56,9 @@ class Endpoint:
         most: int | None = None,
         state: str = "enabled",
         server_name: str = "",
+        target: Target | None = None,
     ) -> None:
+        """`target`: where it is, for one without a URL; `url` is but its name then."""
         self.index = 0  # set by the pool: which of a plan's heads is for this endpoint (those with the same authority share one)
         self.tls = tls if url.startswith("https:") else None
         self.idle: list[UpstreamLink] = []  # newest last: the warmest link is leased first, the coldest ages out
@@ -75,6 +77,10 @@ class Endpoint:
         self.name: Name | None = None
         self.targets: tuple[Target, ...] = ()
         self.hostname = ""
+        if target is not None:
+            self.label, self.authority, self.targets = url, "localhost", (target,)
+            self.quoted = json.dumps(self.label).encode()
+            return
         if url.startswith("unix:"):
             path = url[5:]
             self.label, self.authority = url, "localhost"

@@ -13,8 +13,8 @@ from mcpproxy.assemble import Shared
 from mcpproxy.config.model import Config
 from mcpproxy.config.serving import Admin as AdminConfig
 from mcpproxy.control import run as module
-from mcpproxy.control.door import make_door
 from mcpproxy.control.run import Control
+from mcpproxy.net.door import make_door
 from mcpproxy.policy.buckets import Buckets
 from tests.scenarios.conftest import Run
 from tests.support.client import get

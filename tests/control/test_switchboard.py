@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mcpproxy.control.door import Door, make_door
 from mcpproxy.control.switchboard import Refused, Switchboard
+from mcpproxy.net.door import Door, make_door
 from mcpproxy.observe.messages import Messages
 
 pytestmark = pytest.mark.asyncio

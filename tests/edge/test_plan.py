@@ -1,7 +1,7 @@
 """A plan is what its head says and nothing else; a template gives exactly what compiling would."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +26,7 @@ from mcpproxy.edge.plan import (
 )
 from mcpproxy.edge.router import Router
 from mcpproxy.errors import ProxyError
+from mcpproxy.http.forward import Dress
 from mcpproxy.http.head import HeadLimits, parse_request
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Pool, PoolLimits
@@ -444,3 +445,35 @@ def test_nobody_can_change_what_another_gets():
     filled = made.plan_for(cut(REQUEST_CUTS, head), len(head), IT.limits)
     assert filled is not plan
     assert isinstance(filled, Plan)
+
+
+# -- the gateway process ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_gateway_process_is_told_who_calls_and_by_us_alone():
+    it = judge()
+    it.routes = (replace(it.routes[0], call=b"Mcpproxy-Call: secret;u;0;"),)
+    plan = it.request(post(b"Mcpproxy-Call: mine;u;0;", b"X-Y: z", method=b"GET"))
+    assert [b"Mcpproxy-Call: secret;u;0;"] == [line for line in plan.heads[0].split(b"\r\n") if b"call" in line.lower()]
+    assert b"secret" not in plan.about
+
+
+def test_what_a_client_says_to_the_gateway_process_reaches_no_server():
+    assert b"mine" not in judge().request(post(b"Mcpproxy-Call: mine;u;0;", method=b"GET")).heads[0]
+
+
+@pytest.mark.parametrize(
+    ("gateway", "said", "logged"),
+    [
+        (True, b"files", b',"member":"files"'),
+        (True, b"files;recovered", b',"member":"files","recovered":true'),
+        (True, b'a"b', b',"member":"a\\"b"'),
+        (False, b"files", b""),
+    ],
+)
+def test_the_member_that_answered_is_told_to_the_log_and_not_to_the_client(gateway, said, logged):
+    found = Responses(b"GET", 11, False, 8, 1 << 16, Dress(gateway=gateway)).compile(
+        answer(b"Mcpproxy-Member: " + said, b"Content-Length: 0")
+    )
+    assert logged == found.extra
+    assert b"Mcpproxy" not in found.head + found.head_close

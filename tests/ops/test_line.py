@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcpproxy.control.door import Door, make_door
+from mcpproxy.net.door import Door, make_door
 from mcpproxy.net.loop import EdgeLoop, new_loop
 from mcpproxy.ops import line as module
 from mcpproxy.ops.line import Line

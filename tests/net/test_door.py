@@ -2,7 +2,7 @@
 
 import socket
 
-from mcpproxy.control.door import make_door
+from mcpproxy.net.door import make_door
 
 
 def test_whoever_knows_the_address_can_connect_but_only_the_secret_opens() -> None:

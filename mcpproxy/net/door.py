@@ -1,6 +1,8 @@
-"""Where workers find the control process: a unix socket without a path, made before all of them are forked, and a secret that only the family knows.
+"""Where workers find the control process, and the gateway process: at a unix socket without a path, and by a secret.
 
-The supervisor keeps the socket, so it outlives a control process that died: workers that connect meanwhile wait in its backlog for the next one. An abstract
+Both are made before all of them are forked, and only the family knows them.
+
+The supervisor keeps the socket, so it outlives a process that died: workers that connect meanwhile wait in its backlog for the next one. An abstract
 address has no permissions: whoever has another user id is sent away unheard, and whoever does not say the secret first, too.
 """
 
@@ -23,13 +25,12 @@ class Door:
 
     sock: socket.socket
     secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    address: bytes = field(init=False)  # for connect(2); known also to who has closed the socket
 
-    @property
-    def address(self) -> bytes:
-        """For connect(2)."""
+    def __post_init__(self) -> None:
         name = self.sock.getsockname()
         assert isinstance(name, bytes), "an abstract address"
-        return name
+        self.address = name
 
     @staticmethod
     def is_ours(sock: socket.socket) -> bool:
@@ -42,9 +43,9 @@ class Door:
         return isinstance(said, str) and compare_digest(said.encode(), self.secret.encode())
 
 
-def make_door() -> Door:
+def make_door(backlog: int = BACKLOG) -> Door:
     """At an address that the kernel chooses (unix(7), autobind)."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     sock.bind("")
-    sock.listen(BACKLOG)
+    sock.listen(backlog)
     return Door(sock)
