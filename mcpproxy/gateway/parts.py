@@ -88,7 +88,7 @@ class Client(ABC):
         """A request of a server outside of any call of this client (legacy servers: roots/list, sampling, elicitation, ping)."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call(ABC):
     """A request of a client."""
 
