@@ -370,13 +370,13 @@ def _route(index: int, networks: Networks, secure: bool, runtime: Runtime) -> Li
     upstream = config.upstream[route.upstream]
     own, call = dress(route, secure), b""
     if upstream.gateway and runtime.shared is not None:
-        call = b"Mcpproxy-Call: %b;%b;%d;" % (runtime.shared.gateway.secret.encode(), route.upstream.encode(), index)
+        call = b"Mcpproxy-Call: %b;%b;" % (runtime.shared.gateway.secret.encode(), route.upstream.encode())
         own = (own or Dress())._replace(gateway=True)
     staff = replace(runtime.staffs[index], dress=own, scheme="https" if secure else "http")
     pool, keys = runtime.pools[route.upstream], runtime.offices.seals
     affinity = Affinity(pool, keys, config.affinity.ttl) if keys is not None and route.mcp and has_affinity(upstream) else None
     place = Place(route.label, route.upstream)
-    live = LiveRoute(route, pool, upstream.host, place, affinity=affinity, dress=staff.dress, auths=staff.auths, call=call)
+    live = LiveRoute(route, pool, upstream.host, place, affinity=affinity, dress=staff.dress, auths=staff.auths, call=call, index=index)
     if staff.idle and networks.idle and not (route.allow_hosts or route.allow_origins or ours(upstream)):
         return live
     return replace(live, admission=Admission(index, route, upstream, networks, staff))

@@ -55,6 +55,10 @@ def problems(config: Config) -> Iterator[Finding]:
         if given == [COMMAND]:
             yield from _command(config, upstream, place)
         yield from _members(config, name, upstream, place)
+        for number, route in enumerate(config.route):
+            if upstream.expose == "search" and route.upstream == name and route.tools is not None and route.tools.read_only:
+                said = f'means nothing here: with expose = "search" of {name} clients call everything through one tool'
+                yield Finding(("route", number, "tools", "read_only"), said)
         if upstream.call_ceiling < upstream.call_timeout:
             yield Finding((*place, "call_ceiling"), "must not be shorter than call_timeout")
 

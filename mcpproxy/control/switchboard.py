@@ -8,6 +8,8 @@ A message is one line of JSON. `t` is its topic, `d` its content; a question has
     control → worker   {"t": "health", "d": …}                      `tell`, `tell_all`
                        {"q": 7, "t": "streams", "d": …}             `ask`, `ask_all`
 
+The gateway process joins as if it were a worker, but is none: it is `gateway`, not among the workers; what it says is heard under its number.
+
 A worker that reads too slowly is cut off rather than waited for: it comes back and is told everything again by those who listen to `joined`.
 """
 
@@ -24,6 +26,7 @@ import msgspec
 from mcpproxy.net.door import Door
 from mcpproxy.observe.messages import Messages
 
+GATEWAY = -2  # the number of the gateway process: it hears what all are told, and is asked by name only
 AGAIN = "again"  # the topic by which a worker is asked to say all that it says when it joins
 LONGEST = 16 * 1024 * 1024  # bytes of a line: a page of connections is far below
 UNREAD = 16 * 1024 * 1024  # bytes that may wait for a worker that does not read
@@ -61,6 +64,7 @@ class Switchboard:
     def __init__(self, door: Door, messages: Messages) -> None:
         self._door, self._messages = door, messages
         self.workers: dict[int, Peer] = {}
+        self.gateway: Peer | None = None
         self.hears: dict[str, Callable[[int, Any], None]] = {}  # by topic; called with the worker's number and the content
         self.joined: list[Callable[[int], None]] = []
         self.left: list[Callable[[int], None]] = []
@@ -80,17 +84,20 @@ class Switchboard:
 
     def tell(self, worker: int, topic: str, data: Any) -> None:
         """If it is there."""
-        if worker in self.workers:
-            self.workers[worker].send({"t": topic, "d": data})
+        if (peer := self._peer(worker)) is not None:
+            peer.send({"t": topic, "d": data})
+
+    def _peer(self, number: int) -> Peer | None:
+        return self.gateway if number == GATEWAY else self.workers.get(number)
 
     def tell_all(self, topic: str, data: Any) -> None:
         """All that are there; those that come later are told by whoever listens to `joined`."""
-        for peer in tuple(self.workers.values()):
+        for peer in (*self.workers.values(), *((self.gateway,) if self.gateway is not None else ())):
             peer.send({"t": topic, "d": data})
 
     async def ask(self, worker: int, topic: str, data: Any = None, wait_s: float = WAIT_S) -> Any:
         """Its answer. Raises Refused with the worker's reason, TimeoutError, LookupError when it is not there (any more)."""
-        peer = self.workers.get(worker)
+        peer = self._peer(worker)
         if peer is None:
             raise LookupError(f"worker {worker} is not there")
         number = next(self._numbers)
@@ -125,20 +132,28 @@ class Switchboard:
                 self._messages.say("error", f"a worker's line to the control process was cut: {error}")
         finally:
             writer.transport.abort()
-            if peer is not None and self.workers.get(peer.number) is peer:
-                del self.workers[peer.number]
+            if peer is not None and self._peer(peer.number) is peer:
                 for answer in peer.asked.values():
                     if not answer.done():
                         answer.set_exception(LookupError(f"worker {peer.number} left"))
-                for each in self.left:
-                    each(peer.number)
+                if peer is self.gateway:
+                    self.gateway = None
+                else:
+                    del self.workers[peer.number]
+                    for each in self.left:
+                        each(peer.number)
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Peer | None:
         hello = msgspec.json.decode(await reader.readuntil(b"\n"))
         if not isinstance(hello, dict) or not self._door.opens(hello.get("secret")):
             return None
         peer = Peer(hello["worker"], hello["pid"], writer)
-        former = self.workers.get(peer.number)
+        former = self._peer(peer.number)
+        if peer.number == GATEWAY:
+            if former is not None:
+                former.writer.transport.abort()
+            self.gateway = peer
+            return peer
         if former is not None:  # it died, and we have not heard of it yet
             former.writer.transport.abort()
             for each in self.left:

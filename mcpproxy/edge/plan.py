@@ -56,6 +56,7 @@ SILENT = frozenset(
 UNTOLD = b'"method":null,"host":null,"path":null,"protocol":null'
 CODINGS = frozenset({b"accept-encoding", b"range"})
 SESSION, MEMBER = b"mcp-session-id", b"mcpproxy-member"
+ROUTE_BITS = 16  # of what the gateway process takes for a route: its index; above it, which tool rules concern the caller
 ORIGINS = 64  # a route's public names that are remembered
 NOWHERE = cast(Pool, None)  # the pool of a plan that is answered here: nobody asks it for a link
 
@@ -79,7 +80,8 @@ class LiveRoute:
     affinity: Affinity | None = None  # None: sessions are nobody's business here
     dress: Dress | None = None  # what is changed in the heads of its responses
     auths: tuple[Auth, ...] = ()
-    call: bytes = b""  # what the gateway process is told of each request, up to the caller; empty: another server
+    call: bytes = b""  # what the gateway process is told of each request, up to its route and caller; empty: another server
+    index: int = 0  # of the route
     rewritings: dict[tuple[str, bytes], Rewriting] = field(
         default_factory=dict
     )  # by the origin that clients use, and the Host that is kept
@@ -393,7 +395,7 @@ class Judge:
             drop |= bound.drop
         lines = told.lines
         if live.call:
-            lines += live.call + urlsafe_b64encode(identity(principal).encode()).rstrip(b"=") + b"\r\n"
+            lines += said_to_gateway(live, principal)
         own = parsed.first(b"x-request-id")
         plan = Plan(
             heads=tuple(
@@ -538,6 +540,14 @@ class RequestTemplate:
         if plan.route is not None and plan.length > plan.route.max_body:
             return plan.refused(413, "body-too-large")
         return plan
+
+
+def said_to_gateway(live: LiveRoute, principal: Principal | None) -> bytes:
+    """Who asks, by which route, and which of its tool rules concern who asks: the gateway process shows in lists what these let it call."""
+    rules = live.admission.rules if live.admission is not None else None
+    bits = 0 if rules is None else rules.concerning(principal)
+    caller = urlsafe_b64encode(identity(principal).encode()).rstrip(b"=")
+    return b"%b%d;%b\r\n" % (live.call, live.index | bits << ROUTE_BITS, caller)
 
 
 def _said(opened: bytes | None, member: bytes | None) -> bytes:

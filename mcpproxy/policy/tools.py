@@ -123,6 +123,11 @@ class _Case:
         """The verdict, if it does not depend on arguments."""
         return None if self._deny or self._allow else self._otherwise
 
+    @property
+    def open(self) -> bool:
+        """Are there arguments that are allowed?"""
+        return self._otherwise.allowed or bool(self._allow)
+
     def judge(self, call: Call) -> Verdict:
         arguments = call.arguments(self._words)
         for rule in self._deny:
@@ -165,6 +170,11 @@ class View:
         if self._hints is not None and verdict.allowed and call.method == "tools/call":
             return self._read_only(call, verdict)
         return verdict
+
+    def shows(self, method: str, name: str) -> bool:
+        """Is there anything to call by this name, with some arguments? What is said of itself (`read_only`) is not asked."""
+        found = self._cases.get((method, name)) or self._learn(method, name)
+        return found.allowed if isinstance(found, Verdict) else all(case.open for case in found)
 
     def judge_all(self, calls: tuple[Call, ...]) -> Verdict:
         """Of a body: the first call that is denied, or the last one."""
@@ -232,6 +242,16 @@ class Rules:
             deny, allow = ([rule for rule in rules if rule.concerns(principal)] for rules in (self._deny, self._allow))
             view = self._views[principal] = View(self._tools, self._place, deny, allow, self._hints)
         return view
+
+    def concerning(self, principal: Principal | None) -> int:
+        """Which rules concern a caller, as the bits of a number: those of `deny`, then those of `allow`. For who must see as it sees, and does not know it."""
+        return sum(1 << bit for bit, rule in enumerate((*self._deny, *self._allow)) if rule.concerns(principal))
+
+    def seen_through(self, bits: int) -> View:
+        """The reverse of `concerning`."""
+        deny = [rule for bit, rule in enumerate(self._deny) if bits >> bit & 1]
+        allow = [rule for bit, rule in enumerate(self._allow, len(self._deny)) if bits >> bit & 1]
+        return View(self._tools, self._place, deny, allow, None)
 
     def judge(self, principal: Principal | None, call: Call) -> Verdict:
         """May `principal` make this call?"""

@@ -35,6 +35,11 @@ def test_what_does_not_go_together_is_said_where_it_stands(text, place, said):
     assert said in str(found[0])
 
 
+def test_what_tools_say_of_themselves_is_not_seen_through_a_search():
+    (found,) = mistakes(TOP + "tools = { read_only = true }\n" + SERVER + '[upstream.one]\nmembers = ["web"]\nexpose = "search"')
+    assert "route[0].tools.read_only" == found.path
+
+
 def test_only_root_can_start_somebody_else():
     (found,) = mistakes('user = "mcpproxy"\n' + TOP + '[upstream.one]\ncommand = ["x"]\nuser = "files"')
     assert "upstream.one.user" == found.path

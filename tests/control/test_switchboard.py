@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mcpproxy.control.switchboard import Refused, Switchboard
+from mcpproxy.control.switchboard import GATEWAY, Refused, Switchboard
 from mcpproxy.net.door import Door, make_door
 from mcpproxy.observe.messages import Messages
 
@@ -153,3 +153,28 @@ async def test_what_is_no_message_ends_the_connection(board: Switchboard) -> Non
     worker.writer.write(b"no json\n")
     assert await worker.ended()
     assert not board.workers
+
+
+async def test_the_gateway_process_is_no_worker_and_hears_what_all_are_told(board: Switchboard) -> None:
+    told: list[Any] = []
+    board.joined.append(told.append)
+    board.left.append(told.append)
+    board.hears["said"] = lambda number, data: told.append((number, data))
+    gateway = await Worker(door_of(board), GATEWAY).join()
+    await until(lambda: board.gateway is not None)
+    assert not board.workers
+    board.tell_all("level", 1)
+    board.tell(GATEWAY, "only", "you")
+    assert [await gateway.read(), await gateway.read()] == [{"t": "level", "d": 1}, {"t": "only", "d": "you"}]
+    gateway.say({"t": "said", "d": 2})
+    await until(lambda: told)
+    asked = asyncio.ensure_future(board.ask(GATEWAY, "overview"))
+    gateway.say({"a": (await gateway.read())["q"], "d": "fine"})
+    assert await asked == "fine"
+    again = await Worker(door_of(board), GATEWAY).join()
+    assert await gateway.ended()
+    again.writer.close()
+    await until(lambda: board.gateway is None)
+    assert told == [(GATEWAY, 2)]
+    with pytest.raises(LookupError):
+        await board.ask(GATEWAY, "overview")

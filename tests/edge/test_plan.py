@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from mcpproxy.edge.plan import (
     Responses,
     Variants,
     describe,
+    said_to_gateway,
     short_hash,
     strip,
 )
@@ -28,6 +30,8 @@ from mcpproxy.edge.router import Router
 from mcpproxy.errors import ProxyError
 from mcpproxy.http.forward import Dress
 from mcpproxy.http.head import HeadLimits, parse_request
+from mcpproxy.policy.tools import Rules
+from mcpproxy.policy.verdict import Principal
 from mcpproxy.upstream.endpoint import Endpoint
 from mcpproxy.upstream.pool import Pool, PoolLimits
 
@@ -452,7 +456,7 @@ def test_nobody_can_change_what_another_gets():
 
 def test_the_gateway_process_is_told_who_calls_and_by_us_alone():
     it = judge()
-    it.routes = (replace(it.routes[0], call=b"Mcpproxy-Call: secret;u;0;"),)
+    it.routes = (replace(it.routes[0], call=b"Mcpproxy-Call: secret;u;"),)
     plan = it.request(post(b"Mcpproxy-Call: mine;u;0;", b"X-Y: z", method=b"GET"))
     assert [b"Mcpproxy-Call: secret;u;0;"] == [line for line in plan.heads[0].split(b"\r\n") if b"call" in line.lower()]
     assert b"secret" not in plan.about
@@ -477,3 +481,12 @@ def test_the_member_that_answered_is_told_to_the_log_and_not_to_the_client(gatew
     )
     assert logged == found.extra
     assert b"Mcpproxy" not in found.head + found.head_close
+
+
+def test_the_gateway_process_is_told_which_rules_concern_the_caller():
+    it = judge('[[route.tools.allow]]\nwho = "role:ops"\ntools = "a"\n[[route.tools.allow]]\ntools = "b"\n')
+    rules = Rules(it.routes[0].config.tools, "route[0]")
+    live = replace(it.routes[0], call=b"Mcpproxy-Call: secret;u;", index=3, admission=SimpleNamespace(rules=rules))
+    ada = Principal("ada", "keys", frozenset({"ops"}))
+    assert b"Mcpproxy-Call: secret;u;%d;%b\r\n" % (3 | 0b11 << 16, b"a2V5cwphZGE") == said_to_gateway(live, ada)
+    assert b"Mcpproxy-Call: secret;u;%d;\r\n" % (3 | 0b10 << 16) == said_to_gateway(live, None)

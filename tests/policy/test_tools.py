@@ -326,3 +326,29 @@ def test_rules_mean_what_the_documentation_says(
         assert verdict.allowed is (expected == "" or expected.startswith("allow"))
         view = rules.seen_by(principal)
         assert view.needs is not Needs.NOTHING or verdict.allowed
+
+
+# -- who sees as somebody else does -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_view_is_handed_on_as_the_numbers_of_its_rules() -> None:
+    tools = Tools(
+        deny=(Rule(who=("role:guests",), tools=("x",)), Rule(who=("role:ops",), tools=("y",))),
+        allow=(Rule(who=("agent-alpha",), tools=("a",)), Rule(who=("somebody",), methods=("*",))),
+    )
+    rules = Rules(tools, "route[0]")
+    assert rules.concerning(ALPHA) == 0b0110
+    for principal in (ALPHA, None, Principal("somebody", "keys")):
+        there, here = rules.seen_through(rules.concerning(principal)), rules.seen_by(principal)
+        for name in "axy":
+            assert there.judge(call(name)) == here.judge(call(name))
+
+
+def test_what_can_be_called_with_some_arguments_is_shown() -> None:
+    tools = Tools(
+        deny=(Rule(tools=("never",)), Rule(tools=("seldom",), args={"all": Constraint(equals=True)})),
+        allow=(Rule(tools=("seldom", "never")), Rule(tools=("narrow",), args={"n": Constraint(max=3)})),
+    )
+    view = Rules(tools, "route[0]").seen_by(None)
+    assert [view.shows("tools/call", name) for name in ("never", "seldom", "narrow", "other")] == [False, True, True, False]
+    assert [view.shows("tools/call", name) for name in ("never", "seldom", "narrow", "other")] == [False, True, True, False], "remembered"
