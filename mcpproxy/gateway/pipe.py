@@ -248,7 +248,7 @@ class Pipe:
                 for part in each:
                     self.received(bytes(part))
                 return
-        self._say("warning", f"{self.name}: what it wrote is no message: {raw[:200]!r}")
+        self._say("warning", f"what it wrote is no message: {raw[:200]!r}")
         try:
             self._settle(bytes(_id_of(raw).id), Answer.failure(MEMBER_LOST, f"{self.name} gave an answer that cannot be read"))
         except (msgspec.DecodeError, RecursionError):
@@ -301,7 +301,7 @@ class Pipe:
         if self._notes <= NOTES:
             return True
         if self._notes == NOTES + 1:
-            self._say("warning", f"{self.name}: more than {NOTES} notifications a second; the rest is dropped")
+            self._say("warning", f"more than {NOTES} notifications a second; the rest is dropped")
         self.dropped += 1
         return False
 
@@ -353,7 +353,7 @@ class Pipe:
         if question.task.cancelled():
             answer = Answer.failure(NO_ONE_TO_ASK, "the client is gone, or its call has ended")
         elif (why := question.task.exception()) is not None:  # a mistake of ours is no reason to leave a server waiting
-            self._say("error", f"{self.name}: its request failed here: {why!r}")
+            self._say("error", f"its request failed here: {why!r}")
             answer = Answer.failure(message.INTERNAL_ERROR, "internal error")
         else:
             answer = question.task.result()
