@@ -201,6 +201,8 @@ class ScriptedUpstream:
 
     def close(self) -> None:
         self.closing.set()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # who waits in accept would keep the port
         self.listener.close()
         for link in self.links:
             with contextlib.suppress(OSError):
