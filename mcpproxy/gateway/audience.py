@@ -23,6 +23,7 @@ from mcpproxy.mcp.message import Params
 LEVELS = {level: number for number, level in enumerate(("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"))}
 SUBSCRIPTIONS = 10_000  # of one conversation
 USES = 1024  # conversations remembered for a level that somebody asked for who had not joined
+LEFT = 15  # clients that are remembered when they have left a conversation
 DEFAULT = "info"  # for who said nothing, where another one of the same conversation wants more
 MESSAGE = "notifications/message"
 
@@ -52,7 +53,7 @@ class Leveled(Call):
             wanted = self.client.level
             if wanted is None and self.client.era is Era.MODERN:
                 return
-            if wanted is None and self.use is not None and self.use.level is not None:
+            if wanted is None and self.use is not None and self.use.wishes.level is not None:
                 wanted = DEFAULT
             if not passes(wanted, level_of(params)):
                 return
@@ -69,22 +70,52 @@ def level_of(params: Params) -> str:
     return params.get("level", b"").decode("ascii", "replace").strip('"')
 
 
-class Use:
-    """One conversation, as those use it who have joined."""
+class Wishes:
+    """What is wanted of one conversation by all hubs that have it: a member may be in several, and its server knows nothing of that."""
 
-    __slots__ = ("asked", "clients", "conversation", "level", "slot", "uris")
+    __slots__ = ("conversation", "level", "uses")
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.level: str | None = None  # what the server was told
+        self.uses: list[Use] = []
+
+    def least(self) -> str | None:
+        """The level the server should be told."""
+        wanted = [level for use in self.uses for level in (*(client.level for client in use.clients), use.asked) if level in LEVELS]
+        return min(wanted, key=LEVELS.__getitem__, default=None)
+
+    def subscribed(self, uri: str) -> bool:
+        """Does anybody want to hear of it?"""
+        return any(uri in use.uris for use in self.uses)
+
+
+_wishes: dict[int, Wishes] = {}  # by the conversation they hold
+
+
+class Use:
+    """One conversation, as those use it who have joined one hub."""
+
+    __slots__ = ("asked", "clients", "conversation", "left", "slot", "uris", "wishes")
 
     def __init__(self, slot: Slot, conversation: Conversation) -> None:
         self.slot, self.conversation = slot, conversation
         self.clients: dict[Client, None] = {}
+        self.left: list[Client] = []  # who was in it, and perhaps began it
         self.uris: dict[str, set[Client]] = {}  # its own URIs
-        self.level: str | None = None  # what the server was told
-        self.asked: str | None = None  # the least of a client that had not joined
+        self.asked: str | None = None  # the least level of clients that had not joined
+        self.wishes = _wishes.setdefault(id(conversation), Wishes(conversation))
+        self.wishes.uses.append(self)
 
-    def least(self) -> str | None:
-        """The level it should be told."""
-        wanted = [level for level in (*(client.level for client in self.clients), self.asked) if level in LEVELS]
-        return min(wanted, key=LEVELS.__getitem__, default=None)
+    def end(self) -> None:
+        """Nobody is in it any more."""
+        self.wishes.uses.remove(self)
+        if not self.wishes.uses:
+            _wishes.pop(id(self.conversation), None)
+
+    def concerns(self, client: Client | None) -> bool:
+        """Is it the conversation of this client (None: everybody's)? A caller's own may have begun with a client that is gone."""
+        return client is None or client in self.clients or client in self.left
 
 
 class Audience:
@@ -112,10 +143,11 @@ class Audience:
                 continue
             self._part(use, client)
             if use.clients:
-                self._tell_level(use)
+                use.left = [*use.left[-LEFT:], client]
             else:
-                self._uses.pop((slot, id(use.conversation)), None)
+                self._drop(use)
                 over.append(use)
+            self._tell_level(use)
         return over
 
     def _part(self, use: Use, client: Client) -> None:
@@ -125,7 +157,12 @@ class Audience:
                 clients.discard(client)
                 if not clients:
                     del use.uris[uri]
-                    self._later(_ask(use, client, "resources/unsubscribe", uri))
+                    if not use.wishes.subscribed(uri):
+                        self._later(_ask(use, client, "resources/unsubscribe", uri))
+
+    def _drop(self, use: Use) -> None:
+        if self._uses.pop((use.slot, id(use.conversation)), None) is not None:
+            use.end()
 
     def attached(self, slot: Slot, client: Client, conversation: Conversation) -> Use | None:
         """It has this conversation. None: it has not joined, and hears nothing but what is of its calls."""
@@ -152,7 +189,7 @@ class Audience:
                 clients.discard(client)
                 self._later(self._again(use, client, uri))
         if not old.clients:
-            self._uses.pop((use.slot, id(old.conversation)), None)
+            self._drop(old)
 
     async def _again(self, use: Use, client: Client, uri: str) -> None:
         await self.subscribe(use, client, uri)
@@ -174,11 +211,13 @@ class Audience:
         """A client that has not joined says how much it wants to hear of its call."""
         level = client.level
         use = self._uses.get((slot, id(conversation)))
-        if level not in LEVELS or (use is not None and use.level in LEVELS and LEVELS[use.level] <= LEVELS[level]):
+        told = None if use is None else use.wishes.level
+        if level not in LEVELS or (told in LEVELS and LEVELS[told] <= LEVELS[level]):
             return
         if use is None:
             if len(self._uses) > USES:
-                self._uses = {key: each for key, each in self._uses.items() if each.clients}
+                for each in [each for each in self._uses.values() if not each.clients]:
+                    self._drop(each)
             use = self._uses[slot, id(conversation)] = Use(slot, conversation)
         use.asked = level
         task = self._tell_level(use, client)
@@ -186,10 +225,11 @@ class Audience:
             await asyncio.shield(task)
 
     def _tell_level(self, use: Use, client: Client | None = None) -> asyncio.Task[None] | None:
-        level, client = use.least(), client or next(iter(use.clients), None)
-        if level is None or level == use.level or client is None or not is_leveled(use.conversation):
+        wishes = use.wishes
+        level, client = wishes.least(), client or next((each for use in wishes.uses for each in use.clients), None)
+        if level is None or level == wishes.level or client is None or not is_leveled(use.conversation):
             return None
-        use.level = level
+        wishes.level = level
         return self._later(_set_level(use, client, level))
 
     # -- subscriptions --
@@ -202,7 +242,10 @@ class Audience:
             return Answer(b"{}")
         if len(use.uris) >= SUBSCRIPTIONS:
             return Answer.failure(-32603, "too many subscriptions")
+        known = use.wishes.subscribed(own)
         use.uris[own] = {client}
+        if known:
+            return Answer(b"{}")
         answer = await _asked(use, client, "resources/subscribe", own)
         if answer.result is None:
             use.uris.pop(own, None)
@@ -215,7 +258,7 @@ class Audience:
         if own not in use.uris or clients:
             return Answer(b"{}")
         del use.uris[own]
-        return await _asked(use, client, "resources/unsubscribe", own)
+        return Answer(b"{}") if use.wishes.subscribed(own) else await _asked(use, client, "resources/unsubscribe", own)
 
     # -- who hears it --
 
@@ -226,22 +269,28 @@ class Audience:
         use = self._of.get((slot, client))
         if use is not None:
             return list(use.clients)
-        # A caller's own, which began with a client that has not joined, or is gone: those of the same caller whose conversation we do not know otherwise.
-        same = [each for each in self.joined if each.principal == client.principal and (each.era is Era.MODERN or each is client)]
-        return [each for each in same if (slot, each) not in self._of]
+        return [client] if client in self.joined else [*self._heirs(slot, client)]
 
     def subscribed(self, slot: Slot, client: Client | None, own: str) -> list[Client]:
         """Who wants to hear that a resource has changed, or what lies below it (which servers may say as well)."""
+        heirs = None if client is None or client in self.joined else self._heirs(slot, client)
         found: dict[Client, None] = {}
         for use in tuple(self._uses.values()):
-            if use.slot is not slot or not (client is None or client in use.clients or client not in self.joined):
-                continue
-            for uri, clients in use.uris.items():
-                if own.startswith(uri):
-                    found.update(dict.fromkeys(clients))
-        if client is not None and client not in self.joined:
-            return [each for each in found if each.principal == client.principal]
+            if use.slot is slot and (heirs is not None or use.concerns(client)):
+                for uri, clients in use.uris.items():
+                    if own.startswith(uri):
+                        found.update(dict.fromkeys(clients if heirs is None else clients & heirs.keys()))
         return list(found)
+
+    def _heirs(self, slot: Slot, client: Client) -> dict[Client, None]:
+        """Who is in a conversation that began with a client that is gone, or that was one request: those it was with, or newer clients of its caller."""
+        found: dict[Client, None] = {}
+        for use in tuple(self._uses.values()):
+            if use.slot is slot and client in use.left:
+                found.update(use.clients)
+        if client.era is Era.MODERN:
+            found.update(dict.fromkeys(each for each in self.joined if each.era is Era.MODERN and each.principal == client.principal))
+        return found
 
     def _later(self, what: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(what)
@@ -251,6 +300,9 @@ class Audience:
 
     async def stop(self) -> None:
         """Nothing more is said."""
+        for use in tuple(self._uses.values()):
+            self._drop(use)
+        self._of.clear()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

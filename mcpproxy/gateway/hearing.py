@@ -89,7 +89,7 @@ class Hearing(Hearer):
         if slot is None:
             return
         self.catalog.changed(slot)
-        if available and any(shelf.missed for shelf in slot.shelves.values()):
+        if available and slot.missing:
             watch = self._watches.pop(slot, None)
             if watch is not None:
                 watch.cancel()

@@ -129,12 +129,14 @@ class Hub(Hearing, Service):
         return conversation
 
     def join(self, client: Client) -> None:
-        """It hears from now on. Who came with a list of what it wants to hear (a listen) is brought together with the servers at once."""
+        """It hears from now on: it is brought together with the servers, and with what it wants to hear of (a listen says so at once)."""
         self.audience.join(client)
-        if client.era is Era.MODERN or client.subscriptions:
-            self._later(self._welcome(client))
+        self._later(self._welcome(client))
 
     async def _welcome(self, client: Client) -> None:
+        for slot in self.catalog.slots:
+            if slot.missing:
+                self._missed(slot)
         await asyncio.gather(*[self._said(slot, client) for slot in self.catalog.slots])
         for uri in tuple(client.subscriptions):
             place = await self._resource(client, uri)
@@ -373,10 +375,7 @@ class Hub(Hearing, Service):
     def state(self) -> Mapping[str, object]:
         """Members, what is missing, and what is to be known about names."""
         return {
-            "members": {
-                slot.name: {**slot.member.state(), "missed": any(s.missed for s in slot.shelves.values()), "last": slot.last}
-                for slot in self.catalog.slots
-            },
+            "members": {slot.name: {**slot.member.state(), "missed": slot.missing, "last": slot.last} for slot in self.catalog.slots},
             "clients": len(self.audience.joined),
             "names": self.catalog.findings(),
         }

@@ -32,7 +32,10 @@ GAPS = "io.mcpproxy/gaps"  # key in `_meta`: [{"member", "reason"}]
 
 
 class Sight(Protocol):
-    """What the rules of a route let a caller do. `arguments` (raw): of a call; None: in a list, where it is enough that some arguments are allowed."""
+    """What the rules of a route let a caller do. `arguments` (raw): of a call; None: in a list, where it is enough that some arguments are allowed.
+
+    Callers for whom the rules are the same have the same object: lists are kept by it.
+    """
 
     def __call__(self, method: str, name: str, arguments: bytes | None) -> bool: ...
 
@@ -97,10 +100,9 @@ class Lists:
         """The whole list for this client, and whether rules were asked about it."""
         sight, table = self._sight(client), self._catalog.table(kind)
         uris = self._catalog.table(RESOURCES) if kind is TOOLS else None
-        whose = None if sight is None else (client.route, client.principal)
         key = (
             kind.method,
-            (whose, table.serial, uris.serial if uris is not None else 0, *[part.content.serial for _, part in gathered.parts]),
+            (sight, table.serial, uris.serial if uris is not None else 0, *[part.content.serial for _, part in gathered.parts]),
         )
         found = self._kept.get(key)
         if found is not None:

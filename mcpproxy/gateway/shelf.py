@@ -187,6 +187,11 @@ class Slot:
         }
         self._hidden = globs(offer.hide)
 
+    @property
+    def missing(self) -> bool:
+        """Was anybody given a list without it?"""
+        return any(shelf.missed for shelf in self.shelves.values())
+
     def offers(self, kind: Kind, own: str) -> bool:
         """May clients know of it?"""
         fits = self._fits[kind]

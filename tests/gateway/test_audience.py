@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from mcpproxy.gateway.audience import passes
+from mcpproxy.gateway.audience import _wishes, passes
 from mcpproxy.gateway.parts import Answer, Era
 from mcpproxy.gateway.shelf import Offer
 from tests.gateway.members import SomeMember, SomeServer, asked, hub_of, turns
@@ -211,10 +211,61 @@ async def test_what_is_of_one_clients_own_server_is_heard_by_no_other() -> None:
 
 
 async def test_a_callers_own_server_is_heard_by_its_listens() -> None:
-    hub = hub_of(SomeMember("a", server()), SomeMember("b", SomeServer({}, capabilities={})))
+    member = SomeMember("a", server())
+    hub = hub_of(member, SomeMember("b", SomeServer({}, capabilities={})))
     anns, bobs = SomeClient("", era=Era.MODERN, principal="ann"), SomeClient("", era=Era.MODERN, principal="bob")
-    hub.audience.join(anns)
-    hub.audience.join(bobs)
-    hub.heard("a", SomeClient("", era=Era.MODERN, principal="ann"), "notifications/tools/list_changed", {})
-    assert heard(anns) == ["list_changed"]
+    for listen in (anns, bobs):
+        listen.subscriptions = {"file:///a"}
+        hub.join(listen)
+    await turns(lambda: subscriptions(member.server))
+    request = SomeClient("", era=Era.MODERN, principal="ann")  # it began the conversation, and is answered
+    hub.heard("a", request, "notifications/tools/list_changed", {})
+    hub.heard("a", request, "notifications/resources/updated", {"uri": b'"file:///a"'})
+    assert heard(anns) == ["list_changed", "updated"]
     assert bobs.heard == []
+
+
+async def test_a_callers_sessions_hear_of_their_server_when_the_first_has_left() -> None:
+    hub = hub_of(SomeMember("a", server()), SomeMember("b", SomeServer({}, capabilities={})))
+    first, second = await joined(hub, "1", "2", principal="ann")
+    stranger = SomeClient("3", principal="ann")  # in no conversation with the first
+    hub.audience.join(stranger)
+    await asked(hub, "resources/subscribe", {"uri": "file:///a"}, second)
+    hub.leave(first)
+    hub.heard("a", first, "notifications/tools/list_changed", {})
+    hub.heard("a", first, "notifications/resources/updated", {"uri": b'"file:///a"'})
+    assert heard(second) == ["list_changed", "updated"]
+    assert first.heard == stranger.heard == []
+
+
+async def test_two_hubs_with_one_server_do_not_unsubscribe_each_other() -> None:
+    source = server()
+    member, other = SomeMember("a", source), SomeMember("b", SomeServer({}, capabilities={}))
+    hubs = [hub_of(member, other), hub_of(member, other)]
+    clients = [(await joined(hub, "1"))[0] for hub in hubs]
+    for hub, client, level in zip(hubs, clients, ("error", "debug"), strict=True):
+        await asked(hub, "resources/subscribe", {"uri": "file:///a"}, client)
+        await asked(hub, "logging/setLevel", {"level": level}, client)
+    await asked(hubs[0], "logging/setLevel", {"level": "critical"}, clients[0])
+    assert subscriptions(source) == [("subscribe", "file:///a")]
+    assert levels(source) == ["error", "debug"]
+    await asked(hubs[0], "resources/unsubscribe", {"uri": "file:///a"}, clients[0])
+    assert len(subscriptions(source)) == 1
+    hubs[1].leave(clients[1])
+    await turns(lambda: len(subscriptions(source)) == 2 and levels(source)[-1] == "critical")
+
+
+async def test_a_hub_that_takes_anothers_place_keeps_what_was_subscribed() -> None:
+    source = server()
+    member, other = SomeMember("a", source), SomeMember("b", SomeServer({}, capabilities={}))
+    old, new = hub_of(member, other), hub_of(member, other)
+    (client,) = await joined(old, "1")
+    await asked(old, "resources/subscribe", {"uri": "file:///a"}, client)
+    new.join(client)
+    await turns(lambda: new.audience._uses and all(use.uris for use in new.audience._uses.values() if use.slot.name == "a"))
+    await old.stop()
+    new.heard("a", None, "notifications/resources/updated", {"uri": b'"file:///a"'})
+    assert heard(client) == ["updated"]
+    assert subscriptions(source) == [("subscribe", "file:///a")]
+    await new.stop()
+    assert len(_wishes) == 0 or all(wishes.conversation is not source for wishes in _wishes.values())
