@@ -68,9 +68,11 @@ class Said:
         head = asked.head
         self.body, self.caller, self.route = asked.body, asked.caller, asked.route
         self.fields: tuple[Field, ...] = head.fields
+        self.path: bytes
+        self.query: bytes
         self.path, _, self.query = head.target.partition(b"?")
         first = head.first
-        seen = [name for _, name, _ in head.fields if name in ONCE]
+        seen = [field[1] for field in head.fields if field[1] in ONCE]
         if len(seen) != len(set(seen)):
             raise CallError("header-mismatch", HEADER_MISMATCH)
         session = first(b"mcp-session-id")
@@ -199,6 +201,8 @@ class Face:
         except Exception as error:
             self._tell_broken(error)
             answer = Answer.failure(INTERNAL_ERROR, "Internal error")
+        if answer.recovered:
+            call.labels["recovered"] = "true"
         if answer.result is not None and isinstance(call.client, Session):
             self._remember(call.client, call)
         if self.done is not None:
@@ -254,6 +258,8 @@ class Face:
         }
         if server.instructions:
             found["instructions"] = message.text(server.instructions)
+        if server.meta is not None:
+            found["_meta"] = server.meta
         return Answer(message.put(found))
 
     def tell(self, client: Client, method: str, params: bytes | None) -> None:

@@ -20,7 +20,7 @@ from mcpproxy.gateway.fitting import loud_enough
 from mcpproxy.gateway.parts import LEGACY_VERSIONS, MEMBER_UNAVAILABLE, Answer, Call
 from mcpproxy.gateway.sessions import Session
 from mcpproxy.gateway.streams import Stream, place
-from mcpproxy.gateway.web import Visit
+from mcpproxy.gateway.web import Visit, member
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, CallError, not_json
 from mcpproxy.mcp.message import METHOD_NOT_FOUND, Message, Params
@@ -83,7 +83,7 @@ class LegacyCall(Call):
         if self.stream is None:
             visit, self.visit = self.visit, None
             if visit is not None:
-                visit.answer(200, body)
+                visit.answer(200, body, member(self.labels))
         elif self.own:
             self.stream.answered(body)
         else:
@@ -101,7 +101,7 @@ class LegacyCall(Call):
             return
         visit, self.visit = self.visit, None
         if visit is not None:
-            self.stream = open_stream(self.session, visit, 1)
+            self.stream = open_stream(self.session, visit, 1, member(self.labels))
 
     def note(self, method: str, params: Params) -> None:
         """About this call."""
@@ -125,13 +125,13 @@ class LegacyCall(Call):
         return await self.session.ask(self.stream, method, params)
 
 
-def open_stream(session: Session, visit: Visit, waiting: int) -> Stream:
+def open_stream(session: Session, visit: Visit, waiting: int, fields: bytes = b"") -> Stream:
     """Answer this POST with a stream that is complete after `waiting` answers."""
     session.streamed += 1
     if session.streams is None:
         session.streams = {}
     stream = session.streams[session.streamed] = Stream(session.streamed, session.store, session.streams, waiting)
-    visit.begin()
+    visit.begin(fields)
     stream.attach(visit, prime=session.version >= PRIMES)
     return stream
 

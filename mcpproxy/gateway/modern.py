@@ -18,7 +18,7 @@ from mcpproxy.gateway.fitting import loud_enough, unfit
 from mcpproxy.gateway.listens import Listen
 from mcpproxy.gateway.parking import Rounds, ours
 from mcpproxy.gateway.parts import LEGACY_VERSIONS, MODERN_VERSIONS, NO_ONE_TO_ASK, Answer, Call, Client, Era, Server
-from mcpproxy.gateway.web import Visit
+from mcpproxy.gateway.web import Visit, member
 from mcpproxy.mcp import message, mirror
 from mcpproxy.mcp.call import NAMED_BY
 from mcpproxy.mcp.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, CallError
@@ -46,7 +46,8 @@ class Once(Client):
     def __init__(self, principal: str, route: int, meta: Params) -> None:
         self.principal, self.route, self.session, self.era = principal, route, "", Era.MODERN
         self.version = MODERN_VERSIONS[-1]
-        self.capabilities = message.parts(meta[CAPABILITIES])
+        declared = meta[CAPABILITIES]
+        self.capabilities = {} if declared == b"{}" else message.parts(declared)
         self.info = meta.get(INFO, b"{}")
         level = message.plain(meta[LEVEL]) if LEVEL in meta else None
         self.level: str | None = level if isinstance(level, str) else None
@@ -212,7 +213,7 @@ class ModernCall(Call):
             visit.event(b"event: message\ndata: %b\n\n" % message.one_line(body))
             visit.end()
         else:
-            visit.answer(status, body)
+            visit.answer(status, body, member(self.labels))
 
     def cancel(self) -> None:
         """The client left, or does not come again."""
@@ -226,7 +227,7 @@ class ModernCall(Call):
         """The answer comes on a stream."""
         self.face.waiting.pop(self, None)
         if self.visit is not None and self.streams and not self.visit.streaming:
-            self.visit.begin()
+            self.visit.begin(member(self.labels))
 
     def note(self, method: str, params: Params) -> None:
         """About this call. While its client is away, it is said to nobody."""
@@ -343,7 +344,7 @@ def discovered(server: Server) -> bytes:
         "capabilities": message.put(server.capabilities),
         "ttlMs": b"0",
         "cacheScope": b'"private"',
-        "_meta": message.put({PREFIX + "serverInfo": server.info}),
+        "_meta": message.put({**({} if server.meta is None else message.parts(server.meta)), PREFIX + "serverInfo": server.info}),
     }
     if server.instructions:
         found["instructions"] = message.text(server.instructions)

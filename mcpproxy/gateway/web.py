@@ -18,14 +18,16 @@ import os
 import socket
 import struct
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hmac import compare_digest
+from http import HTTPStatus
 from typing import cast
 
 from mcpproxy.clock import clock
 from mcpproxy.errors import ProxyError
-from mcpproxy.http.framing import LENGTH, NO_BODY, REQUEST, ChunkedScanner
-from mcpproxy.http.head import HeadError, HeadLimits, RequestHead, bad_start, parse_request
+from mcpproxy.http.fields import Field
+from mcpproxy.http.framing import REQUEST, ChunkedScanner
+from mcpproxy.http.head import REQUEST_LINE, Fields, HeadError, HeadLimits, bad_start, parse_request
 
 LIMITS = HeadLimits(head=64 * 1024, target=16 * 1024, fields=160)  # what the edge takes, and what it adds
 MAX_BODY = 16 * 1024 * 1024  # bytes of a body; the edge's own max_body is mostly smaller
@@ -42,22 +44,32 @@ STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
     b"%bTransfer-Encoding: chunked\r\n\r\n"
 )
-REASONS = {
-    200: b"OK",
-    202: b"Accepted",
-    204: b"No Content",
-    400: b"Bad Request",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    406: b"Not Acceptable",
-    409: b"Conflict",
-    413: b"Content Too Large",
-    415: b"Unsupported Media Type",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    503: b"Service Unavailable",
-}
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class Head:
+    """What matters of a request head that was accepted."""
+
+    __slots__ = ("chunked", "expects", "fields", "first", "keep", "length", "method", "target")
+
+    def __init__(self, head: bytes) -> None:
+        """A worker wrote it, from one that h11 has judged: where nothing about it is unusual, h11 is not asked again. Raises HeadError."""
+        start = REQUEST_LINE.match(head)
+        if start is None or start[3] != b"1.1" or not start[2].startswith(b"/") or len(head) > LIMITS.head:
+            whole = parse_request(head, LIMITS)  # says what is wrong, if anything is
+            raise HeadError(505, "unsupported-version") if whole.version != 11 else HeadError(400, "bad-target")
+        found = Fields(head, start.end(), 400)
+        length, self.chunked = found.framing(11)
+        if found.only(b"host", "bad-host") is None:
+            raise HeadError(400, "missing-host")
+        if len(found.all) > LIMITS.fields:
+            raise HeadError(431, "too-many-fields")
+        found.remember()
+        self.method, self.target, self.length = start[1], start[2], length or 0
+        self.fields: tuple[Field, ...] = found.all
+        self.first = found.first.get
+        self.keep = b"connection" not in found.first or b"close" not in found.options()
+        self.expects = b"expect" in found.first and bool(length or self.chunked)
 
 
 class Asked:
@@ -65,11 +77,19 @@ class Asked:
 
     __slots__ = ("body", "caller", "head", "route", "upstream")
 
-    def __init__(self, head: RequestHead, body: bytes, upstream: str, route: int, caller: str) -> None:
+    def __init__(self, head: Head, body: bytes, upstream: str, route: int, caller: str) -> None:
         self.head, self.body = head, body
         self.upstream = upstream  # name of the configured upstream
         self.route = route  # index of the route; -1: none
         self.caller = caller  # identity; "" for nobody
+
+
+def member(labels: Mapping[str, str]) -> bytes:
+    """The line that tells the edge, for its log, which member answered; and whether its session had been lost. The edge drops it."""
+    name = labels.get("member")
+    if name is None:
+        return b""
+    return b"Mcpproxy-Member: %b%b\r\n" % (name.encode(), b";recovered" if "recovered" in labels else b"")
 
 
 class Web:
@@ -162,7 +182,7 @@ class Visit(asyncio.Protocol):
         self.keep = True  # the connection, after this answer
         self.closed = False
         self._held = b""  # of a head that is not all there
-        self._head: RequestHead | None = None
+        self._head: Head | None = None
         self._body: list[bytes] = []
         self._left: int | ChunkedScanner = 0  # of the body
         self._size = 0  # bytes of the body so far
@@ -233,28 +253,21 @@ class Visit(asyncio.Protocol):
             self._held = data
             self.web.reading[self] = clock.now
             return
-        head = parse_request(data[:end], LIMITS)
+        head = Head(data[:end])
         self._held = b""
-        self.keep = head.keep_alive and not self.web.ending
+        self.keep = head.keep and not self.web.ending
         size = len(data) - end
-        if head.framing == NO_BODY:
-            if size:
-                raise HeadError(400, "bad-request-line")
-            self._whole(head, b"")
-            return
-        if head.framing == LENGTH:
-            if head.length == size:
-                if size > self.web.max_body:
-                    raise HeadError(413, "body-too-large")
-                self._whole(head, data[end:])
-                return
+        if head.chunked:
+            self._left = ChunkedScanner(REQUEST)
+        else:
             if head.length > self.web.max_body:
                 raise HeadError(413, "body-too-large")
+            if head.length == size:
+                self._whole(head, data[end:])
+                return
             self._left = head.length
-        else:
-            self._left = ChunkedScanner(REQUEST)
         self._head = head
-        if head.expect_continue and not size:
+        if head.expects and not size:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.web.reading[self] = clock.now
         if size:
@@ -292,7 +305,7 @@ class Visit(asyncio.Protocol):
         self.web.held -= self._size
         self._head, self._body, self._left, self._size, self._held = None, [], 0, 0, b""
 
-    def _whole(self, head: RequestHead, body: bytes) -> None:
+    def _whole(self, head: Head, body: bytes) -> None:
         self.web.reading.pop(self, None)
         said = self.web.caller(head.first(CALL))
         if said is None or sum(name == CALL for _, name, _ in head.fields) != 1:

@@ -185,6 +185,33 @@ async def test_every_call_is_told_with_its_answer() -> None:
         assert told == [("tools/list", True), ("of/tomorrow", False)]
 
 
+async def test_the_edge_is_told_which_member_answered() -> None:
+    async with faces() as rig:
+        operation = {"name": "trigger-long-running-operation", "arguments": {"duration": 0.01, "steps": 1}}
+        old = await rig.old()
+        for reply in (
+            await rig.modern(1, "tools/list"),
+            await rig.modern(1, "tools/call", operation, meta={"progressToken": 1}),
+            await old.call("echo", {"message": "x"}),
+            await old.call(operation["name"], operation["arguments"], more={"_meta": {"progressToken": 1}}),
+        ):
+            assert reply.fields["mcpproxy-member"] == "fs"
+        assert "mcpproxy-member" not in (await rig.modern(1, "server/discover")).fields
+
+
+async def test_who_is_missing_is_said_with_what_the_service_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gaps(client: Client) -> Server:
+        return Server(client.era, client.version, {}, b"{}", "", b'{"x/missing":["search"]}')
+
+    async with faces() as rig:
+        monkeypatch.setattr(rig.service, "server", gaps)
+        reply = await rig.modern(1, "server/discover")
+        assert reply.json["result"]["_meta"] == {"x/missing": ["search"], META + "serverInfo": {}}
+        params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {}}
+        reply = await (await rig.peer()).ask("POST", {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+        assert reply.json["result"]["_meta"] == {"x/missing": ["search"]}
+
+
 async def test_drain_ends_listens_and_idle_streams_and_leaves_calls() -> None:
     async with faces() as rig:
         listen = await rig.modern("l", "subscriptions/listen", {"notifications": {"toolsListChanged": True}})

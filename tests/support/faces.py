@@ -72,6 +72,7 @@ class StandIn(Service):
 
     async def ask(self, call: Call) -> Answer:
         self.calls.append(call)
+        call.labels["member"] = "fs"
         try:
             return await self._ask(call)
         except asyncio.CancelledError:
