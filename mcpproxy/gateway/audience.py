@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from mcpproxy.mcp.message import Params
 
 LEVELS = {level: number for number, level in enumerate(("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"))}
 SUBSCRIPTIONS = 10_000  # of one conversation
-USES = 1024  # conversations remembered for a level that somebody asked for who had not joined
+USES = 1024  # conversations remembered for those who had not joined
 LEFT = 15  # clients that are remembered when they have left a conversation
 DEFAULT = "info"  # for who said nothing, where another one of the same conversation wants more
 MESSAGE = "notifications/message"
@@ -121,10 +122,13 @@ class Use:
 class Audience:
     """Of one hub."""
 
-    __slots__ = ("_of", "_tasks", "_uses", "joined")
+    __slots__ = ("_began", "_of", "_tasks", "_uses", "joined")
 
     def __init__(self) -> None:
         self.joined: dict[Client, None] = {}
+        self._began: OrderedDict[tuple[Slot, int], tuple[Conversation, Client]] = (
+            OrderedDict()
+        )  # who was first in a conversation, and had not joined
         self._of: dict[tuple[Slot, Client], Use] = {}
         self._uses: dict[tuple[Slot, int], Use] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,7 +147,7 @@ class Audience:
                 continue
             self._part(use, client)
             if use.clients:
-                use.left = [*use.left[-LEFT:], client]
+                use.left = [*use.left[:1], *use.left[1:][-LEFT:], client]
             else:
                 self._drop(use)
                 over.append(use)
@@ -169,11 +173,18 @@ class Audience:
         old = self._of.get((slot, client))
         if old is not None and old.conversation is conversation:
             return old
-        use = self._uses.get((slot, id(conversation)))
+        key = slot, id(conversation)
+        use = self._uses.get(key)
         if client not in self.joined:
+            if use is None and key not in self._began:
+                self._began[key] = conversation, client
+                if len(self._began) > USES:
+                    self._began.popitem(last=False)
             return use
         if use is None:
-            use = self._uses[slot, id(conversation)] = Use(slot, conversation)
+            use = self._uses[key] = Use(slot, conversation)
+            if key in self._began:
+                use.left.append(self._began.pop(key)[1])
         use.clients[client] = None
         self._of[slot, client] = use
         if old is not None:

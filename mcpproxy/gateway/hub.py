@@ -121,11 +121,13 @@ class Hub(Hearing, Service):
     async def _converse(self, slot: Slot, client: Client) -> Conversation:
         conversation = await slot.member.conversation(client)
         self._servers[slot] = conversation.server
-        if client in self.audience.joined:
-            old = self.audience.use_of(slot, client)
-            use = self.audience.attached(slot, client, conversation)
-            if old is not None and use is not old and not old.clients:
-                self.catalog.over(slot, old.conversation)
+        if client not in self.audience.joined:
+            self.audience.attached(slot, client, conversation)
+            return conversation
+        old = self.audience.use_of(slot, client)
+        use = self.audience.attached(slot, client, conversation)
+        if old is not None and use is not old and not old.clients:
+            self.catalog.over(slot, old.conversation)
         return conversation
 
     def join(self, client: Client) -> None:

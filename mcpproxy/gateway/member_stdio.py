@@ -44,7 +44,8 @@ class Seat:
     """Of everybody, a session or a caller."""
 
     key: str
-    owner: Client | None
+    owner: Client | None  # whose session it is
+    whose: Client | None = None  # of whose caller: who came first; None: everybody's
     talk: Talk | None = None
     starting: asyncio.Task[Talk] | None = None
     waking: asyncio.Task[None] | None = None
@@ -77,6 +78,7 @@ class Talk(Conversation):
             lambda raw, _: self.child.send(raw),
             member.hearer,
             owner=seat.owner,
+            whose=seat.whose,
             patience=Patience(upstream.call_timeout, upstream.call_ceiling),
             say=member.chatter,
         )
@@ -120,7 +122,7 @@ class Talk(Conversation):
             await self.pipe.request("resources/subscribe", message.put(params))
 
     def _heard(self, method: str, params: Params) -> None:
-        self._member.hearer.heard(self._member.name, self._seat.owner, method, params)
+        self._member.hearer.heard(self._member.name, self._seat.whose, method, params)
 
     async def ask(self, call: Call) -> Answer:
         """Have it answered."""
@@ -224,7 +226,7 @@ class StdioMember(Member):
         if seat is not None and (talk := seat.talk) is not None and talk.child.alive:
             seat.used = self._loop.time()
             return talk
-        return await self._started(self._seats.setdefault(key, Seat(key, owner)))
+        return await self._started(self._seats.setdefault(key, Seat(key, owner, client if key else None)))
 
     def leave(self, client: Client) -> None:
         """Its process ends with the session."""

@@ -139,7 +139,8 @@ class Hearer(ABC):
 
     @abstractmethod
     def heard(self, member: str, client: Client | None, method: str, params: Params) -> None:
-        """A notification of a server: list_changed, resources/updated, message, …. `client`: whose conversation it is; None: everybody's."""
+        """A notification of a server: list_changed, resources/updated, message, …. `client`: whose conversation it is, or who
+        began it where it is a caller's own; None: everybody's."""
 
     @abstractmethod
     async def asked(self, member: str, client: Client | None, method: str, params: bytes | None) -> Answer:

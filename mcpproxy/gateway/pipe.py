@@ -88,10 +88,12 @@ class Pipe:
         hearer: Hearer,
         *,
         owner: Client | None = None,  # the only client there is; None: many
+        whose: Client | None = None,  # one of these many, where all are of one caller
         patience: Patience = Patience(),
         say: Say = lambda level, text: None,
     ) -> None:
         self.name, self.owner, self.dropped = name, owner, 0
+        self._whose = owner if owner is not None else whose
         self._send, self._hearer, self._patience, self._say = send, hearer, patience, say
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[bytes, _Waiting] = {}
@@ -291,7 +293,7 @@ class Pipe:
         if waiting is not None and waiting.call is not None:
             waiting.call.note(method, params)
         elif self._allowed():
-            self._hearer.heard(self.name, self.owner, method, params)
+            self._hearer.heard(self.name, self._whose, method, params)
 
     def _allowed(self) -> bool:
         now = self._loop.time()

@@ -269,3 +269,13 @@ async def test_a_hub_that_takes_anothers_place_keeps_what_was_subscribed() -> No
     assert subscriptions(source) == [("subscribe", "file:///a")]
     await new.stop()
     assert len(_wishes) == 0 or all(wishes.conversation is not source for wishes in _wishes.values())
+
+
+async def test_a_callers_server_may_have_begun_with_one_request() -> None:
+    hub = hub_of(SomeMember("a", server()), SomeMember("b", SomeServer({}, capabilities={})))
+    request = SomeClient("", era=Era.MODERN, principal="ann")
+    await asked(hub, "tools/call", {"name": "a_x"}, request)
+    (session,) = await joined(hub, "1", principal="ann")
+    await turns(lambda: hub.audience._uses)
+    hub.heard("a", request, "notifications/tools/list_changed", {})
+    assert heard(session) == ["list_changed"]

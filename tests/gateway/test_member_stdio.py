@@ -19,7 +19,7 @@ from mcpproxy.config.gateway import Command
 from mcpproxy.config.secrets import secret
 from mcpproxy.gateway import member_stdio
 from mcpproxy.gateway.family import Family
-from mcpproxy.gateway.member_stdio import StdioMember
+from mcpproxy.gateway.member_stdio import StdioMember, Talk
 from mcpproxy.gateway.parts import MEMBER_LOST, NO_ONE_TO_ASK, TIMED_OUT, TOO_LARGE, Answer, Client, Conversation, Era, Unavailable
 from tests.support.gateway import SomeClient, SomeHub, call
 
@@ -419,6 +419,10 @@ async def test_each_caller_has_its_own(home: Home) -> None:
     talks = [await member.conversation(client) for client in clients]
     assert talks[0] is talks[1]
     assert talks[0] is not talks[2]
+    for talk, whose in ((talks[0], clients[0]), (talks[2], clients[2])):
+        assert isinstance(talk, Talk)
+        talk.pipe.received(b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info"}}')
+        assert home.hub.heard_of[-1][1] is whose  # nobody else hears of it
     member.leave(clients[0])
     assert await member.conversation(clients[1]) is talks[0]
 

@@ -358,3 +358,10 @@ async def test_ten_thousand_calls_that_are_given_up_leave_nothing() -> None:
     assert wire.pipe.calls == 0
     assert len(wire.pipe._given_up) <= 4096
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_of_a_callers_own_server_its_hearer_is_told_whose() -> None:
+    hub, whose = SomeHub(), SomeClient("1")
+    pipe = Pipe("files", lambda raw, id: None, hub, whose=whose)
+    pipe.received(b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}')
+    assert hub.heard_of == [("files", whose, "notifications/tools/list_changed", {})]
