@@ -116,7 +116,10 @@ class Messages(Sessions, frozen=True, kw_only=True):
     ] = 10 * MINUTE
     call_ceiling: Annotated[float, Key(Duration(), "How long a call may take in all, whatever progress it makes.")] = HOUR
     max_message: Annotated[
-        int, Key(Size(), "The largest message it may send; a server that sends a larger one is ended (a child) or refused.")
+        int,
+        Key(
+            Size(), "The largest message it may send. The call that a larger one answers fails; a child is ended where that cannot be told."
+        ),
     ] = 16 * MIB
 
 

@@ -97,7 +97,9 @@ class Talk(Conversation):
         self.began = asyncio.get_running_loop().time()
 
         async def ask(method: str, params: bytes | None, within: float) -> Answer:
-            return await self.pipe.request(method, params, within=within)
+            return await self.pipe.request(
+                method, params, within=within + 1.0
+            )  # the greeting ends first: `initialize` is not to be cancelled
 
         async def tell(method: str, params: bytes | None) -> None:
             self.pipe.tell(method, params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -11,10 +12,12 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from mcpproxy.config.gateway import Command
+from mcpproxy.config.secrets import secret
 from mcpproxy.gateway import child as module
 from mcpproxy.gateway.child import Child
 from mcpproxy.gateway.family import Family
-from mcpproxy.gateway.launch import Launch
+from mcpproxy.gateway.launch import Launch, prepare
 from mcpproxy.gateway.lines import Cut
 from mcpproxy.gateway.parts import Unavailable
 
@@ -134,6 +137,21 @@ async def test_a_flood_waits_for_us(family: Family) -> None:
     assert len(pen.child._ready) <= module.READ // 3 + 1
     await pen.child.end(0.05)
     assert pen.child.over.is_set()
+
+
+@pytest.mark.root
+async def test_another_user_has_nothing_of_ours(family: Family) -> None:
+    upstream = Command(
+        command=("sh", "-c", "id -u; id -G; echo $HOME; grep -E '^Cap(Prm|Eff|Bnd)' /proc/self/status"), user="nobody", files=50
+    )
+    pen = Pen(family, "")
+    pen.child._launch = prepare(upstream, os.environ, secret, "/")
+    pen.child.start()
+    async with asyncio.timeout(20):
+        await pen.child.over.wait()
+    who = pwd.getpwnam("nobody")
+    assert [line.decode() for line in pen.lines[:3]] == [str(who.pw_uid), str(who.pw_gid), who.pw_dir], pen.words
+    assert {int(line.split()[1], 16) for line in pen.lines[3:]} == {0}
 
 
 async def test_a_stopped_one_can_be_ended(family: Family) -> None:

@@ -243,7 +243,7 @@ async def test_a_listen_hears_what_bears_its_id() -> None:
 
 
 async def test_a_call_nobody_answers_ends_and_progress_gives_it_more_time() -> None:
-    wire = Wire(patience=Patience(call=0.05, ceiling=0.3))
+    wire = Wire(patience=Patience(call=0.4, ceiling=1.2))
     _, silent = ask(wire, "tools/call", client=SomeClient("a"))
     _, busy = ask(wire, "tools/call", client=SomeClient("b"), token=b'"t"')
     await wire.until(2)
