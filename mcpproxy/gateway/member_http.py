@@ -21,7 +21,7 @@ from mcpproxy.gateway.mirrored import Tools
 from mcpproxy.gateway.outgoing import Outgoing
 from mcpproxy.gateway.parts import Client, Conversation, Era, Hearer, Member, Unavailable
 from mcpproxy.gateway.pipe import Say
-from mcpproxy.gateway.streamable import HttpConversation
+from mcpproxy.gateway.streamable import Absence, HttpConversation
 from mcpproxy.mcp import message
 
 IDLE_S = 600.0  # an own conversation of a client without a session
@@ -43,7 +43,7 @@ class HttpMember(Member):
         self._outgoing, self._upstream, self._hearer, self._say, self._greeting = outgoing, upstream, hearer, say, greeting
         self._talks: dict[Key, Talk] = {}
         self._making: dict[Key, asyncio.Task[Talk]] = {}
-        self._tools = Tools()
+        self._tools, self._absence = Tools(), Absence()
         self._shared = False  # what is there last was modern: all have one
         self._sse = upstream.transport == "sse"
         self._trouble = ""
@@ -116,6 +116,7 @@ class HttpMember(Member):
                 self._hearer,
                 owner=owner,
                 tools=self._tools,
+                absence=self._absence,
                 say=self._say,
                 greeting=self._greeting,
             )

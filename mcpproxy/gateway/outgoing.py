@@ -104,15 +104,16 @@ class Outgoing:
 
     def __init__(self, pool: Pool, questions: Questions, outbound: Outbound | None = None, host: str = "upstream") -> None:
         self.pool = pool
-        self._questions, self._outbound = questions, outbound
+        self.outbound = outbound  # who reloads may put another one here
+        self._questions = questions
         self._host = b"" if host in ("upstream", "keep") else host.encode()  # there is no client's Host to keep: the message is ours
 
     async def ask(self, request: Request, hear: Hear | None = None, ended: Ended | None = None) -> Reply:
         """Have it answered. Without `hear` a stream of events is a body like any other. Raises ProxyError."""
         reply = await self._ask(request, hear, ended)
-        if reply.status == 401 and self._outbound is not None:
-            self._outbound.rejected(principal_of(request.principal), (), unix())
-            if self._outbound.each and not self._outbound.needs_body:  # what was refused was not done, and there may be a new token now
+        if reply.status == 401 and self.outbound is not None:
+            self.outbound.rejected(principal_of(request.principal), (), unix())
+            if self.outbound.each and not self.outbound.needs_body:  # what was refused was not done, and there may be a new token now
                 reply = await self._ask(request, hear, ended)
         return reply
 
@@ -126,7 +127,7 @@ class Outgoing:
             raise
 
     async def _credential(self, request: Request) -> bytes:
-        outbound = self._outbound
+        outbound = self.outbound
         if outbound is None:
             return b""
         if not outbound.each:
@@ -212,11 +213,12 @@ class Asking:
     def begin(self) -> None:
         """Take a warm link, or wait for one. Raises ProxyError."""
         pool, at, now = self._outgoing.pool, self._request.at, monotonic()
-        link = pool.take(now) if at is None else pool.take_at(at, now)
-        if link is not None:
-            self.leased(link)
-        else:
-            self._wait()
+        while (link := pool.take(now) if at is None else pool.take_at(at, now)) is not None:
+            if link.quiet():  # however short it rested: what is posted cannot be posted again
+                self.leased(link)
+                return
+            pool.discard(link)
+        self._wait()
 
     def _wait(self) -> None:
         pool, at, now = self._outgoing.pool, self._request.at, monotonic()

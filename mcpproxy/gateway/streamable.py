@@ -57,6 +57,7 @@ MOST_TRIES = 16  # of one request, all told
 RENEWALS = 2  # new sessions for one request
 GREETING_S = 10.0  # for what a new session is told, for pings and notifications
 QUESTIONS = 64  # requests of the server that wait for somebody's answer
+SESSION_CODES = frozenset({-32600, -32000, -32001})  # by which legacy servers say that a session is missing
 REMEMBERED = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 EAR_S = (1.0, 30.0)  # seconds until the GET stream is asked for again: at first, and at most
 GOODBYE_S = 2.0  # for a DELETE
@@ -84,6 +85,14 @@ class Session:
         return lines if self.id is None else b"%bMcp-Session-Id: %b\r\n" % (lines, self.id)
 
 
+@dataclass(slots=True)
+class Absence:
+    """Of a server, as all its conversations know it."""
+
+    since: float = 0.0  # on the loop's clock; 0: it is there
+    told: bool = False
+
+
 class HttpConversation(Conversation):
     """With one server. `owner`: whose it is; None: everybody's."""
 
@@ -96,6 +105,7 @@ class HttpConversation(Conversation):
         *,
         owner: Client | None = None,
         tools: Tools | None = None,
+        absence: Absence | None = None,
         say: Say = lambda level, text: None,
         greeting: float = 30.0,
     ) -> None:
@@ -103,7 +113,7 @@ class HttpConversation(Conversation):
         self.lost = False  # it renews itself
         self.no_streamable = False  # the greeting was answered as if nobody here knew this transport
         self.used = 0.0  # on the loop's clock, when something was asked last
-        self._hearer, self._say, self._greeting = hearer, say, greeting
+        self._hearer, self._say, self._greeting, self._absence = hearer, say, greeting, absence or Absence()
         self._target, self._most = upstream.mcp_path.encode(), upstream.max_message
         self._era = None if upstream.era == "auto" else Era(upstream.era)
         self._patience = Patience(upstream.call_timeout, upstream.call_ceiling)
@@ -150,8 +160,13 @@ class HttpConversation(Conversation):
         if outcome.status in NO_PROTOCOL and not outcome.said:
             self.no_streamable = method == "initialize"
             return Answer.failure(METHOD_NOT_FOUND, f"{self.name} answered {outcome.status}")
+        if method == "server/discover" and (outcome.fate is Fate.UNKNOWN or (outcome.status in (500, 501) and not outcome.said)):
+            return Answer.failure(METHOD_NOT_FOUND, f"{self.name} does not know it")  # some break at what they have never heard of
         if method == "initialize" and outcome.answer.result is not None and outcome.reply is not None:
-            version = message.parts(outcome.answer.result).get("protocolVersion", b"").strip(b'"')
+            try:
+                version = message.parts(outcome.answer.result).get("protocolVersion", b"").strip(b'"')
+            except CallError:
+                version = b""
             plain = version.decode() if version.replace(b"-", b"").isdigit() else LEGACY_VERSIONS[-1]
             self._seen = (outcome.reply.first(b"mcp-session-id"), outcome.reply.endpoint, plain)
         return outcome.answer
@@ -197,7 +212,7 @@ class HttpConversation(Conversation):
     async def _sent(self, call: Call, params: Params) -> Answer:
         """A request in as many sessions as it takes."""
         again = self.tools.repeatable(call.method, params)
-        until, wait = 0.0, RESTART_STEPS[0]
+        wait = RESTART_STEPS[0]
         recovered = refreshed = False
         renewals = 0
         for _ in range(MOST_TRIES):
@@ -206,19 +221,19 @@ class HttpConversation(Conversation):
                 return Answer.failure(MEMBER_UNAVAILABLE, f"{self.name} is not there")
             outcome = await self._call(session, call, params, repeatable=again)
             answer = outcome.answer
+            if outcome.status:
+                self._is_back()
             if outcome.fate is Fate.ANSWERED:
                 return replace(answer, recovered=recovered)
             if outcome.fate is Fate.REFUSED:
-                if session.server.era is Era.MODERN and not refreshed and mismatched(outcome):
+                if session.server.era is Era.MODERN and not refreshed and code_of(outcome) == HEADER_MISMATCH:
                     refreshed = True  # a tool has other headers than we know of
                     await self._learn(session)
                     continue
                 if not await self._is_lost(session, outcome):
                     return replace(answer, recovered=recovered)
             else:
-                now = self._loop.time()
-                until = until or now + RESTART_S
-                if (outcome.fate is Fate.UNKNOWN and not again) or outcome.fate is Fate.LATE or now + wait > until:
+                if outcome.fate is Fate.LATE or (outcome.fate is Fate.UNKNOWN and not again) or not self._may_come_back(wait):
                     return answer
                 if not self._moves(session):
                     await asyncio.sleep(wait)
@@ -235,6 +250,22 @@ class HttpConversation(Conversation):
             recovered = True
         return answer
 
+    def _may_come_back(self, wait: float) -> bool:
+        """It is away. Is that so young that it may be starting anew, and be there after this long?"""
+        absence, now = self._absence, self._loop.time()
+        absence.since = absence.since or now
+        if now + wait <= absence.since + RESTART_S:
+            return True
+        if not absence.told:
+            absence.told = True
+            self._hearer.changed(self.name, available=False)
+        return False
+
+    def _is_back(self) -> None:
+        told, self._absence.since, self._absence.told = self._absence.told, 0.0, False
+        if told:
+            self._hearer.changed(self.name, available=True)
+
     def _moves(self, session: Session) -> bool:
         """Its server is away, and there are others?"""
         return session.at is not None and len(self._outgoing.pool.group.living) > (session.at in self._outgoing.pool.group.living)
@@ -243,7 +274,12 @@ class HttpConversation(Conversation):
         """Does this refusal mean that the server does not know the session, or the era, any more?"""
         status = outcome.status
         if session.server.era is Era.MODERN:
-            return status in NO_PROTOCOL and not outcome.said
+            if status not in NO_PROTOCOL or (outcome.said and code_of(outcome) not in SESSION_CODES):
+                return False
+            fields = BASE + session.fields + self.tools.fields("server/discover", {})
+            patience = Patience(GREETING_S, GREETING_S)
+            asked = await self._post(session, "server/discover", discover(session.server.version), fields, patience, repeatable=True)
+            return asked.answer.result is None
         if session.id is None or status not in (400, 404):
             return False
         if status == 404:
@@ -516,9 +552,10 @@ class HttpConversation(Conversation):
                 pass  # it forgets the session by itself some day
 
 
-def mismatched(outcome: Outcome) -> bool:
-    """Does the server miss a header?"""
+def code_of(outcome: Outcome) -> int:
+    """Of its error; 0 where there is none."""
     try:
-        return outcome.answer.error is not None and message.parts(outcome.answer.error).get("code") == b"%d" % HEADER_MISMATCH
+        code = message.plain(message.parts(outcome.answer.error or b"{}").get("code", b"0"))
     except CallError:
-        return False
+        return 0
+    return code if isinstance(code, int) else 0

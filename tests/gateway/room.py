@@ -1,5 +1,6 @@
 """A loop, its wheel and ways out, for tests of what asks upstreams: driven by small steps (tests/net/stepping), with a clock that goes on."""
 
+import ssl
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -37,9 +38,9 @@ class Room(Steps):
         self.wheel.turn(monotonic())
         self._ticking = self.loop.call_later(0.05, self._tick)
 
-    def outgoing(self, *urls: str, outbound: Any = None, limits: PoolLimits = LIMITS) -> Outgoing:
+    def outgoing(self, *urls: str, outbound: Any = None, tls: ssl.SSLContext | None = None, limits: PoolLimits = LIMITS) -> Outgoing:
         """The way to these."""
-        endpoints = tuple(Endpoint(url, None) for url in urls)
+        endpoints = tuple(Endpoint(url, tls) for url in urls)
         pool = Pool(self.loop, self.wheel, endpoints, limits, Dial)
         self.pools.append(pool)
         return Outgoing(pool, Questions(self.loop), outbound)

@@ -1,6 +1,8 @@
 """Requests of our own: answers whole and in events, ends of all kinds, and what is done twice."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,9 +10,11 @@ import pytest
 
 from mcpproxy.errors import ProxyError, Side
 from mcpproxy.gateway.outgoing import Reply, Request, principal_of
+from mcpproxy.net.tls import client_context
 from mcpproxy.policy.limits import identity
 from mcpproxy.policy.verdict import Ask, Principal, Question
 from tests.gateway.room import Room
+from tests.support.certs import Certificate
 from tests.support.ports import free_port
 from tests.support.upstream import Link, ScriptedUpstream, answer, once, response
 
@@ -200,6 +204,27 @@ def test_a_link_that_died_while_idle_is_replaced_where_doing_it_twice_is_no_harm
         assert outgoing.pool.in_use == 0
 
 
+def test_a_link_that_was_closed_a_moment_ago_is_not_posted_to(room: Room) -> None:
+    closed = threading.Event()
+
+    def closes(link: Link) -> None:
+        link.read_request()
+        link.send(response(b"1"))
+        link.raw.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    with ScriptedUpstream(closes, answer(response(b"2"))) as upstream:
+        outgoing = room.outgoing(upstream.url)
+
+        async def twice() -> bytes:
+            await outgoing.ask(post())
+            closed.wait(10)  # the loop does not turn meanwhile, and does not see it
+            return (await outgoing.ask(post())).body
+
+        assert room.run(twice()) == b"2"
+        assert outgoing.pool.in_use == 0
+
+
 def test_a_session_goes_to_its_own_server(room: Room) -> None:
     with ScriptedUpstream(answer(response(b"1"))) as first, ScriptedUpstream(answer(response(b"2"))) as second:
         outgoing = room.outgoing(first.url, second.url)
@@ -246,6 +271,16 @@ def test_credentials_are_asked_for_first_and_anew_when_they_are_refused(room: Ro
     outbound.found, outbound.refused = [ProxyError("upstream-credential-refused", Side.INTERNAL, 502)], []
     with pytest.raises(ProxyError, match="upstream-credential-refused"):
         room.run(outgoing.ask(post()))
+
+
+def test_tls_is_spoken_with_who_shows_a_good_certificate(room: Room, certificate: Certificate) -> None:
+    with ScriptedUpstream(answer(response(b"{}")), tls=certificate.server()) as upstream:
+        url = upstream.url.replace("127.0.0.1", "localhost")
+        assert room.run(room.outgoing(url, tls=client_context(str(certificate.cert), True)).ask(post())).status == 200
+        with pytest.raises(ProxyError, match="upstream-tls"):
+            room.run(room.outgoing(url, tls=client_context(None, True)).ask(post()))
+        room.until(lambda: upstream.errors)  # which the refused handshake is on its side
+        upstream.errors.clear()
 
 
 def test_who_calls_is_known_from_its_identity() -> None:

@@ -117,6 +117,27 @@ def test_who_is_no_mcp_server_is_unavailable_and_asked_no_more(room: Room, statu
         assert len(peer.told) <= 2
 
 
+@pytest.mark.parametrize("broken", [b"", b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"])
+def test_a_server_that_breaks_at_what_it_does_not_know_is_a_legacy_one(room: Room, broken: bytes) -> None:
+    def breaks(link: Link, told: Told) -> None:
+        link.send(broken)
+        link.close()
+        link.read_request()
+
+    peer = Peer({"server/discover": breaks})
+    with peer.upstream() as upstream:
+        talk = Talk(room, upstream.url).begin()
+        assert talk.conversation.server.era is Era.LEGACY
+        talk.close()
+
+
+@pytest.mark.parametrize("said", [1, [], {}, {"protocolVersion": "2025-11-25", "capabilities": 1}])
+def test_a_greeting_that_cannot_be_read_is_no_server(room: Room, said: Any) -> None:
+    with Peer({"initialize": lambda link, told: link.send(plain(result(told, said)))}).upstream() as upstream:
+        with pytest.raises(Unavailable):
+            Talk(room, upstream.url).begin()
+
+
 # -- answers that are none
 
 
@@ -341,14 +362,25 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(room: Room) -> None:
         talk.close()
 
 
-def test_nobody_there_is_told_in_time(room: Room) -> None:
-    peer = Peer()
-    with peer.upstream() as upstream:
+def test_who_stays_away_is_waited_for_once_and_comes_back(room: Room) -> None:
+    port, peer = free_port(), Peer()
+    with peer.upstream(port=port) as upstream:
         talk = Talk(room, upstream.url).begin()
+    room.until(lambda: not talk.conversation._outgoing.pool.snapshot()["idle"])
     assert code(talk.ask("tools/call", TOOL)) == MEMBER_UNAVAILABLE
+    began = room.loop.time()
+    assert code(talk.ask("tools/call", TOOL)) == MEMBER_UNAVAILABLE
+    assert room.loop.time() - began < streamable.RESTART_S
+    assert talk.hub.changes == [("peer", False)]
+    with peer.upstream(port=port):
+        room.until(lambda: talk.ask("tools/call", TOOL).result)
+        assert talk.hub.changes == [("peer", False), ("peer", True)]
+        talk.close()
+
+
+def test_nobody_there_from_the_beginning_is_unavailable(room: Room) -> None:
     with pytest.raises(Unavailable):
         Talk(room, f"http://127.0.0.1:{free_port()}").begin()
-    talk.close()
 
 
 def test_a_session_whose_server_is_gone_begins_anew_at_another(room: Room) -> None:
@@ -495,14 +527,24 @@ def test_a_tool_that_has_other_headers_than_we_know_is_looked_up_and_called_agai
         talk.close()
 
 
-def test_a_server_that_became_a_legacy_one_is_greeted_anew(room: Room) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refuses("404 Not Found"),
+        lambda link, told: link.send(
+            plain(
+                {"jsonrpc": "2.0", "id": "server-error", "error": {"code": -32600, "message": "Missing session ID"}},
+                status="400 Bad Request",
+            )
+        ),
+    ],
+)
+def test_a_server_that_became_a_legacy_one_is_greeted_anew(room: Room, refusal: Any) -> None:
     peer = modern(Peer())
     with peer.upstream() as upstream:
         talk = Talk(room, upstream.url).begin()
         del peer.on["server/discover"]
-        peer.on["tools/call"] = lambda link, told: (
-            refuses("404 Not Found")(link, told) if told.field("mcp-method") else link.send(plain(result(told, 1)))
-        )
+        peer.on["tools/call"] = lambda link, told: refusal(link, told) if told.field("mcp-method") else link.send(plain(result(told, 1)))
         assert talk.ask("tools/call", TOOL) == Answer(result=b"1", recovered=True)
         assert talk.conversation.server.era is Era.LEGACY
         talk.close()
