@@ -325,11 +325,11 @@ def connected(address: str | bytes) -> socket.socket:
 
 
 @asynccontextmanager
-async def faces(*, kept: int = KEPT, uid: int | None = None, **options: Any) -> AsyncIterator[Rig]:
-    """A gateway with one upstream, `files`."""
+async def faces(*, kept: int = KEPT, uid: int | None = None, behind: Service | None = None, **options: Any) -> AsyncIterator[Rig]:
+    """A gateway with one upstream, `files`: a StandIn, or what is to be `behind` it."""
     service = StandIn()
     broken: list[BaseException] = []
-    face = Face(service, Store(kept), broken=broken.append, **options)
+    face = Face(behind or service, Store(kept), broken=broken.append, **options)
     every = Faces({"files": face})
     web = Web(every.heard, SECRET, uid=uid)
     web.sweeps.append(every.sweep)

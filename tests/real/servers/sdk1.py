@@ -1,4 +1,4 @@
-"""A server built with the Python SDK 1.x: Streamable HTTP on /mcp, HTTP+SSE on /sse and /messages/.  sdk1.py PORT
+"""A server built with the Python SDK 1.x: Streamable HTTP on /mcp, HTTP+SSE on /sse and /messages/.  sdk1.py PORT | stdio
 
 Tools as in sdk2.py.
 """
@@ -45,5 +45,7 @@ async def change(context: Context) -> str:
 app = server.streamable_http_app()
 app.router.routes.extend(server.sse_app().routes)
 
-if __name__ == "__main__":
+if sys.argv[1] == "stdio":
+    server.run("stdio")
+elif __name__ == "__main__":
     uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=1)

@@ -1,4 +1,4 @@
-"""A server built with the Python SDK 2.x: both eras on /mcp, HTTP+SSE on /sse and /messages/.  sdk2.py PORT
+"""A server built with the Python SDK 2.x: both eras on /mcp, HTTP+SSE on /sse and /messages/.  sdk2.py PORT | stdio
 
 The tools have the names and answers of server-everything, so every client can take the same tour through every server; `ask` and
 `change` are our own: a question to the client's user, and a notification outside of any request.
@@ -54,5 +54,7 @@ async def change(context: Context) -> str:
 app = server.streamable_http_app()
 app.router.routes.extend(server.sse_app().routes)
 
-if __name__ == "__main__":
+if sys.argv[1] == "stdio":
+    server.run("stdio")
+elif __name__ == "__main__":
     uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=1)
