@@ -37,6 +37,7 @@ from mcpproxy.upstream.retry import may_retry
 
 HEAD_END = b"\r\n\r\n"
 RESPONSE_HEAD_LIMIT = 64 * 1024  # bytes, as on the edge (edge/exchange)
+HEADS, LONGEST_HEAD = 64, 1024  # response heads remembered, and bytes of one: they differ by their Date, which is the same for a second
 INTERIM_LIMIT = 16  # 1xx heads before the final one
 LINGER_S = 1.0  # a stream that has said what was asked may end by itself for so long, and its link is kept
 QUESTIONS_ASKED = 4  # in a row, before a request may go: a credential is one
@@ -106,6 +107,7 @@ class Outgoing:
         self.pool = pool
         self.outbound = outbound  # who reloads may put another one here
         self._questions = questions
+        self._heads: dict[tuple[bytes, bytes], ResponseHead] = {}
         self._host = b"" if host in ("upstream", "keep") else host.encode()  # there is no client's Host to keep: the message is ours
 
     async def ask(self, request: Request, hear: Hear | None = None, ended: Ended | None = None) -> Reply:
@@ -150,6 +152,17 @@ class Outgoing:
             await answered.wait()
         finally:
             waiter.cancel()
+
+    def head(self, head: bytes, method: bytes) -> ResponseHead:
+        """Parsed; servers say the same again and again. Raises ProxyError."""
+        known = self._heads.get((method, head))
+        if known is None:
+            known = parse_response(head, method)
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            if len(head) <= LONGEST_HEAD:
+                self._heads[method, head] = known
+        return known
 
     def host_at(self, endpoint: Endpoint) -> bytes:
         """The Host that is sent there."""
@@ -296,7 +309,7 @@ class Asking:
                         raise bad or ProxyError("response-head-too-large", Side.UPSTREAM, 502)
                     self._held = data
                     return
-                head = parse_response(data[:end], self._request.method)
+                head = self._outgoing.head(data[:end], self._request.method)
                 if head.status >= 200:
                     break
                 self._interims += 1

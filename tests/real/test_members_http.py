@@ -196,3 +196,38 @@ def test_a_session_that_a_server_forgot_is_replaced_while_calls_are_on_their_way
     assert made.member.state()["recovered"] == 1
     assert any(each.labels == {"recovered": "true"} for each in calls)
     assert ("guest", True) in made.hub.changes
+
+
+def test_a_call_whose_stream_the_server_closed_in_between_is_answered_when_it_is_asked_for_again(
+    guest: Callable[..., Guest], conformance: Server
+) -> None:
+    made = guest(conformance.origin, era="legacy")
+    for _ in range(30):  # this SDK may close the stream before it has given it an id: then nobody can ask for it again
+        answer = made.run(made.asks(call("tools/call", {"name": "test_reconnection", "arguments": {}}, client=SomeClient("one"))))
+        if answer.result is not None:
+            break
+    assert json.loads(answer.result)["content"][0]["text"] == "Reconnection test completed"
+    assert not answer.recovered
+
+
+def test_headers_of_parameters_are_told_though_nobody_listed_the_tools(guest: Callable[..., Guest], conformance: Server) -> None:
+    made = guest(conformance.origin)
+    arguments = {"region": "eu-west", "query": "q"}
+    said, _ = made.ask("tools/call", {"name": "test_custom_headers", "arguments": arguments}, client=SomeClient("one"))
+    assert said["content"][0]["text"] == "q in eu-west"
+
+
+def test_a_session_with_a_level_and_subscriptions_begins_anew(guest: Callable[..., Guest], room: Room) -> None:
+    port = free_port()
+    client = SomeClient("one")
+
+    def start() -> Server:
+        return Server(sys.executable, REAL / "servers" / "conformance.py", "{port}", port=port)
+
+    with start() as server:
+        made = guest(server.origin, era="legacy")
+        made.ask("logging/setLevel", {"level": "info"}, client=client)
+        made.ask("resources/subscribe", {"uri": "test://watched-resource"}, client=client)
+    with start():
+        _, asked = made.ask("tools/call", {"name": "test_simple_text", "arguments": {}}, client=client)
+        assert asked.labels == {"recovered": "true"}
