@@ -173,7 +173,7 @@ class Catalog:
                 if not pages and code(answer) == METHOD_NOT_FOUND:
                     return self._made(NOTHING, FOREVER_S, True, None)
                 raise NoList(_text(answer))
-            page = read_page(kind, answer.result, modern=server.era is Era.MODERN)
+            page = read_page(kind, answer.result)
             size += len(answer.result)
             if size > BYTES or len(items) + len(page.items) > ITEMS:
                 problem = f"{kind.member}: more than {ITEMS} of them, or more than {BYTES >> 20} MiB"

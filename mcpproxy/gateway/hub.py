@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from mcpproxy.gateway.audience import LEVELS, Audience, Leveled, is_leveled
-from mcpproxy.gateway.catalog import Catalog, Say
+from mcpproxy.gateway.catalog import Catalog, Gathered, Say
 from mcpproxy.gateway.cursors import Cursors
 from mcpproxy.gateway.hearing import Hearing
 from mcpproxy.gateway.listing import Lists, SightOf, filtered, meta_of
@@ -81,6 +82,7 @@ class Hub(Hearing, Service):
         self._servers: dict[Slot, Server] = {}  # what each said last
         self._bridge = self.catalog.slots[0] if alone else None
         self._looked: dict[Kind, float] = {}
+        self._looking: dict[Kind, asyncio.Task[Gathered]] = {}
 
     # -- clients --
 
@@ -264,13 +266,21 @@ class Hub(Hearing, Service):
         return await self._by_name(call, TOOLS, asked.name, {**call.params, "name": message.text(asked.name), "arguments": asked.arguments})
 
     async def _look(self, kinds: Sequence[Kind], client: Client) -> bool:
-        """Look into all lists of these kinds, but not all the time. Was it done?"""
+        """Look into all lists of these kinds, but not all the time; who comes while somebody looks waits for that. Was it done?"""
         now, done = asyncio.get_running_loop().time(), False
         for kind in kinds:
-            if now - self._looked.get(kind, -REFRESH_S) >= REFRESH_S:
-                self._looked[kind], done = now, True
-                await self.catalog.gather(kind, client)
+            looking = self._looking.get(kind)
+            if looking is None and now - self._looked.get(kind, -REFRESH_S) >= REFRESH_S:
+                self._looked[kind] = now
+                looking = self._looking[kind] = self._later(self.catalog.gather(kind, client))
+                looking.add_done_callback(partial(self._has_looked, kind))
+            if looking is not None:
+                done = True
+                await asyncio.shield(looking)
         return done
+
+    def _has_looked(self, kind: Kind, looking: asyncio.Task[Gathered]) -> None:
+        self._looking.pop(kind, None)
 
     # -- resources --
 

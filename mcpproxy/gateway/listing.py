@@ -171,7 +171,7 @@ def meta_of(gaps: tuple[Gap, ...] | list[Gap]) -> bytes:
 def filtered(kind: Kind, result: bytes, sight: Sight) -> Answer:
     """A page of a server as it came, without what the rules do not let this caller see."""
     try:
-        page = read_page(kind, result, modern=False)
+        page = read_page(kind, result)
         found = message.parts(result)
     except (NoList, CallError):
         return Answer.failure(message.INTERNAL_ERROR, "the server's list could not be read")

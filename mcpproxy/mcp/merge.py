@@ -18,7 +18,6 @@ from msgspec import Raw
 
 from mcpproxy.mcp import message
 from mcpproxy.mcp.message import Params
-from mcpproxy.mcp.mirrored import asked
 
 LONGEST_TTL = 24 * 3600 * 1000  # milliseconds: nobody keeps a list for longer (the Python SDK does not either)
 INSTRUCTIONS = 32 * 1024  # characters of the merged ones
@@ -74,11 +73,11 @@ class Page:
     next: str | None
     ttl: int | None
     public: bool
-    dropped: int = 0  # entries without a name, or that a client must drop
+    dropped: int = 0  # entries without a name
 
 
-def read_page(kind: Kind, raw: bytes, *, modern: bool) -> Page:
-    """`modern`: the server is of 2026-07-28 or later, so we are the client that must drop tools with bad `x-mcp-header`. Raises NoList."""
+def read_page(kind: Kind, raw: bytes) -> Page:
+    """One result. Raises NoList."""
     try:
         found = _object(raw)
         entries = _entries(found[kind.member])
@@ -89,7 +88,7 @@ def read_page(kind: Kind, raw: bytes, *, modern: bool) -> Page:
     items: list[Item] = []
     for entry in entries:
         item = _item(kind, bytes(entry))
-        if item is not None and not (modern and kind is TOOLS and _is_misled(item.raw)):
+        if item is not None:
             items.append(item)
     ttl = _ttl(found.get("ttlMs"))
     return Page(tuple(items), following, ttl, found.get("cacheScope") == Raw(b'"public"') and ttl is not None, len(entries) - len(items))
@@ -125,13 +124,6 @@ def _uis(entry: Mapping[str, Raw]) -> Iterable[str]:
         ):
             if isinstance(found, str):
                 yield found
-
-
-def _is_misled(raw: bytes) -> bool:
-    if b"x-mcp-header" not in raw:
-        return False
-    schema = _object(raw).get("inputSchema")
-    return schema is not None and asked(bytes(schema)) is None
 
 
 def shown(kind: Kind, item: Item, seen: str, description: str | None = None, uris: Mapping[str, str] | None = None) -> bytes:

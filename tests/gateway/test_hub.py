@@ -12,6 +12,7 @@ from mcpproxy.gateway.shelf import Offer
 from mcpproxy.mcp.jsonrpc import INVALID_PARAMS
 from mcpproxy.mcp.message import METHOD_NOT_FOUND
 from tests.gateway.members import SomeMember, SomeServer, asked, hub_of, tool
+from tests.support.faces import faces
 from tests.support.gateway import SomeClient, call
 
 
@@ -198,3 +199,15 @@ async def test_a_recovered_session_is_told_of() -> None:
     answer = await hub.ask(call("tools/call", {"name": "a_x"}))
     assert answer.recovered
     assert b"a+file:///x" in (answer.result or b"")
+
+
+async def test_clients_of_both_eras_are_told_who_is_missing_from_the_start() -> None:
+    away = SomeMember("away", server("x"))
+    away.away = "gone"
+    async with faces(behind=hub_of(SomeMember("a", server("x")), away)) as rig:
+        peer = await rig.peer()
+        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}}
+        old = await peer.ask("POST", {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+        new = await peer.modern(0, "server/discover")
+        for reply in (old, new, await peer.modern(1, "tools/list")):
+            assert reply.json["result"]["_meta"][GAPS] == [{"member": "away", "reason": "gone"}]

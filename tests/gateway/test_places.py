@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -50,6 +51,14 @@ async def test_without_prefixes_only_lists_tell_and_they_are_not_asked_for_each_
     assert b.asked[-1] == ("tools/call", {"name": "y"})
     for _ in range(3):
         assert (await asked(hub, "tools/call", {"name": "z"}))["message"] == "Unknown tool: z"
+    assert a.count("tools/list") == 1
+
+
+async def test_who_calls_while_lists_are_looked_into_waits_for_them() -> None:
+    a, b = SomeServer({"tools": [tool("x")]}), SomeServer({"tools": [tool("y")]})
+    hub = hub_of((SomeMember("a", a), Offer()), (SomeMember("b", b), Offer()))
+    found = await asyncio.gather(*(asked(hub, "tools/call", {"name": "y"}, SomeClient(str(number))) for number in range(3)))
+    assert all("content" in each for each in found)
     assert a.count("tools/list") == 1
 
 

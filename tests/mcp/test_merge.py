@@ -38,32 +38,31 @@ def page(**found: Any) -> bytes:
 
 def test_a_page_is_read_as_far_as_it_must_be() -> None:
     raw = b'{"tools": [{"name":"a", "inputSchema": {"n": 1.00}}, {"name": "b"}], "nextCursor": "", "ttlMs": 5.0, "cacheScope": "public"}'
-    found = read_page(TOOLS, raw, modern=True)
+    found = read_page(TOOLS, raw)
     assert [(item.own, item.raw) for item in found.items] == [("a", b'{"name":"a", "inputSchema": {"n": 1.00}}'), ("b", b'{"name": "b"}')]
     assert (found.next, found.ttl, found.public) == ("", 5, True)
 
 
 def test_old_servers_say_nothing_about_how_long() -> None:
-    found = read_page(RESOURCES, page(resources=[{"uri": "file:///x"}], nextCursor=None), modern=False)
+    found = read_page(RESOURCES, page(resources=[{"uri": "file:///x"}], nextCursor=None))
     assert (found.next, found.ttl, found.public) == (None, None, False)
 
 
 @pytest.mark.parametrize(("said", "ttl"), [(-1, 0), (10**12, 86_400_000), ("x", 0), (1e400, 0)])
 def test_an_odd_ttl_is_a_short_one(said: object, ttl: int) -> None:
-    assert read_page(TOOLS, page(tools=[], ttlMs=said).replace(b"Infinity", b"1e400"), modern=True).ttl == ttl
+    assert read_page(TOOLS, page(tools=[], ttlMs=said).replace(b"Infinity", b"1e400")).ttl == ttl
 
 
 @pytest.mark.parametrize("wrong", [b"", b"[]", b"{}", b'{"tools":{}}', b'{"tools":[],"nextCursor":1}', b"<html>"])
 def test_what_is_no_list_is_said_to_be_none(wrong: bytes) -> None:
     with pytest.raises(NoList):
-        read_page(TOOLS, wrong, modern=False)
+        read_page(TOOLS, wrong)
 
 
-def test_entries_without_a_name_and_tools_with_bad_headers_are_dropped() -> None:
-    bad = {"name": "b", "inputSchema": {"properties": {"x": {"type": "number", "x-mcp-header": "X"}}}}
-    raw = page(tools=[{"name": "a"}, bad, {"title": "none"}, {"name": ""}, 7])
-    assert [item.own for item in read_page(TOOLS, raw, modern=True).items] == ["a"]
-    assert [item.own for item in read_page(TOOLS, raw, modern=False).items] == ["a", "b"]  # its headers mean nothing there
+def test_entries_without_a_name_are_dropped() -> None:
+    found = read_page(TOOLS, page(tools=[{"name": "a"}, {"title": "none"}, {"name": ""}, 7]))
+    assert [item.own for item in found.items] == ["a"]
+    assert found.dropped == 3
 
 
 @given(some.dictionaries(some.text(min_size=1, max_size=8), plain, max_size=5))
@@ -85,7 +84,7 @@ def test_numbers_and_order_of_a_schema_survive_a_new_name() -> None:
 
 def test_ui_resources_of_tools_are_known_and_follow_a_wrapped_uri() -> None:
     entry = {"name": "a", "_meta": {"ui": {"resourceUri": "ui://w/1"}, "openai/outputTemplate": "ui://w/2", "x": "ui://w/1"}}
-    (item,) = read_page(TOOLS, page(tools=[entry]), modern=False).items
+    (item,) = read_page(TOOLS, page(tools=[entry])).items
     assert item.uis == ("ui://w/1", "ui://w/2")
     found = json.loads(shown(TOOLS, item, "a", None, {"ui://w/1": "m+ui://w/1"}))
     assert found["_meta"]["ui"] == {"resourceUri": "m+ui://w/1"}
