@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ COMMANDS = {
     "run": "Serve what a configuration file says.",
     "serve": "Put HTTPS in front of one MCP server, without a file.",
     "demo": "An embedded MCP server behind HTTPS, with lines to try.",
+    "import": "Print another program's configuration as ours.",
     "check": "Read a configuration and name every mistake in it.",
     "explain": "May this caller make this call, and which rule says so?",
     "policy": "Policies: test what the rules say.",
@@ -46,7 +48,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"mcpproxy.cli.{cmd_name}").command
+        file = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command = importlib.import_module(f"mcpproxy.cli.{file}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -19,7 +19,7 @@ FLOORS = (
     {"assemble"},
     {"control"},
     {"refit"},
-    {"ops", "demo"},
+    {"ops", "demo", "migrate"},
     {"cli"},
     {"__main__"},
 )

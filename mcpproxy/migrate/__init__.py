@@ -1,0 +1,1 @@
+"""Other programs' configurations, as ours: what `mcpproxy import` reads and writes."""
