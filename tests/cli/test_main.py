@@ -38,7 +38,21 @@ ASKING = ("status", "top", "reload", "endpoints", "connections")  # a running da
 
 
 def test_the_commands_are_the_agreed_ones() -> None:
-    assert list(COMMANDS) == ["run", "serve", "demo", "import", "check", "explain", "policy", "cert", "key", "affinity", *ASKING, "audit", "systemd"]
+    assert list(COMMANDS) == [
+        "run",
+        "serve",
+        "demo",
+        "import",
+        "check",
+        "explain",
+        "policy",
+        "cert",
+        "key",
+        "affinity",
+        *ASKING,
+        "audit",
+        "systemd",
+    ]
     assert {("policy", "test"), ("cert", "dev"), ("key", "add"), ("key", "list"), ("key", "revoke"), ("key", "rotate")} <= set(PATHS)
 
 
