@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from mcpproxy.gateway import legacy, modern, oldest
+from mcpproxy.gateway.claims import Claims
 from mcpproxy.gateway.listens import Listen
 from mcpproxy.gateway.parking import Lot
 from mcpproxy.gateway.parts import LEGACY_VERSIONS, MODERN_VERSIONS, Answer, Call, Client, Server, Service, Unavailable
@@ -103,7 +104,7 @@ class Waiting(Protocol):
 class Face:
     """One upstream's."""
 
-    __slots__ = ("broken", "done", "listens", "lot", "service", "sessions", "store", "tasks", "waiting")
+    __slots__ = ("broken", "claims", "done", "listens", "lot", "service", "sessions", "store", "tasks", "waiting")
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class Face:
         self.sessions = Sessions(ttl, limit)
         self.listens: set[Listen] = set()
         self.lot = Lot(service.name)
+        self.claims = Claims()
         self.waiting: dict[Waiting, None] = {}  # calls that have said nothing; the one that waits longest first
         self.tasks: set[asyncio.Task[None]] = set()
         self.done = done  # told of every call and its answer
@@ -205,6 +207,8 @@ class Face:
             call.labels["recovered"] = "true"
         if answer.result is not None and isinstance(call.client, Session):
             self._remember(call.client, call)
+        if call.method == "tools/list" and answer.result is not None:
+            self.claims.learn(answer.result)
         if self.done is not None:
             self.done(call, answer)
         return answer

@@ -122,6 +122,8 @@ def post(face: Face, visit: Visit, said: Said, told: Message) -> None:
     if method in GONE:
         visit.answer(404, message.response(id, error=message.error(METHOD_NOT_FOUND, "Method not found")))
         return
+    if method == "tools/call":
+        face.claims.check(_text(params.get("name"), id) or "", params.get("arguments"), said.fields, id)
     state = params.get("requestState")
     if ours(state):
         resume(face, visit, said, told, params)

@@ -76,7 +76,7 @@ def read(fields: Iterable[tuple[bytes, bytes, bytes]]) -> Mirror:
     named = None if version is None else version.decode("latin-1")
     if not modern:
         return Mirror(False, named)
-    return Mirror(True, named, _plain(found.get(METHOD)), _decoded(found.get(NAME)))
+    return Mirror(True, named, _plain(found.get(METHOD)), decoded(found.get(NAME)))
 
 
 def _is_utf8(content_type: bytes) -> bool:
@@ -92,7 +92,7 @@ def _plain(value: bytes | None) -> str | None:
     return value.decode()
 
 
-def _decoded(value: bytes | None) -> str | None:
+def decoded(value: bytes | None) -> str | None:
     """A name, out of its wrapping. A marker in another case, or without its end, is a name."""
     if value is None or not (value.startswith(MARK) and value.endswith(END) and len(value) >= len(MARK) + len(END)):
         return _plain(value)
