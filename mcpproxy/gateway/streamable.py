@@ -60,6 +60,7 @@ QUESTIONS = 64  # requests of the server that wait for somebody's answer
 SESSION_CODES = frozenset({-32600, -32000, -32001})  # by which legacy servers say that a session is missing
 REMEMBERED = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 EAR_S = (1.0, 30.0)  # seconds until the GET stream is asked for again: at first, and at most
+EARS = 0.75  # of an upstream's `max_connections`: beyond it no more GET streams are opened, so that calls have room
 GOODBYE_S = 2.0  # for a DELETE
 NOTES = 1000  # notifications a second that belong to no call
 NO_STREAM = frozenset({400, 401, 403, 404, 405, 406, 501})  # answers to GET that mean there is none here
@@ -437,7 +438,11 @@ class HttpConversation(Conversation):
         """The GET stream, again and again, as long as there is one."""
         last, wait = b"", EAR_S[0]
         principal = self.owner.principal if self.owner is not None else ""
+        pool = self._outgoing.pool
         while (session := self._session) is not None:
+            if pool.in_use > EARS * pool.max_in_use:
+                await asyncio.sleep(EAR_S[1])
+                continue
             over: asyncio.Future[None] = self._loop.create_future()
 
             def ended(_: ProxyError | None, over: asyncio.Future[None] = over) -> None:

@@ -481,6 +481,25 @@ def test_the_get_stream_is_kept_open_from_where_it_was(room: Room) -> None:
         talk.close()
 
 
+def test_get_streams_leave_room_for_calls(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamable, "EAR_S", (0.01, 0.01))
+
+    def stream(link: Link, told: Told) -> None:
+        link.send(EVENTS)
+        link.read_until_closed()
+
+    peer = Peer({"GET": stream})
+    with peer.upstream() as upstream:
+        talk = Talk(room, upstream.url)
+        monkeypatch.setattr(streamable, "EARS", -1.0)
+        talk.begin()
+        room.for_a_while(0.1)
+        assert not peer.of("GET")
+        monkeypatch.setattr(streamable, "EARS", 0.75)
+        room.until(lambda: peer.of("GET"))
+        talk.close()
+
+
 # -- the modern era
 
 
