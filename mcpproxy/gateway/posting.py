@@ -113,6 +113,7 @@ class Post:
         except ProxyError as error:
             return failure_of(self._wire.name, error)
         finally:
+            self._limit = None  # questions that end later have no time to give
             for task in tuple(self._questions.values()):
                 task.cancel()
 

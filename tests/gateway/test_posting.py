@@ -1,11 +1,13 @@
 """One request and what comes back of it; whole conversations are in test_streamable."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from mcpproxy.errors import ProxyError, Retry, Side
+from mcpproxy.gateway.outgoing import Reply, Request
 from mcpproxy.gateway.parts import MEMBER_LOST, MEMBER_UNAVAILABLE, TIMED_OUT, TOO_LARGE, Answer
 from mcpproxy.gateway.pipe import Patience
 from mcpproxy.gateway.posting import Fate, Post, Wire, failure_of, messages_of, with_token
@@ -81,3 +83,29 @@ async def test_progress_nobody_asked_for_is_dropped() -> None:
     peer = Peer()
     peer.says(method="notifications/progress", params={"progressToken": 1, "progress": 2})
     assert peer.call.notes == []
+
+
+class Quick:
+    """A server that asks, and does not wait for the answer."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+
+    async def ask(self, *_: object) -> Any:
+        self.peer.says(id=5, method="elicitation/create", params={})
+        await asyncio.sleep(0)
+        body = b'{"jsonrpc":"2.0","id":1,"result":{}}'
+        return Reply(200, lambda name: None, body, events=False, endpoint=None, _asking=None)  # type: ignore[arg-type]
+
+
+async def test_a_question_that_is_still_open_when_the_answer_is_there_ends_with_it() -> None:
+    peer, broken = Peer(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+    peer.call.think = asyncio.Event()
+    peer.post._wire.outgoing = Quick(peer)  # type: ignore[assignment]
+    outcome = await peer.post.send(Request(b"POST", b"/mcp", b""))
+    assert outcome.answer.result == b"{}"
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert peer.call.stopped and not peer.post._questions
+    assert not broken
