@@ -20,7 +20,8 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 MARK = "MCPPROXY_CHILD"
 REAP = 5.0  # seconds between two looks for adopted processes that have ended
 GONE = 1.0  # seconds until somebody who was killed is gone, unless the kernel holds it
-ROUNDS = 5  # of looking for marked ones; who forks faster than we kill is found in the next
+ROUNDS = 5  # of killing marked ones; who forks faster than we kill is found in the next
+LOOKS, LOOK = 50, 0.01  # more looks, and seconds between them, while an adopted one shows no environment
 
 # $1: where to work; then the program and its words. It begins when we say so, when its limits are set; the guard keeps nothing open but the pipe.
 SCRIPT = """\
@@ -116,33 +117,56 @@ def kill_group(pid: int, number: int) -> None:
 
 
 def _sweep(mark: str) -> int:
-    killed = 0
-    for _ in range(ROUNDS):
-        found = [pid for pid in _pids() if _bears(pid, mark)]
-        if not found:
-            break
+    killed = rounds = looks = 0
+    while rounds < ROUNDS and looks < LOOKS:
+        found, unclear = _marked(mark)
         for pid in found:
-            with suppress(OSError):
-                descriptor = os.pidfd_open(pid)
-                try:
-                    if _bears(pid, mark):  # still the one that was found
-                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                        gone = select.poll()
-                        gone.register(descriptor, select.POLLIN)
-                        gone.poll(GONE * 1000)
-                        killed += 1
-                finally:
-                    os.close(descriptor)
+            killed += _killed(pid, mark)
+        rounds += bool(found)
+        if not found:
+            if not unclear:
+                break
+            looks += 1
+            select.select([], [], [], LOOK)
     return killed
 
 
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+def _marked(mark: str) -> tuple[list[int], bool]:
+    """Who bears the mark; and may there be more? In the midst of execve(2) a process has no environment yet, for a moment."""
+    found: list[int] = []
+    unclear = False
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            environment = _read(name, "environ")
+            if environment == b"":
+                state, parent = _read(name, "stat").rpartition(b")")[2].split()[:2] or (b"X", b"")
+                unclear = unclear or (state not in (b"Z", b"X") and int(parent) == os.getpid())
+            elif f"{MARK}={mark}".encode() in environment.split(b"\0"):
+                found.append(int(name))
+    return found, unclear
 
 
-def _bears(pid: int, mark: str) -> bool:
+def _killed(pid: int, mark: str) -> bool:
+    with suppress(OSError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            if f"{MARK}={mark}".encode() in _read(str(pid), "environ").split(b"\0"):  # still the one that was found
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                gone = select.poll()
+                gone.register(descriptor, select.POLLIN)
+                gone.poll(GONE * 1000)
+                return True
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def _read(pid: str, what: str) -> bytes:
+    """Nothing where it is gone; where it is another's, something that is no environment."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{MARK}={mark}".encode() in file.read().split(b"\0")
+        with open(f"/proc/{pid}/{what}", "rb") as file:
+            return file.read()
+    except PermissionError:
+        return b"?"
     except OSError:
-        return False
+        return b""

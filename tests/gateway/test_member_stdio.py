@@ -7,13 +7,14 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from mcpproxy.config.gateway import Command
 from mcpproxy.config.secrets import secret
@@ -484,3 +485,33 @@ async def test_a_modern_server_is_listened_to(home: Home) -> None:
 
 def rss() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+SCENARIOS: list[Callable[[Home], Awaitable[None]]] = [
+    test_a_server_is_started_by_its_first_call_and_greeted,
+    test_one_that_dies_of_the_question_for_its_era_is_started_without_it,
+    test_what_is_no_json_is_said_with_its_name_and_not_too_often,
+    test_ten_thousand_calls_that_are_given_up_cost_nothing,
+    test_an_idle_one_is_ended_and_the_next_call_starts_another,
+    test_a_session_that_leaves_while_its_server_starts_leaves_nothing,
+    test_a_modern_server_is_listened_to,
+    lambda home: test_one_that_dies_answers_all_its_calls_at_once(home, "kill", "was ended by SIGSEGV"),
+    lambda home: test_a_line_that_is_too_long_ends_its_call_and_no_other(home, True),
+    lambda home: test_it_ends_when_asked_to_or_not(home, "deaf-to-term"),
+    lambda home: test_grandchildren_end_with_it(home, "escape", "die"),
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_same_on_the_loop_of_the_gateway_process(scenario: Callable[[Home], Awaitable[None]], tmp_path: Path) -> None:
+    async def run() -> None:
+        home = Home(tmp_path)
+        try:
+            await scenario(home)
+        finally:
+            for member in home.members:
+                await member.stop()
+            home.family.close()
+        assert not home.family.pids
+
+    uvloop.run(run())
