@@ -21,6 +21,7 @@ from mcpproxy.observe.messages import priority
 COMMANDS = {
     "run": "Serve what a configuration file says.",
     "serve": "Put HTTPS in front of one MCP server, without a file.",
+    "connect": "A remote MCP server as a program on stdin and stdout.",
     "demo": "An embedded MCP server behind HTTPS, with lines to try.",
     "import": "Print another program's configuration as ours.",
     "check": "Read a configuration and name every mistake in it.",

@@ -41,6 +41,7 @@ def test_the_commands_are_the_agreed_ones() -> None:
     assert list(COMMANDS) == [
         "run",
         "serve",
+        "connect",
         "demo",
         "import",
         "check",

@@ -19,7 +19,7 @@ FLOORS = (
     {"assemble"},
     {"control"},
     {"refit"},
-    {"ops", "demo", "migrate"},
+    {"ops", "demo", "migrate", "connect"},
     {"cli"},
     {"__main__"},
 )

@@ -1,12 +1,14 @@
-"""The tour with the Python SDK 1.x client. transport: "http" or "sse"."""
+"""The tour with the Python SDK 1.x client. transport: "http", "sse", or "stdio" with a `command`."""
 
 import asyncio
 import json
+import os
 import sys
 import traceback
 
-from mcp import ClientSession
+from mcp import ClientSession, StdioServerParameters
 from mcp.client.sse import sse_client
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamablehttp_client
 from mcp.types import ElicitResult, ServerNotification, ToolListChangedNotification
 
@@ -15,7 +17,7 @@ async def answer_question(_context, _params):
     return ElicitResult(action="accept", content={"name": "Ada"})
 
 
-async def tour(url: str, era: str, transport: str, big: int, key: str = "") -> dict[str, object]:
+async def tour(url: str, era: str, transport: str, big: int, key: str = "", command: tuple[str, ...] = ()) -> dict[str, object]:
     notices: asyncio.Queue[str] = asyncio.Queue()
     progress: list[float] = []
 
@@ -28,6 +30,8 @@ async def tour(url: str, era: str, transport: str, big: int, key: str = "") -> d
 
     shown = {"Authorization": f"Bearer {key}"} if key else None
     connect = sse_client(url, shown) if transport == "sse" else streamablehttp_client(url, shown)
+    if command:
+        connect = stdio_client(StdioServerParameters(command=command[0], args=command[1:], env={**os.environ}))
     kit = {"elicitation_callback": answer_question, "message_handler": on_message}
     async with connect as (read, write, *_), ClientSession(read, write, **kit) as session:
         start = await session.initialize()

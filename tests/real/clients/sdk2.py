@@ -1,4 +1,5 @@
-"""The tour with the Python SDK 2.x client. era: "auto" (asks server/discover first) or "legacy"; transport: "http", "http2" or "sse".
+"""The tour with the Python SDK 2.x client. era: "auto" (asks server/discover first) or "legacy"; transport: "http", "http2",
+"sse", or "stdio" with a `command`.
 
 http2 is the same client over an HTTP/2 connection; it tells the protocols it met.
 """
@@ -6,12 +7,14 @@ http2 is the same client over an HTTP/2 connection; it tells the protocols it me
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import traceback
 
 import httpx2
 from mcp.client.client import Client
 from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ElicitResult
 
@@ -20,7 +23,7 @@ async def answer_question(_context, _params):
     return ElicitResult(action="accept", content={"name": "Ada"})
 
 
-async def tour(url: str, era: str, transport: str, big: int, key: str = "") -> dict[str, object]:
+async def tour(url: str, era: str, transport: str, big: int, key: str = "", command: tuple[str, ...] = ()) -> dict[str, object]:
     notices: asyncio.Queue[str] = asyncio.Queue()
     progress: list[float] = []
 
@@ -38,6 +41,8 @@ async def tour(url: str, era: str, transport: str, big: int, key: str = "") -> d
 
     async with contextlib.AsyncExitStack() as stack:
         where = sse_client(url) if transport == "sse" else url
+        if command:
+            where = stdio_client(StdioServerParameters(command=command[0], args=command[1:], env={**os.environ}))
         if transport == "http2" or key:
             shown = {"Authorization": f"Bearer {key}"} if key else {}
             http = httpx2.AsyncClient(http2=transport == "http2", headers=shown, timeout=30, event_hooks={"response": [on_response]})

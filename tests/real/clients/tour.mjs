@@ -1,5 +1,5 @@
 // The tour with a TypeScript client: node tour.mjs sdk1 | sdk2, modules found from the directory it runs in.
-// Transport "http2" is Streamable HTTP by undici's fetch, which is Node's with HTTP/2 allowed.
+// With a `command` that program is the server, on its stdin and stdout. Transport "http2" is Streamable HTTP by undici's fetch, which is Node's with HTTP/2 allowed.
 // sdk1 is @modelcontextprotocol/sdk 1.x, sdk2 is @modelcontextprotocol/client 2.x (era "auto" or "legacy").
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -29,7 +29,9 @@ async function overHttp2() {
 
 const kit = process.argv[2] === "sdk1" ? await sdk1() : await sdk2();
 
-async function tour({ url, era, transport, big, key }) {
+const { StdioClientTransport } = await load(process.argv[2] === "sdk1" ? "@modelcontextprotocol/sdk/client/stdio.js" : "@modelcontextprotocol/client/stdio");
+
+async function tour({ url, era, transport, big, key, command }) {
   const options = { capabilities: { elicitation: {} } };
   if (era === "auto") options.versionNegotiation = { mode: "auto" };
   const client = new kit.Client({ name: "tour", version: "1" }, options);
@@ -39,7 +41,8 @@ async function tour({ url, era, transport, big, key }) {
   const Transport = transport === "sse" ? kit.SSEClientTransport : kit.StreamableHTTPClientTransport;
   const { agent, more } = transport === "http2" ? await overHttp2() : {};
   const shown = key ? { requestInit: { headers: { Authorization: `Bearer ${key}` } } } : {};
-  await client.connect(new Transport(new URL(url), { ...shown, ...more }));
+  await client.connect(command ? new StdioClientTransport({ command: command[0], args: command.slice(1), env: process.env })
+    : new Transport(new URL(url), { ...shown, ...more }));
   const call = (name, args, more) => (process.argv[2] === "sdk1"
     ? client.callTool({ name, arguments: args }, undefined, more) : client.callTool({ name, arguments: args }, more));
   const progress = [];
