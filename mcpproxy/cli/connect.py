@@ -222,5 +222,7 @@ def trust(cacert: str | None) -> ssl.SSLContext:
 
 
 def say(text: str) -> None:
-    """For people."""
-    print("mcpproxy: " + "".join(each if each.isprintable() else "?" for each in text), file=sys.stderr, flush=True)
+    """For people. Never waits for somebody to read it."""
+    from mcpproxy.observe.messages import Messages
+
+    Messages("info").say("info", text)

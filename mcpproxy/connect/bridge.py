@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,11 +31,10 @@ from mcpproxy.connect.remote import Remote
 from mcpproxy.connect.session import Call, NotHere, Session
 from mcpproxy.connect.streamable import Streamable
 from mcpproxy.connect.wire import WireError
-from mcpproxy.gateway.parts import INTERNAL, MEMBER_LOST, MEMBER_UNAVAILABLE, TOO_LARGE
+from mcpproxy.gateway.parts import MEMBER_LOST, MEMBER_UNAVAILABLE, TOO_LARGE
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import INVALID_REQUEST, PARSE_ERROR
 
-assert MEMBER_LOST in INTERNAL
 CALLS = 1024  # that wait at once
 IN_ORDER_S = 10.0  # a notification that the server does not take for so long holds nobody up any longer
 CANCELLED_S = 5.0  # a call of a session that was called off may still be answered for so long
@@ -97,11 +97,11 @@ class Bridge:
             self.calls[key] = call
         if version is not None and not call.is_batch and call.envelope.method != "initialize":
             call.modern = True
-            call.task = self._spawn(self._answered(call, modern.ask(self, call, version, params)))
+            call.task = self._spawn(self._answered(call, partial(modern.ask, self, call, version, params)))
         elif call.envelope.method == "initialize":
-            call.task = self._tail = self._spawn(self._answered(call, self._initialize(call, self._tail)))
+            call.task = self._tail = self._spawn(self._answered(call, partial(self._initialize, call, self._tail)))
         else:
-            call.task = self._spawn(self._answered(call, self._in_session(call, self._tail)))
+            call.task = self._spawn(self._answered(call, partial(self._in_session, call, self._tail)))
 
     def _notification(self, line: bytes, found: list[Envelope]) -> None:
         first, params = found[0], envelopes.params(found[0])
@@ -157,10 +157,10 @@ class Bridge:
         except WireError as error:
             self.say(f"{first.method or 'an answer'} is lost: {error.text}")
 
-    async def _answered(self, call: Call, asking: Coroutine[Any, Any, None]) -> None:
+    async def _answered(self, call: Call, asking: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Rule 1."""
         try:
-            await asking
+            await asking()
             if call.waiting and not call.own:
                 await self.fail(call, MEMBER_LOST, "the server ended its answer without a result")
         except WireError as error:

@@ -55,6 +55,7 @@ class Door:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind(("127.0.0.1" if host == "localhost" else host, port))
+            self._socket.listen()  # from now on the port is nobody else's
         except OSError as error:
             self._socket.close()
             raise WireError(f"{host}:{port} cannot be listened on for the login: {error.strerror}") from None

@@ -75,6 +75,15 @@ class Answer:
         self.writer.transport.abort()
 
 
+async def later(question: Callable[[], Any], what: Callable[[], str] | str = "") -> Any:
+    """The first truthy answer."""
+    end = asyncio.get_running_loop().time() + DEADLINE_S
+    while not (found := question()):
+        assert asyncio.get_running_loop().time() < end, what if isinstance(what, str) else what()
+        await asyncio.sleep(0.005)
+    return found
+
+
 Handler = Callable[[Seen, Answer], Awaitable[None]]
 
 
@@ -133,7 +142,7 @@ class Far:
 
     @staticmethod
     async def _watch(reader: asyncio.StreamReader, answer: Answer) -> None:
-        while not reader.at_eof() and reader.exception() is None:
+        while not reader.at_eof() and reader.exception() is None:  # noqa: ASYNC110 - a look at it would take what belongs to the next request
             await asyncio.sleep(0.005)
         answer.gone.set()
 
@@ -172,11 +181,7 @@ class Desk:
         )
 
     async def until(self, question: Callable[[], Any], what: str = "") -> Any:
-        end = asyncio.get_running_loop().time() + DEADLINE_S
-        while not (found := question()):
-            assert asyncio.get_running_loop().time() < end, f"{what}: heard {self.heard[-5:]}, said {self.said}"
-            await asyncio.sleep(0.005)
-        return found
+        return await later(question, lambda: f"{what}: heard {self.heard[-5:]}, said {self.said}")
 
     async def begin(self, capabilities: Any = None) -> Any:
         await self.ask(
