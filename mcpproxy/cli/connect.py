@@ -124,8 +124,9 @@ def command(url: str, **given: Any) -> int:
 
 async def work(url: str, given: dict[str, Any]) -> int:
     """What the command does, once the command line is understood."""
+    from mcpproxy.connect.places import WireError, is_loopback
     from mcpproxy.connect.remote import Remote
-    from mcpproxy.connect.wire import Wire, WireError, is_loopback
+    from mcpproxy.connect.wire import Wire
 
     wire = Wire(lambda: trust(given["cacert"]))
     try:

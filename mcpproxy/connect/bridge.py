@@ -27,10 +27,10 @@ from mcpproxy.connect import modern
 from mcpproxy.connect.envelope import Envelope
 from mcpproxy.connect.lines import Out, TooLong, read_lines
 from mcpproxy.connect.mirrored import Schemas
+from mcpproxy.connect.places import WireError
 from mcpproxy.connect.remote import Remote
 from mcpproxy.connect.session import Call, NotHere, Session
 from mcpproxy.connect.streamable import Streamable
-from mcpproxy.connect.wire import WireError
 from mcpproxy.gateway.parts import MEMBER_LOST, MEMBER_UNAVAILABLE, TOO_LARGE
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import INVALID_REQUEST, PARSE_ERROR

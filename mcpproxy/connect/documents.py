@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mcpproxy.connect.wire import WireError, is_loopback
+from mcpproxy.connect.places import WireError, is_loopback
 
 PROTECTED, SERVER, OPENID = "oauth-protected-resource", "oauth-authorization-server", "openid-configuration"
 _parameter = re.compile(r'([A-Za-z_][\w-]*)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')

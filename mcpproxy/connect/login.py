@@ -28,10 +28,11 @@ import msgspec
 
 from mcpproxy.clock import unix
 from mcpproxy.connect.documents import Authority, Challenge, authority_of, challenge_of, older_authority, resource_of, safe
+from mcpproxy.connect.places import Place, WireError, is_loopback, place_of
 from mcpproxy.connect.remote import Credential, Say
 from mcpproxy.connect.tokens import Client, Kept, Store, Turn
 from mcpproxy.connect.visit import VISIT_S, Browser, Door, open_browser
-from mcpproxy.connect.wire import Place, Wire, WireError, is_loopback, place_of
+from mcpproxy.connect.wire import Wire
 from mcpproxy.net.fetch import allowed
 
 EARLY_S = 60.0  # before its end a token is renewed, or in the last quarter of its life

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from mcpproxy.connect import envelope as envelopes
 from mcpproxy.connect import mirrored
 from mcpproxy.connect.envelope import Envelope, Params
+from mcpproxy.connect.places import WireError
 from mcpproxy.connect.remote import pauses
 from mcpproxy.connect.session import ACCEPT, Call
-from mcpproxy.connect.wire import Reply, WireError
+from mcpproxy.connect.wire import Reply
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import HEADER_MISMATCH
 from mcpproxy.mcp.message import METHOD_NOT_FOUND

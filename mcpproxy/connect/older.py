@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from mcpproxy.connect.envelope import Envelope
+from mcpproxy.connect.places import WireError, place_of
 from mcpproxy.connect.remote import pauses
 from mcpproxy.connect.session import JSON, Call, NotHere, Session
-from mcpproxy.connect.wire import Reply, WireError, place_of
+from mcpproxy.connect.wire import Reply
 from mcpproxy.gateway.parts import MEMBER_LOST
 
 if TYPE_CHECKING:

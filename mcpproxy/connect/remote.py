@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from mcpproxy.clock import monotonic
-from mcpproxy.connect.wire import Place, Reply, Wire, WireError, place_of
+from mcpproxy.connect.places import Place, WireError, place_of
+from mcpproxy.connect.wire import Reply, Wire
 
 PATIENCE_S = 30.0  # for a server that cannot be connected to
 FIRST_S, MOST_S = 0.25, 30.0  # pauses between attempts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mcpproxy.connect import envelope as envelopes
 from mcpproxy.connect.envelope import Envelope
-from mcpproxy.connect.wire import WireError
+from mcpproxy.connect.places import WireError
 from mcpproxy.mcp import message
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mcpproxy.clock import unix
+from mcpproxy.connect.places import Place
 from mcpproxy.connect.remote import Credential
-from mcpproxy.connect.wire import Place
 from mcpproxy.errors import StartError
 from mcpproxy.policy import sigv4
 

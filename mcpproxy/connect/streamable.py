@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from mcpproxy.connect import envelope as envelopes
 from mcpproxy.connect.envelope import Envelope
+from mcpproxy.connect.places import WireError
 from mcpproxy.connect.remote import pauses
 from mcpproxy.connect.session import ACCEPT, Call, NotHere, Session
-from mcpproxy.connect.wire import Reply, WireError
+from mcpproxy.connect.wire import Reply
 
 if TYPE_CHECKING:
     from mcpproxy.connect.bridge import Bridge

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from urllib.parse import parse_qsl, urlsplit
 
+from mcpproxy.connect.places import WireError
 from mcpproxy.connect.remote import Say
-from mcpproxy.connect.wire import WireError
 
 VISIT_S = 300.0  # for a person to find the password
 KNOCK_S = 5.0  # for a browser to say what it wants

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import os
 import socket
 import ssl
@@ -27,6 +26,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urljoin, urlsplit
 
 from mcpproxy.clock import monotonic
+from mcpproxy.connect.places import Place, WireError, place_of, proxy_for
 from mcpproxy.errors import ProxyError
 from mcpproxy.http.framing import CHUNKED, LENGTH, NO_BODY, RESPONSE, ChunkedScanner, LengthScanner, UntilClose
 from mcpproxy.http.head import ResponseHead, parse_response
@@ -42,54 +42,6 @@ WARM_MOST_S = 60.0
 IDLE_LINKS = 8
 REDIRECTS = 3
 PROBES = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3), (socket.TCP_USER_TIMEOUT, 60_000))
-
-
-class WireError(Exception):
-    """It did not work. `sent`: the server may have heard it."""
-
-    def __init__(self, text: str, *, sent: bool = False, hopeless: bool = False) -> None:
-        super().__init__(text)
-        self.text, self.sent = text, sent
-        self.hopeless = hopeless  # asking again will not help: a certificate, a URL
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a URL leads."""
-
-    secure: bool
-    name: str
-    port: int
-    authority: str
-    target: str
-
-    @property
-    def origin(self) -> tuple[bool, str, int]:
-        """What may share connections."""
-        return self.secure, self.name, self.port
-
-
-def place_of(url: str) -> Place:
-    """Raises WireError for what is no http(s) URL."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise WireError(f"{url!r} is not a URL", hopeless=True) from None
-    name = (parts.hostname or "").lower()
-    if parts.scheme not in ("https", "http") or not name or "@" in parts.netloc or not url.isascii() or not url.isprintable() or " " in url:
-        raise WireError(f"{url!r} is not an http(s) URL without user and password", hopeless=True)
-    secure = parts.scheme == "https"
-    shown = f"[{name}]" if ":" in name else name
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Place(secure, name, port or (443 if secure else 80), shown if port is None else f"{shown}:{port}", target)
-
-
-def is_loopback(name: str) -> bool:
-    """This machine, by a name that says so."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(name).is_loopback
-    return name == "localhost" or name.endswith(".localhost")
 
 
 @dataclass(slots=True, eq=False)
@@ -222,16 +174,8 @@ class Wire:
         link.until = monotonic() + (WARM_S if hint is None else min(max(0.0, hint - 1.0), WARM_MOST_S))
         links.append(link)
 
-    def _proxy(self, place: Place) -> str | None:
-        if is_loopback(place.name):
-            return None
-        proxies = _proxies(self.environment)
-        if _bypassed(place, proxies.get("no", "")):
-            return None
-        return proxies.get("https" if place.secure else "http") or proxies.get("all")
-
     async def _connect(self, place: Place, public: bool) -> Link:
-        proxy = self._proxy(place)
+        proxy = proxy_for(place, self.environment)
         try:
             async with asyncio.timeout(CONNECT_S):
                 if proxy is not None:
@@ -400,21 +344,6 @@ def _probe(writer: asyncio.StreamWriter) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in PROBES:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    lower = {name.lower(): value for name, value in sorted(environment.items()) if value}  # the lower-case spelling wins
-    return {name.removesuffix("_proxy"): value for name, value in lower.items() if name.endswith("_proxy")}
-
-
-def _bypassed(place: Place, without: str) -> bool:
-    """Does NO_PROXY name it? `*`, names with what lies below them, each perhaps with a port."""
-    for each in (part.strip().lower() for part in without.split(",")):
-        name, _, port = each.rpartition(":") if each.rpartition(":")[2].isdigit() else (each, "", "")
-        name = name.removeprefix("*").removeprefix(".")
-        if each == "*" or (name and (not port or int(port) == place.port) and (place.name == name or place.name.endswith(f".{name}"))):
-            return True
-    return False
 
 
 def _why(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcpproxy.connect.documents import Challenge, authority_of, challenge_of, is_above, resource_of, safe
-from mcpproxy.connect.wire import WireError
+from mcpproxy.connect.places import WireError
 
 URL = "https://mcp.example/a/mcp"
 GOOD = {"issuer": "https://as.example/t", "authorization_endpoint": "https://as.example/t/a", "token_endpoint": "https://as.example/t/t"}

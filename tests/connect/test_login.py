@@ -15,9 +15,10 @@ import pytest
 
 from mcpproxy.connect.documents import Authority as Documents
 from mcpproxy.connect.login import Login, Wishes, code_in
+from mcpproxy.connect.places import WireError
 from mcpproxy.connect.remote import Remote
 from mcpproxy.connect.tokens import Store
-from mcpproxy.connect.wire import Wire, WireError
+from mcpproxy.connect.wire import Wire
 from tests.connect.rig import Answer, Seen, far, later
 from tests.support.authorization import Authority, found
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from mcpproxy.connect.places import Place, WireError
 from mcpproxy.connect.remote import Credential, Nobody, Remote, pauses
-from mcpproxy.connect.wire import Place, Wire, WireError
+from mcpproxy.connect.wire import Wire
 from tests.connect.rig import Answer, Seen, far
 
 

@@ -7,8 +7,8 @@ import urllib.request
 import pytest
 
 from mcpproxy.connect import visit
+from mcpproxy.connect.places import WireError
 from mcpproxy.connect.visit import Door, open_browser
-from mcpproxy.connect.wire import WireError
 
 
 def knock(url: str) -> tuple[int, str]:

@@ -2,11 +2,11 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mcpproxy.connect.wire import Wire, WireError, _bypassed, is_loopback, place_of
+from mcpproxy.connect.places import WireError
+from mcpproxy.connect.wire import Wire
 from mcpproxy.net.tls import client_context
 from tests.connect.rig import Answer, Seen, far
 from tests.support.certs import Certificate
@@ -189,31 +189,3 @@ async def test_where_others_send_us_must_be_public() -> None:
         with pytest.raises(WireError, match="no public address"):
             await wire().send(b"GET", server.url, public=True)
         assert not server.seen
-
-
-@pytest.mark.parametrize("url", ["ftp://a/", "http://", "https://u:p@a/", "http://a:99999/", "http://ä/", "http://a/ b", "mcp.example.com"])
-def test_what_is_no_url(url: str) -> None:
-    with pytest.raises(WireError):
-        place_of(url)
-
-
-def test_places() -> None:
-    place = place_of("https://[::1]:8443/mcp?x=1#y")
-    assert (place.name, place.port, place.authority, place.target) == ("::1", 8443, "[::1]:8443", "/mcp?x=1")
-    assert [is_loopback(name) for name in ("::1", "127.9.9.9", "localhost", "a.localhost", "localhost.example")] == [True] * 4 + [False]
-
-
-@pytest.mark.parametrize(
-    ("without", "expected"),
-    [
-        ("*", True),
-        ("", False),
-        ("a.example", True),
-        (".example", True),
-        ("b.example, a.example:443", True),
-        ("a.example:80", False),
-        ("ample", False),
-    ],
-)
-def test_who_is_not_asked_by_proxy(without: str, expected: Any) -> None:
-    assert _bypassed(place_of("https://a.example/"), without) is expected
