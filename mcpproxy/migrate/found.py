@@ -83,11 +83,15 @@ class Found:
         self.auth: dict[str, Keys] = {}
         self.notes: list[Note] = []
         self.variables: dict[str, str] = {}  # name: what it is for
+        self._noted: set[Note] = set()
+        self._called: dict[str, int] = {}  # names of upstreams, and the last number that was put behind each
+        self._at: dict[tuple[str, bytes], Part] = {}  # routes by host and path
 
     def note(self, place: str, text: str) -> None:
         """Once for each place and text."""
         note = Note(shown(place), printable(text))
-        if note not in self.notes:
+        if note not in self._noted:
+            self._noted.add(note)
             self.notes.append(note)
 
     def listener(self, address: str) -> Listener:
@@ -97,10 +101,11 @@ class Found:
     def upstream(self, wanted: str, place: str, keys: Keys) -> Part:
         """A new one, called as it was, or as nearly as our syntax and the others allow."""
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-._")[:60].rstrip("-._") or "server"
-        taken = {part.name for part in self.upstreams}
-        name, number = plain, 2
-        while name in taken:
-            name, number = f"{plain[:56]}-{number}", number + 1
+        name = plain
+        while name in self._called:
+            number = self._called[plain] = self._called[plain] + 1
+            name = f"{plain[:50]}-{number}"
+        self._called[name] = 1
         if name != wanted:
             self.note(place, f'called "{name}" here: ' + ("the name is taken" if plain == wanted else "names have letters, digits, . _ -"))
         part = Part(keys, [], name)
@@ -112,9 +117,8 @@ class Found:
         for part in self.upstreams:
             if part.keys == keys and re.fullmatch(re.escape(wanted) + r"(-\d+)?", part.name):
                 return part
-        taken = {part.name for part in self.upstreams}
         name, number = wanted, 2
-        while name in taken:
+        while name in self._called:
             name, number = f"{wanted}-{number}", number + 1
         return self.upstream(name, place, keys)
 
@@ -123,19 +127,17 @@ class Found:
         path = str(keys.get("path", "/"))
         given = keys.get("host", [])
         hosts = [given] if isinstance(given, str) else [str(each) for each in given] if isinstance(given, list | tuple) else []
-        taken = {
-            (host, names.generous_path(str(part.keys.get("path", "/")).encode())): part for part in self.routes for host in _hosts(part)
-        }
         key = names.generous_path(path.encode())
-        free = [host for host in hosts or [""] if (host, key) not in taken]
+        free = [host for host in hosts or [""] if (host, key) not in self._at]
         if not free:
-            if taken[(hosts or [""])[0], key].keys != keys:
+            if self._at[(hosts or [""])[0], key].keys != keys:
                 self.note(place, f"{path} has a route already, which is kept; this one is left out")
             return None
         if hosts:
             keys["host"] = free if len(free) > 1 else free[0]
         part = Part(keys)
         self.routes.append(part)
+        self._at |= {(host, key): part for host in free}
         return part
 
     def ask_for_key(self, place: str) -> str:
@@ -185,11 +187,6 @@ class Found:
                 self.note("", f"{listener.address} does not redirect to https: another site is served there in the clear")
             if listener.dev and listener.certificates:
                 self.note("", f"{listener.address}: the names without a certificate of their own are answered with the first one")
-
-
-def _hosts(part: Part) -> list[str]:
-    given = part.keys.get("host", "")
-    return [given] if isinstance(given, str) else [str(each) for each in given] if isinstance(given, list | tuple) else [""]
 
 
 def _upper(text: str) -> str:

@@ -27,6 +27,7 @@ PLAIN_VALUE = re.compile(
     r"localhost|127\.0\.0\.1|0\.0\.0\.0|utf-?8",
     re.IGNORECASE,
 )
+LONGEST = 4096  # characters
 KNOWN = re.compile(
     r"(?:sk|pk|rk)[-_][A-Za-z0-9_-]{8}|gh[pousr]_[A-Za-z0-9]{10}|github_pat_|glpat-|xox[abeprs]-|xapp-|A[KS]IA[A-Z0-9]{12}|AIza[A-Za-z0-9_-]{10}|"
     r"eyJ[A-Za-z0-9_-]{8}|ya29\.|npm_[A-Za-z0-9]{10}|hf_[A-Za-z0-9]{10}|tvly-|ntn_|secret_|lin_api_|figd_|SG\.[A-Za-z0-9]{8}|-----BEGIN"
@@ -53,6 +54,8 @@ def secret_name(name: str) -> bool:
 
 def secret_value(text: str) -> bool:
     """Does this look like one, whatever it is called?"""
+    if len(text) > LONGEST:
+        return True  # a key in PEM; or what would take long to look at
     if KNOWN.search(text) or UUID.search(text) or USERINFO.search(text) or SCHEME.match(text):
         return True
     if any(secret_name(name) for name in QUERY.findall(text)):

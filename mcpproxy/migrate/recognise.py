@@ -19,9 +19,11 @@ READERS: dict[str, Callable[[str], Found]] = {
     "mcp-proxy-npm": lambda text: commandline.read(text, "npm"),
 }
 NGINX = re.compile(
-    r"^\s*(?:proxy_pass\s+[^;{}]+;|(?:server|http|events)\s*\{|upstream\s+\S+\s*\{|location\s+[^{;]*\{|listen\s+[^;{}]+;)", re.MULTILINE
+    r"^[ \t]*(?:proxy_pass\s[^;{}]{1,999};|(?:server|http|events)\s{0,99}\{|upstream\s[^\s{};]{1,200}\s{0,99}\{|location\s[^{};]{1,999}\{|"
+    r"listen\s[^;{}]{1,999};)",
+    re.MULTILINE,
 )
-SEMICOLON = re.compile(r";\s*(?:#.*)?$", re.MULTILINE)
+SEMICOLON = re.compile(r";[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
 def format_of(text: str) -> str:
@@ -35,7 +37,7 @@ def format_of(text: str) -> str:
         return "clients"
     if NGINX.search(text) and SEMICOLON.search(text):
         return "nginx"
-    if re.search(r"^\s*(?:reverse_proxy|redir|handle|handle_path)\b", text, re.MULTILINE):
+    if re.search(r"^[ \t]*(?:reverse_proxy|redir|handle|handle_path)\b", text, re.MULTILINE):
         return "caddy"
     if next(commandline.calls(text), None) is not None:
         return "mcp-proxy"

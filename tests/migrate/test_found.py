@@ -60,3 +60,9 @@ def test_addresses_that_serve_different_people_are_told() -> None:
 def test_what_is_shown_cannot_steer_a_terminal() -> None:
     assert shown("a\x1b[2Jb\nc") == "a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}c"
     assert len(shown("x" * 10_000)) == 121
+
+
+def test_thousands_of_one_name_are_quick_to_name() -> None:
+    found = Found("a test")
+    made = [found.upstream("a", "", {"urls": ["http://127.0.0.1:1"]}).name for _ in range(20_000)]
+    assert len(set(made)) == 20_000  # with a search through all of them for each this takes minutes
