@@ -31,9 +31,11 @@ from mcpproxy.connect.places import WireError
 from mcpproxy.connect.remote import Remote
 from mcpproxy.connect.session import Call, NotHere, Session
 from mcpproxy.connect.streamable import Streamable
+from mcpproxy.errors import StartError
 from mcpproxy.gateway.parts import MEMBER_LOST, MEMBER_UNAVAILABLE, TOO_LARGE
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import INVALID_REQUEST, PARSE_ERROR
+from mcpproxy.mcp.message import INTERNAL_ERROR
 
 CALLS = 1024  # that wait at once
 IN_ORDER_S = 10.0  # a notification that the server does not take for so long holds nobody up any longer
@@ -168,6 +170,9 @@ class Bridge:
             code = TOO_LARGE if "larger than" in error.text else MEMBER_LOST if error.sent else MEMBER_UNAVAILABLE
             await self.fail(call, code, (lost if error.sent and code == MEMBER_LOST else "") + error.text)
             self.say(f"{call.envelope.method}: {error.text}")
+        except Exception as error:  # tokens that cannot be kept, or a mistake of ours: the client does not wait for ever
+            await self.fail(call, INTERNAL_ERROR, error.message if isinstance(error, StartError) else "internal error")
+            raise
         finally:
             self._forget(call)
 
@@ -279,7 +284,9 @@ class Bridge:
     def _over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, WireError):
+        if isinstance(error, StartError):
+            self.say(f"{error.message}; {error.hint}")
+        elif error is not None and not isinstance(error, WireError):
             self.say(f"internal error: {type(error).__name__}: {error}")
 
     # -- the end -----------------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import pytest
 
 from mcpproxy.connect.bridge import CALLS, run
 from mcpproxy.connect.lines import Out, TooLong
+from mcpproxy.connect.remote import Nobody
+from mcpproxy.errors import StartError
 from tests.connect.rig import Answer, Legacy, Seen, desk, far
 
 
@@ -87,6 +89,17 @@ async def test_too_many_calls_are_refused() -> None:
         for id in range(CALLS + 1):
             await at.ask(id, "tools/list")
         assert "too many" in (await at.answer(CALLS))["error"]["message"]
+
+
+async def test_tokens_that_cannot_be_kept_are_an_answer() -> None:
+    class Full(Nobody):
+        async def refused(self, status: int, challenge: str, shown: bytes) -> bool:
+            raise StartError("the disk is full", "another place")
+
+    async with far(lambda seen, to: to.plain(401)) as server, desk(server.url, Full()) as at:
+        await at.ask(1, "initialize", {})
+        assert (await at.answer(1))["error"] == {"code": -32603, "message": "the disk is full"}
+        await at.until(lambda: "the disk is full; another place" in at.said)
 
 
 async def test_an_answer_without_a_result_is_an_error() -> None:
