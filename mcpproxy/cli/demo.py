@@ -30,7 +30,7 @@ def command(listen: str, state_dir: str | None) -> int:
 
     if find_spec("mcp") is None or find_spec("uvicorn") is None:
         raise StartError("the demo needs the MCP SDK, which is not installed", "in a checkout: pip install '.[demo]', or make demo")
-    refuse_taken(quick(PLACEHOLDER, listen, no_tls=False, state_dir=state_dir).listen[0].address)
+    refuse_taken(quick([PLACEHOLDER], listen, no_tls=False, state_dir=state_dir).listen[0].address)
 
     deaths: list[int] = []
 
@@ -40,7 +40,7 @@ def command(listen: str, state_dir: str | None) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     with DemoServer(died) as server:
-        config = structs.replace(quick(server.url, listen, no_tls=False, state_dir=state_dir), workers=1)
+        config = structs.replace(quick([server.url], listen, no_tls=False, state_dir=state_dir), workers=1)
 
         def ready(urls: list[str]) -> None:
             show(Scene(url=f"{urls[0]}/mcp", ca=devca.files(config.state_dir).ca, upstream=server.url))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,12 +88,12 @@ def checked(file: Path, state_dir: str | None = None) -> Loaded:
     return loaded
 
 
-def quick(url: str, listen: str | None, no_tls: bool, state_dir: str | None) -> Config:
+def quick(words: Sequence[str], listen: str | None, no_tls: bool, state_dir: str | None, *, bridge: bool = False) -> Config:
     """The configuration of a command without a file. Its mistakes are mistakes of the command line: status 2."""
     from mcpproxy.config.load import ConfigErrors, serve_config
 
     try:
-        return serve_config(url, listen=listen, no_tls=no_tls, state_dir=state_dir)
+        return serve_config(*words, listen=listen, no_tls=no_tls, state_dir=state_dir, bridge=bridge)
     except ConfigErrors as errors:
         raise StartError(errors.message, errors.hint, code=2) from None
 

@@ -45,11 +45,32 @@ def lines(look: dict[str, Any]) -> list[str]:
     for name, upstream in look["upstreams"].items():
         states = ", ".join(f"{each['label']} {each['state']}" for each in upstream["endpoints"])
         said.append(f"  upstream {name}: {upstream['in_use']} in use, {upstream['waiting']} waiting; {states}")
+    said += gateway_lines(look.get("gateway"))
     for each in look["certificates"]:
         left = "not there yet" if each["days"] is None else f"{each['days']:.0f} days"
         said.append(f"  certificate {', '.join(each['names'][:3])} ({each['source']}): {left}")
     said += [f"  ! {plain(problem)}" for problem in look["problems"]]
     return [plain(line) for line in said]
+
+
+def gateway_lines(gateway: dict[str, Any] | None) -> list[str]:
+    """The members of the gateway process, where there is one."""
+    if gateway is None:
+        return []
+    said = []
+    for name, member in gateway["members"].items():
+        pids = member.get("pids") or ()
+        state = str(member.get("state", ""))
+        if pids:
+            state += f", {'processes' if len(pids) > 1 else 'process'} {', '.join(map(str, pids))}"
+        counted = ", ".join(f"{member.get(key, 0)} {key}" for key in ("calls", "errors", "restarts"))
+        why = f"; {member['last_error']}" if member.get("last_error") else ""
+        said.append(f"  member {name}: {state}; {counted}{why}")
+    for name, upstream in gateway["upstreams"].items():
+        said.append(
+            f"  gateway of {name}: {upstream['sessions']} sessions, {upstream['streams']} streams; {', '.join(upstream['members'])}"
+        )
+    return said
 
 
 def plain(text: str) -> str:

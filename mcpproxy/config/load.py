@@ -14,7 +14,7 @@ import os
 import re
 import select
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -22,8 +22,8 @@ from typing import Any, get_type_hints
 from msgspec import structs
 
 from mcpproxy.clock import monotonic
-from mcpproxy.config import check, files
-from mcpproxy.config.kinds import Auto, Key, Kind, Named, Pairs, Secret, Table, Tables, Words
+from mcpproxy.config import check, files, programs
+from mcpproxy.config.kinds import ENVIRONMENT_NAME, Auto, Key, Kind, Named, Pairs, Secret, Table, Tables, Words
 from mcpproxy.config.mistakes import ConfigErrors, Finding, Mistake, Wrong, nearest, show_value
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import LATER, TABLES, Config
@@ -84,14 +84,17 @@ def read_tables(of: type, file: Path) -> tuple[Any, Mapping[Place, int]]:
     return found, lines
 
 
-def serve_config(url: str, *, listen: str | None = None, no_tls: bool = False, state_dir: str | None = None) -> Config:
-    """Quick mode: one listener (127.0.0.1:8443 with a development certificate, or 127.0.0.1:8080 without TLS) before one server."""
+def serve_config(
+    *words: str, listen: str | None = None, no_tls: bool = False, state_dir: str | None = None, bridge: bool = False
+) -> Config:
+    """Quick mode: one listener (127.0.0.1:8443 with a development certificate, or 127.0.0.1:8080 without TLS) before one server: a URL, or the words of a
+    command. Such a server works here and has the environment of who starts it, as if it had been started by hand."""
     if listen is None:
         listen = "127.0.0.1:8080" if no_tls else "127.0.0.1:8443"
     listener: dict[str, object] = {"address": listen}
     if not no_tls:
         listener["tls"] = "dev"
-    data: dict[str, object] = {"listen": [listener], "upstream": {"server": {"urls": [url]}}, "route": [{"upstream": "server"}]}
+    data: dict[str, object] = {"listen": [listener], "upstream": {"server": _server(words, bridge)}, "route": [{"upstream": "server"}]}
     data["admin"] = {"address": "off"}
     if state_dir is not None:
         data["state_dir"] = state_dir
@@ -99,7 +102,26 @@ def serve_config(url: str, *, listen: str | None = None, no_tls: bool = False, s
     if findings:
         given = {("listen", 0, "address"): "--listen", ("upstream", "server", "urls", 0): "URL", ("state_dir",): "--state-dir"}
         raise ConfigErrors([Mistake(given.get(f.place, ""), None, f.message, f.choices) for f in findings], "serve")
+    if is_command(words) and (missing := [Mistake("COMMAND", None, f.message) for f in programs.unwise(config)]):
+        raise ConfigErrors(missing, "serve")
     return config
+
+
+def is_command(words: Sequence[str]) -> bool:
+    """A URL is one word with a colon in it; everything else is a program and its arguments."""
+    return len(words) != 1 or ":" not in words[0]
+
+
+def _server(words: Sequence[str], bridge: bool) -> dict[str, object]:
+    if is_command(words):
+        inherited = [name for name in os.environ if ENVIRONMENT_NAME.fullmatch(name)]
+        return {"command": list(words), "start": "warm", "idle_stop": "off", "cwd": os.getcwd(), "inherit": inherited}
+    if not bridge:
+        return {"urls": list(words)}
+    scheme, separator, rest = words[0].partition("://")
+    place, slash, path = rest.partition("/")
+    found: dict[str, object] = {"urls": [f"{scheme}{separator}{place}"], "bridge": True}
+    return found | {"mcp_path": f"/{path}"} if slash and path else found
 
 
 def _load_text(text: str, base: str, name: str) -> Loaded:

@@ -14,6 +14,7 @@ import platform
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from mcpproxy import __version__
+from mcpproxy.control.switchboard import GATEWAY, Refused
 from mcpproxy.observe.tally import BOUNDS, LAGS, Sums
 from mcpproxy.upstream.breaker import CLOSED, HALF_OPEN, OPEN
 from mcpproxy.upstream.endpoint import STATES
@@ -112,6 +114,12 @@ METRICS = (
         "When a certificate ends, in Unix time; source: acme, file, dev.",
     ),
     Known("certificate_failures", GAUGE, ("certificate",), "Times in a row that a certificate was asked for (ACME) and did not come."),
+    Known("member_calls_total", COUNTER, ("member",), "Calls that a member of the gateway process answered, or failed."),
+    Known("member_errors_total", COUNTER, ("member",), "Of these, answered with an error."),
+    Known("member_restarts_total", COUNTER, ("member",), "Times that a member's process was started again."),
+    Known("member_children", GAUGE, ("member",), "Processes of a member."),
+    Known("gateway_sessions", GAUGE, ("upstream",), "Sessions of clients in the gateway process."),
+    Known("gateway_streams", GAUGE, ("upstream",), "Streams of clients there that belong to no call."),
     Known("build_info", GAUGE, ("version", "python", "openssl"), "1; the labels say what runs."),
 )
 BY_NAME = {known.name: known for known in METRICS}
@@ -151,6 +159,9 @@ class Workers(Protocol):
     def tell(self, worker: int, topic: str, data: Any) -> None:
         """If it is there."""
 
+    async def ask(self, worker: int, topic: str, data: Any = None, wait_s: float = FLUSH_S) -> Any:
+        """One of them. Raises LookupError, TimeoutError, Refused."""
+
     async def ask_all(self, topic: str, data: Any = None, wait_s: float = FLUSH_S) -> dict[int, Any]:
         """Who is silent is left out."""
 
@@ -165,6 +176,7 @@ class Metrics(Collector):
         self.sources: list[Callable[[], Iterable[Sample]]] = []
         self._heard: dict[int, tuple[str, int]] = {}  # by worker: who it was, the number of its last message
         self._there: set[int] = set()
+        self._gateway: dict[str, Any] | None = None  # how things stand there
         self._deaths = 0
         self._generation = 1
         self._flush: asyncio.Task[None] | None = None  # that is about to begin
@@ -216,6 +228,9 @@ class Metrics(Collector):
         self._flush = None  # who asks from here on waits for the next one: it may have seen more
         for worker, gauges in (await self._workers.ask_all("flush", wait_s=FLUSH_S)).items():
             self.stands(worker, gauges)
+        self._gateway = None
+        with suppress(LookupError, TimeoutError, Refused):  # there is none; it is silent
+            self._gateway = await self._workers.ask(GATEWAY, "overview", None, FLUSH_S)
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """What is known, as text for Prometheus or, for who asks for it (`Accept`), OpenMetrics."""
@@ -257,6 +272,8 @@ class Metrics(Collector):
         yield "build_info", (__version__, platform.python_version(), ssl.OPENSSL_VERSION), 1
         yield from self._of_workers()
         yield from _of_upstreams([gauges["upstreams"] for gauges in self.gauges.values()])
+        if self._gateway is not None:
+            yield from _of_gateway(self._gateway)
         for source in self.sources:
             yield from source()
 
@@ -275,6 +292,16 @@ class Metrics(Collector):
             yield "worker_descriptors", (worker,), gauges["descriptors"]
             yield "worker_start_time_seconds", (worker,), gauges["began"]
         yield "audit_blocked", (), any(gauges["audit_blocked"] for gauges in self.gauges.values())
+
+
+def _of_gateway(gateway: dict[str, Any]) -> Iterator[Sample]:
+    for name, member in gateway["members"].items():
+        for key in ("calls", "errors", "restarts"):
+            yield f"member_{key}_total", (name,), member.get(key, 0)
+        yield "member_children", (name,), member.get("children", 0)
+    for name, upstream in gateway["upstreams"].items():
+        for key in ("sessions", "streams"):
+            yield f"gateway_{key}", (name,), upstream[key]
 
 
 def _of_upstreams(workers: list[dict[str, Any]]) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from mcpproxy import __version__
 from mcpproxy.clock import monotonic, unix
-from mcpproxy.control.switchboard import Switchboard
+from mcpproxy.control.switchboard import GATEWAY, Refused, Switchboard
 from mcpproxy.control.web import Refusal, as_json
 from mcpproxy.observe.recent import quantile
 
@@ -88,6 +88,10 @@ class Survey:
         asked = (self._switchboard.ask(number, "overview", {"after": after}, ASK_S) for number, after in news.items())
         said = await asyncio.gather(*asked, return_exceptions=True)
         answers: dict[int, Look] = {number: each for number, each in zip(news, said, strict=True) if isinstance(each, dict)}
+        gateway: Look | None = None
+        if self._switchboard.gateway is not None:
+            with suppress(LookupError, TimeoutError, Refused):
+                gateway = await self._switchboard.ask(GATEWAY, "overview", None, ASK_S)
         now = monotonic()
         took, self._looked = now - self._looked, now
         known, rate = self._served, 0
@@ -117,6 +121,7 @@ class Survey:
             "latency": _latency(answers),
             "open": _open(answers),
             "upstreams": _upstreams(answers),
+            "gateway": gateway,
             "refusals": list(reversed(sorted(self._refusals, key=lambda each: each["time"])[-50:])),
             "certificates": self._certificates(),
         }

@@ -103,7 +103,7 @@ class Plan:
     request_id: bytes | None = None  # the client's own
     upgrade: bytes | None = None
     expects: bool = False  # the client waits for 100 before it sends its body
-    opens: bool = True  # it names no session: one in the response is new
+    opens: bool = True  # it names no session: one in the response is new; the gateway process says with each answer whose it is
     answer: bytes | None = None  # answered here, nothing goes upstream
     answer_close: bytes = b""
     status: int = 0
@@ -423,7 +423,7 @@ class Judge:
             request_id=own if own is not None and REQUEST_ID.fullmatch(own) else None,
             upgrade=upgrade,
             expects=parsed.expect_continue,
-            opens=parsed.first(SESSION) is None,
+            opens=parsed.first(SESSION) is None or live.call != b"",
             binding=None if bound is None else bound.binding,
             lasts=guard is None or guard.question is None,
             guard=guard,

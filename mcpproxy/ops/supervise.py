@@ -3,6 +3,7 @@
     supervisor ── listening sockets, TLS contexts, memory of the limits; signals; no loop, no thread, no connection
       ├─ worker 0 ── an edge process (`worker`): its own loop, pools, plans, log sink, counts
       ├─ worker 1 …
+      ├─ gateway ─── where an upstream needs it: speaks MCP itself, starts servers as its children (`gateway`)
       └─ control ─── serves no client (`control/run`)
 
 Supervisor and child talk over a pair of sockets; nobody else has either end, so each hears of the other's death at once, however it came.
@@ -16,6 +17,8 @@ Supervisor and child talk over a pair of sockets; nobody else has either end, so
  5. A worker, or the control process, that gives no sign of life for `watchdog` is asked where it is (its stacks go to stderr) and killed: its connections
     are lost anyway.
  6. The control process is made after worker 0 and replaced like a worker. Nobody waits for it.
+ 7. So is the gateway process, where the configuration needs one. It is told to drain with the workers, and to end when the last of them has ended: their calls
+    go through it.
 
 Exit status: 0 after a clean stop; 1 when the start failed, or when a worker did not end cleanly.
 
@@ -42,13 +45,14 @@ from mcpproxy.assemble import Shared, listen_names, share
 from mcpproxy.clock import monotonic
 from mcpproxy.config.model import Config
 from mcpproxy.control import run as control
+from mcpproxy.control import switchboard
 from mcpproxy.errors import StartError
 from mcpproxy.net import tickets
 from mcpproxy.net.door import Door, make_door
 from mcpproxy.net.loop import settle_memory
 from mcpproxy.net.passed import Passed
 from mcpproxy.observe.messages import Messages
-from mcpproxy.ops import privileges, systemd, worker
+from mcpproxy.ops import gateway, privileges, systemd, worker
 from mcpproxy.ops.reload import COMMITTED, PREPARED, REFUSED, Read, Reload, Reply, in_memory
 from mcpproxy.ops.upgrade import Estate, Heritage, Upgrade, heritage
 from mcpproxy.ops.worker import BACK, DRAIN, END, HEARD, MISSING, REOPEN, SERVING
@@ -63,6 +67,7 @@ ABORT_S = 1.0  # for a frozen worker to say where it stands
 ENDING = False, "it is ending"  # what a reload is answered then
 DONE = True, ""  # and an order of which there is nothing to say
 CONTROL = -1  # its number among the children
+GATEWAY = switchboard.GATEWAY
 
 Ready = Callable[[list[str]], None]
 Order = Callable[[Any, Reply], None]
@@ -136,7 +141,7 @@ class Child:
 
     @property
     def name(self) -> str:
-        return f"worker {self.number}" if self.number >= 0 else "the control process"
+        return name_of(self.number)
 
     def tell(self, *words: bytes) -> None:
         """Send each; one that is dead or stands still does not hear it."""
@@ -164,6 +169,7 @@ class Supervisor:
         self._messages = Messages(config.log.level)
         self._workers: dict[int, Child] = {}  # by number
         self._control: Child | None = None
+        self._gateway: Child | None = None
         self._due: dict[int, float] = {0: 0.0}  # numbers without a process, and when they get one
         self._quick: dict[int, int] = {}  # of each number: deaths in a row that came too soon
         self._reload = Reload(config, shared, self._workers, read, self._decided, self._messages.say)
@@ -189,15 +195,16 @@ class Supervisor:
             while self._workers or not self._stopping:
                 self._start_due()
                 self._wait()
-            if self._control is not None:
-                self._let_control_end(self._control)
+            for child in (self._gateway, self._control):
+                if child is not None:
+                    self._let_end(child)
         finally:
             self._shared.close()
         return self._code
 
     @property
     def _children(self) -> list[Child]:
-        return [*self._workers.values(), *([self._control] if self._control is not None else [])]
+        return [*self._workers.values(), *(child for child in (self._gateway, self._control) if child is not None)]
 
     # -- children come -----------------------------------------------------------------------------------------------------------------------
 
@@ -208,8 +215,7 @@ class Supervisor:
             try:
                 self._start(number)
             except OSError as error:
-                what = f"worker {number}" if number >= 0 else "the control process"
-                self._messages.say("error", f"{what} cannot be made: {error.strerror}; trying again")
+                self._messages.say("error", f"{name_of(number)} cannot be made: {error.strerror}; trying again")
                 self._due[number] = now + LONGEST_S
 
     def _start(self, number: int) -> None:
@@ -227,7 +233,9 @@ class Supervisor:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
         child = Child(number, pid, ours)
-        if number == CONTROL:
+        if number == GATEWAY:
+            self._gateway = child
+        elif number == CONTROL:
             self._control = child
             child.since = monotonic()
             self._tell_control(event="reloaded", generation=self._reload.generation)
@@ -249,13 +257,16 @@ class Supervisor:
             for child in self._children:
                 child.post.close()
             self._shared.want_none()
-            _call_ourselves("mcpproxy:ctl" if number == CONTROL else f"mcpproxy:{number}")
+            _call_ourselves({CONTROL: "mcpproxy:ctl", GATEWAY: "mcpproxy:gw"}.get(number, f"mcpproxy:{number}"))
             faulthandler.enable()
             if number == CONTROL:
                 assert self._door is not None, "else there is none"
                 self._shared.let_go()
                 self._shared.gateway.sock.close()
                 code = control.serve(self._config, self._shared, self._door, post)
+            elif number == GATEWAY:
+                self._shared.let_go()
+                code = gateway.serve(self._config, self._shared, post, self._pid, self._door)
             else:
                 self._shared.worker = number
                 code = worker.serve(self._config, self._shared, post, self._pid, self._drain, self._door, say_counts=self._say_counts)
@@ -269,6 +280,8 @@ class Supervisor:
 
     def _serves(self, child: Child) -> None:
         child.since = monotonic()
+        if child is self._gateway:
+            return
         self._shared.alone = False
         if self._stopping:
             return
@@ -282,11 +295,17 @@ class Supervisor:
                     self._due.setdefault(number, 0.0)
             if self._door is not None and self._control is None:
                 self._due.setdefault(CONTROL, 0.0)
+            self._want_gateway()
             if not missing:
                 self._ready_said = True
                 if self._ready is not None:
                     self._ready(self._shared.urls)
         self._say_status()
+
+    def _want_gateway(self) -> None:
+        """There is one where an upstream needs it."""
+        if self._gateway is None and GATEWAY not in self._due and gateway.wanted(self._config):
+            self._due[GATEWAY] = 0.0
 
     # -- what happens ------------------------------------------------------------------------------------------------------------------------
 
@@ -355,6 +374,8 @@ class Supervisor:
     def _tell_all(self, word: bytes) -> None:
         for child in self._workers.values():
             child.tell(word)
+        if self._gateway is not None and word != END:  # to end is for `_let_end` to say
+            self._gateway.tell(word)
 
     def _stop(self, word: bytes) -> None:
         self._stopping = True
@@ -397,19 +418,25 @@ class Supervisor:
                 del self._shared.states[upstream, endpoint]
         self._messages.least(config.log.level)
         event = msgspec.json.encode({"event": "reloaded", "generation": self._reload.generation})
-        if self._control is None:
-            return
-        if not changed:
-            self._control.tell(event)
-            return
+        if self._control is not None:
+            if changed:
+                self._hand(self._control, event, config)
+            else:
+                self._control.tell(event)
+        if self._gateway is not None and changed:
+            self._hand(self._gateway, gateway.BECOME, config)
+        self._want_gateway()
+
+    def _hand(self, child: Child, word: bytes, config: Config) -> None:
+        """It is to be another one."""
         try:
             memory = in_memory(config)
             try:
-                socket.send_fds(self._control.post, [event], [memory], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                socket.send_fds(child.post, [word], [memory], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             finally:
                 os.close(memory)
         except OSError:  # it stands still, or is dead, or we have no descriptor left; its successor begins with this one
-            os.kill(self._control.pid, signal.SIGKILL)
+            os.kill(child.pid, signal.SIGKILL)
 
     # -- another program ---------------------------------------------------------------------------------------------------------------------
 
@@ -460,8 +487,10 @@ class Supervisor:
         else:
             order(message["with"], reply)
 
-    def _let_control_end(self, child: Child) -> None:
+    def _let_end(self, child: Child) -> None:
         """It ends with the connection; one that does not is killed."""
+        if child.number == GATEWAY:
+            child.tell(END)
         child.post.close()
         if not _ends(child.pid, PATIENCE_S):
             os.kill(child.pid, signal.SIGKILL)
@@ -474,7 +503,9 @@ class Supervisor:
         child.post.close()
         code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
         number = child.number
-        if number == CONTROL:
+        if number == GATEWAY:
+            self._gateway = None
+        elif number == CONTROL:
             self._control = None
         else:
             del self._workers[number]
@@ -484,11 +515,14 @@ class Supervisor:
         self._say_status()
         how = f"{child.name} (process {child.pid}) " + (f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}")
         if self._stopping:
-            if code and number != CONTROL:
+            if code and number >= 0:
                 self._messages.say("error", how)
                 self._code = self._code or 1
             return
-        if code > 0 and not child.since and not self._ready_said:  # the start fails, and it said why
+        if number == GATEWAY and code == 0:  # nobody needed it any more
+            self._want_gateway()
+            return
+        if code > 0 and not child.since and not self._ready_said and number >= 0:  # the start fails, and it said why
             self._code = code
             self._stop(END)
             return
@@ -499,7 +533,7 @@ class Supervisor:
         wait = min(LONGEST_S, FIRST_S * 2.0 ** (quick - 1)) if quick else 0.0
         self._quick[number] = min(quick + 1, 10)
         self._messages.say("error", f"{how}; another takes its place " + (f"in {wait:.1f} s" if wait else "at once"))
-        if number != CONTROL:
+        if number >= 0:
             for other in self._workers.values():
                 if other.since:
                     other.tell(MISSING + bytes([number]))
@@ -524,6 +558,11 @@ class Supervisor:
                 if not _ends(child.pid, ABORT_S):
                     os.kill(child.pid, signal.SIGKILL)
                 child.heard = now  # its end is heard of at its post
+
+
+def name_of(number: int) -> str:
+    """For people."""
+    return {CONTROL: "the control process", GATEWAY: "the gateway process"}.get(number, f"worker {number}")
 
 
 def _readable(descriptor: int, wait_s: float) -> bool:

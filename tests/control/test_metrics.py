@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from mcpproxy import __version__
 from mcpproxy.control.metrics import METRICS, Metrics, buckets
+from mcpproxy.control.switchboard import GATEWAY
 from mcpproxy.observe.tally import BOUNDS, Sums, new_times
 
 ENDPOINT = {"endpoint": "127.0.0.1:1", "state": "enabled", "breaker": "closed", "alive": True, "in_use": 6, "idle": 2}
@@ -36,9 +37,16 @@ class Board:
     left: list = field(default_factory=list)
     told: list = field(default_factory=list)
     answers: dict = field(default_factory=dict)
+    gateway: dict | None = None
 
     def tell(self, worker, topic, data):
         self.told.append((worker, topic, data))
+
+    async def ask(self, worker, topic, data=None, wait_s=2.0):
+        assert (GATEWAY, "overview") == (worker, topic)
+        if self.gateway is None:
+            raise LookupError("there is no gateway process")
+        return self.gateway
 
     async def ask_all(self, topic, data=None, wait_s=2.0):
         assert topic == "flush"
@@ -163,7 +171,7 @@ def test_other_parts_add_their_figures(metrics):
     assert read(metrics)["mcpproxy_upstream_queue", ("upstream", "more")] == 7
 
 
-def test_every_metric_is_shown_and_none_that_nobody_knows(metrics):
+async def test_every_metric_is_shown_and_none_that_nobody_knows(board, metrics):
     """What METRICS lists and what is rendered is the same, as soon as there is something to say about each."""
     sums = Sums()
     labels = {
@@ -185,6 +193,11 @@ def test_every_metric_is_shown_and_none_that_nobody_knows(metrics):
     metrics.sources.append(
         lambda: [("certificate_expiry_time_seconds", ("a.example", "acme"), 5), ("certificate_failures", ("a.example",), 0)]
     )
+    board.gateway = {
+        "members": {"files": {"calls": 3, "errors": 1, "restarts": 0, "children": 2}},
+        "upstreams": {"all": {"sessions": 4, "streams": 1}},
+    }
+    await metrics.scrape("")
     shown = {family.name: family for family in metrics.collect()}
     assert set(shown) == {f"mcpproxy_{known.name.removesuffix('_total')}" for known in METRICS}
     for known in METRICS:

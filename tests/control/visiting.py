@@ -59,6 +59,7 @@ class Switchboard:
 
     def __init__(self, workers: int = 1) -> None:
         self.workers: dict[int, Any] = {number: Peer(4000 + number) for number in range(workers)}
+        self.gateway: Any = None
         self.hears: dict[str, Any] = {}
         self.joined: list[Callable[[int], None]] = []
         self.left: list[Callable[[int], None]] = []
