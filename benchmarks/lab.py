@@ -30,7 +30,7 @@ from benchmarks.callers import Callers, make_callers
 
 HERE = Path(__file__).resolve().parent
 ANSWER = '{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"hello hello hello hello"}],"isError":false}}'
-START_LIMIT_S = 15.0
+START_LIMIT_S = 60.0
 OPEN_LIMIT_S = 60.0  # for thousands of TLS handshakes
 OURS = "mcpproxy"
 COMMAND = [str(Path(sys.executable).with_name("mcpproxy")), "run", "-c", "{config}"]
@@ -87,14 +87,16 @@ class Lab:
             yield Proxy(name, process.pid, tls, plain, log, guards)
 
     @contextmanager
-    def variant(self, kind: str, **values: object) -> Iterator[Proxy]:
-        """Our daemon with another configuration, conf/KINDmcpproxy.toml, beside the contender."""
+    def variant(self, kind: str, *, everywhere: bool = False, **values: object) -> Iterator[Proxy]:
+        """Our daemon with another configuration, conf/KINDmcpproxy.toml, beside the contender. `everywhere`: on all cores."""
         tls, plain = free_port(), free_port()
         config = self.render(f"{kind}mcpproxy.toml", TLS=tls, PLAIN=plain, **values)
         own = config.rename(self.directory / f"{kind}{tls}.toml")
         said = self.directory / f"{kind}{tls}.out"
         with said.open("wb") as output:
-            with running([word.replace("{config}", str(own)) for word in self.ours], machine.cores()[0], output.fileno()) as process:
+            with running(
+                [word.replace("{config}", str(own)) for word in self.ours], None if everywhere else machine.cores()[0], output.fileno()
+            ) as process:
                 for port in (tls, plain):
                     wait_for_port(port, process, said)
                 try:
@@ -159,14 +161,16 @@ def nginx_command(conf: Path, directory: Path) -> list[str]:
 
 
 @contextmanager
-def running(command: list[str], core: int | None, output: int) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], core: int | None, output: int, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
         cwd=HERE.parent,
-        env=machine.environment(),
+        env=environment or machine.environment(),
         preexec_fn=machine.take_place(core),
     )
     try:

@@ -6,7 +6,21 @@ its `targets`, a table. Rule: a figure that is a ratio to a peer is formed withi
 
 from __future__ import annotations
 
-from benchmarks.works import abuse, bodies, counting, guard, handshakes, latency, multiplexed, post, reload, start, streams, workers
+from benchmarks.works import (
+    abuse,
+    bodies,
+    counting,
+    gateways,
+    guard,
+    handshakes,
+    latency,
+    multiplexed,
+    post,
+    reload,
+    start,
+    streams,
+    workers,
+)
 from benchmarks.works.base import Target, Work
 
 WORKS: tuple[Work, ...] = (
@@ -46,5 +60,8 @@ WORKS: tuple[Work, ...] = (
     start.Start(),
     reload.Reload(),
     abuse.Abuse(),
+    gateways.Gateways("bridge", "a stdio server on HTTP, 32 sessions: beside other gateways"),
+    gateways.Gateways("hub", "five HTTP servers as one, 32 sessions: beside other gateways"),
+    gateways.Lists(),
 )
 ALL = {work.name: work for work in WORKS}
