@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import subprocess
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,22 +115,3 @@ class Session:
         for writer in (self._writer, self._stream):
             if writer is not None:
                 writer.close()
-
-
-def piped(command: list[str]) -> float:
-    """Median µs of tools/call, asked in the server's own words: over its stdin and stdout."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        times = []
-        for number in range(WARM + CALLS):
-            call = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": "echo", "arguments": SAYS}}
-            began = time.perf_counter()
-            process.stdin.write(json.dumps(call).encode() + b"\n")
-            process.stdin.flush()
-            said = process.stdout.readline()
-            if number >= WARM:
-                times.append(time.perf_counter() - began)
-            assert b"hello hello" in said
-        process.stdin.close()
-    return statistics.median(times) * 1e6

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks import load, machine
 from benchmarks.lab import HERE, Lab, Proxy, free_port, running, wait_for_port
 from benchmarks.peers import PEERS, STDIO, Peer, environment
-from benchmarks.rpc import Session, piped
+from benchmarks.rpc import Session
 from benchmarks.works.base import Alone, Figures, Scale, Target
 
 CLIENTS = 32
@@ -51,7 +51,7 @@ class Gateways(Alone):
 
     def measure(self, lab: Lab, proxy: Proxy, scale: Scale, round_number: int) -> Figures:
         with servers(lab, MEMBERS, 0) as urls:
-            direct = piped(STDIO) if self.kind == "bridge" else asyncio.run(Session(urls[0]).latency())
+            direct = asyncio.run(Session(urls[0]).latency())
             found: dict[str, Figures] = {}
             with ours(lab, urls) as own:
                 path = "/bridge" if self.kind == "bridge" else "/hub"
