@@ -71,7 +71,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "first", "usage"),
     [
-        (["serve"], "Missing argument 'URL'.", "mcpproxy serve"),
+        (["serve"], "Missing argument 'URL | -- COMMAND [ARGUMENT]...'.", "mcpproxy serve"),
         (["run", "--no-such-option"], "No such option '--no-such-option'.", "mcpproxy run"),
         (["fly"], "No such command 'fly'.", "mcpproxy"),
         (["cert", "fly"], "No such command 'fly'.", "mcpproxy cert"),
