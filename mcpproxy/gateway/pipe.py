@@ -8,12 +8,15 @@
 2. Whoever stops waiting (cancelled, or too late) is taken out and the server is told (notifications/cancelled); what it answers after that is dropped.
 3. A request of the server names no call. It goes to one only where nobody else can be meant: all calls that wait are of one client, and so are those given up
    which the server may still be at. Otherwise it gets an error: never to a wrong client. Notifications about calls (message) follow the same rule,
-   and are everybody's where it says nothing.
+   and are everybody's where it says nothing. A server must not answer what was cancelled, so a ping is sent behind it: once that is answered, in whatever
+   way, the server has read that it is to stop, and asks nothing more for it (SDKs see to that).
 4. `lost` answers every call at once.
 5. Nothing is kept here but what waits: what comes is handed on, or dropped. Notifications of no call are dropped beyond NOTES a second.
 
 Works for a child's pipes and for HTTP+SSE (a stream of events and a POST for each message): `send` must not wait; who cannot send raises Unavailable,
 or says `fail(id, …)` later.
+
+It is one file because each message may end what any of the others began.
 """
 
 from __future__ import annotations
@@ -99,6 +102,9 @@ class Pipe:
         self._waiting: dict[bytes, _Waiting] = {}
         self._given_up: dict[bytes, tuple[str, float]] = {}  # id -> session of the client ("": it had none), and until when it matters
         self._blurred = 0.0  # until then there are more than we remember
+        self._probe: tuple[bytes, list[bytes], float] | None = (
+            None  # id of a ping; which calls were given up before it, and `_blurred` then
+        )
         self._listening = 0
         self._questions: dict[bytes, _Question] = {}
         self._next = 0
@@ -189,6 +195,30 @@ class Pipe:
             self._blurred = until
         else:
             self._given_up[id] = (waiting.call.client.session, until)
+        if self._probe is None:
+            self._look_behind()
+
+    def _look_behind(self) -> None:
+        """Has it read that it is to stop?"""
+        self._next += 1
+        id = b"%d" % self._next
+        self._probe = id, list(self._given_up), self._blurred
+        try:
+            self._send(message.request(id, "ping", None), id)
+        except Unavailable:
+            self._probe = None
+
+    def _has_read(self) -> None:
+        """What was cancelled before the ping is over."""
+        assert self._probe is not None
+        _, ids, blurred = self._probe
+        self._probe = None
+        for id in ids:
+            self._given_up.pop(id, None)
+        if self._blurred == blurred:
+            self._blurred = 0.0
+        if self._given_up or self._blurred:
+            self._look_behind()
 
     def _remembered(self) -> dict[bytes, tuple[str, float]]:
         """Calls that were given up and that the server may still be at."""
@@ -210,6 +240,8 @@ class Pipe:
 
     def fail(self, id: bytes, answer: Answer) -> None:
         """The request with this id of ours could not be sent after all, or cannot be answered."""
+        if self._probe is not None and id == self._probe[0]:
+            self._probe = None
         self._settle(id, answer)
 
     def lost(self, text: str) -> None:
@@ -266,7 +298,9 @@ class Pipe:
             id = next(iter(self._waiting))
         elif id[:1] == b'"':  # some give back a number as a string; no string is ours, so nothing can be mixed up
             id = id[1:-1]
-        if not self._settle(id, Answer(found.result, found.error)):
+        if self._probe is not None and id == self._probe[0]:
+            self._has_read()
+        elif not self._settle(id, Answer(found.result, found.error)):
             self._given_up.pop(id, None)
 
     def _noted(self, found: Message) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from mcpproxy.gateway.parts import MEMBER_LOST, MEMBER_UNAVAILABLE, NO_ONE_TO_ASK, TIMED_OUT, Answer, Client, Era, Unavailable
 from mcpproxy.gateway.pipe import NOTES, QUESTIONS, Patience, Pipe
 from tests.support.gateway import SomeClient, SomeHub, call
@@ -132,12 +134,12 @@ async def test_a_request_that_may_be_anothers_is_refused() -> None:
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     wire.says(id=1, method="elicitation/create", params={})
-    assert wire.sent[4]["error"]["code"] == NO_ONE_TO_ASK
+    assert wire.sent[5]["error"]["code"] == NO_ONE_TO_ASK
     # Now it has answered: only the second can be meant.
     wire.says(id=1, result={})
     wire.says(id=2, method="elicitation/create", params={})
-    await wire.until(6)
-    assert wire.sent[5]["result"] == {"mine": True}
+    await wire.until(7)
+    assert wire.sent[6]["result"] == {"mine": True}
     assert one.questions == []
     assert len(two.questions) == 1
     second.cancel()
@@ -150,9 +152,9 @@ async def test_two_modern_requests_without_a_session_are_two_clients() -> None:
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     later, second = ask(wire, "tools/call", client=SomeClient("", era=Era.MODERN))
-    await wire.until(3)
+    await wire.until(4)
     wire.says(id=5, method="roots/list")
-    assert wire.sent[3]["error"]["code"] == NO_ONE_TO_ASK
+    assert wire.sent[4]["error"]["code"] == NO_ONE_TO_ASK
     assert later.questions == []
     second.cancel()
 
@@ -164,7 +166,7 @@ async def test_a_request_after_its_client_left_is_an_error() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     wire.says(id=3, method="roots/list")
-    assert wire.sent[2]["error"]["code"] == NO_ONE_TO_ASK
+    assert wire.sent[-1]["error"]["code"] == NO_ONE_TO_ASK
     assert wire.hub.asked_of == []
 
 
@@ -177,11 +179,55 @@ async def test_a_client_that_leaves_while_it_is_asked_is_an_error_for_the_server
     wire.says(id=3, method="roots/list")
     task.cancel()  # before the question has even begun
     await asyncio.gather(task, return_exceptions=True)
-    await wire.until(3)
+    await wire.until(4)
     assert [(sent.get("method"), sent.get("id"), sent.get("error", {}).get("code")) for sent in wire.sent[1:]] == [
         ("notifications/cancelled", None, None),
+        ("ping", 2, None),
         (None, 3, NO_ONE_TO_ASK),
     ]
+
+
+@pytest.mark.parametrize("answer", [{"result": {}}, {"error": {"code": -32601, "message": "not in this era"}}])
+async def test_what_was_cancelled_is_forgotten_when_the_server_has_read_it(answer: dict[str, Any]) -> None:
+    """A server must not answer what was cancelled; what it answers behind that tells. Else one cancelled call would silence it for everybody."""
+    wire = Wire()
+    gone = []
+    for session in "ab":
+        _, task = ask(wire, "tools/call", client=SomeClient(session))
+        await asyncio.sleep(0)
+        gone.append(task)
+    for task in gone:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert [(sent["method"], sent.get("id")) for sent in wire.sent[2:]] == [
+        ("notifications/cancelled", None),
+        ("ping", 3),  # behind the first
+        ("notifications/cancelled", None),
+    ]
+    later, task = ask(wire, "tools/call", client=SomeClient("c"))
+    await wire.until(6)
+    wire.says(id=3, **answer)
+    assert wire.sent[6]["method"] == "ping"  # behind the second, which it may not have read before
+    wire.says(id="early", method="roots/list")
+    assert wire.sent[7]["error"]["code"] == NO_ONE_TO_ASK
+    wire.says(id=5, **answer)
+    wire.says(id="x", method="roots/list")
+    await wire.until(9)
+    assert wire.sent[8]["result"] == {"mine": True}
+    assert len(later.questions) == 1
+    assert len(wire.sent) == 9
+    task.cancel()
+
+
+async def test_a_ping_that_cannot_be_sent_is_sent_behind_the_next_one() -> None:
+    wire = Wire()
+    for n in (1, 3):
+        _, task = ask(wire, "tools/call")
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        wire.pipe.fail(b"%d" % (n + 1), Answer.failure(MEMBER_UNAVAILABLE, "404"))
+    assert [sent["method"] for sent in wire.sent] == ["tools/call", "notifications/cancelled", "ping"] * 2
 
 
 async def test_a_request_the_server_withdraws_is_taken_back_and_not_answered() -> None:
@@ -353,7 +399,7 @@ async def test_ten_thousand_calls_that_are_given_up_leave_nothing() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if n % 2:
-            wire.says(id=n + 1, result={})
+            wire.says(id=n + 2, result={})
         wire.sent.clear()
     assert wire.pipe.calls == 0
     assert len(wire.pipe._given_up) <= 4096
