@@ -3,19 +3,21 @@ wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Accept"] = "application/json, text/event-stream"
 wrk.headers["Mcp-Protocol-Version"] = "2025-06-18"
-local body = '{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"' .. os.getenv("BENCH_TOOL") .. '","arguments":{"message":"hello hello hello hello"}}}'
-local requests, number = {}, 0
+-- An id is used once: all have seven digits.
+local body = '{"jsonrpc":"2.0","id":@@@@@@@,"method":"tools/call","params":{"name":"' .. os.getenv("BENCH_TOOL") .. '","arguments":{"message":"hello hello hello hello"}}}'
+local before, after, number, id = {}, {}, 0, 1000000
 
 function init()
-  for id in io.lines(os.getenv("BENCH_SESSIONS")) do
-    wrk.headers["Mcp-Session-Id"] = id ~= "" and id or nil
-    requests[#requests + 1] = wrk.format(nil, nil, nil, body)
+  for session in io.lines(os.getenv("BENCH_SESSIONS")) do
+    wrk.headers["Mcp-Session-Id"] = session ~= "" and session or nil
+    local head, tail = wrk.format(nil, nil, nil, body):match("^(.-)@@@@@@@(.*)$")
+    before[#before + 1], after[#after + 1] = head, tail
   end
 end
 
 function request()
-  number = number % #requests + 1
-  return requests[number]
+  number, id = number % #before + 1, id + 1
+  return before[number] .. id .. after[number]
 end
 
 -- An error of the server is an answer of the protocol with status 200: it must not count as done.

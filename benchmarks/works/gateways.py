@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -37,8 +38,10 @@ class Gateways(Alone):
             "calls_s": "calls/s",
             "cpu_us": "CPU µs/call",
             "added_us": "added latency µs",
+            "alone_us": "alone",
             "best_calls_s": "best other: calls/s",
             "best_added_us": "best other: added µs",
+            "best_alone_us": "alone",
             "inverse": "their calls/s in ours",
             "added_share": "our added latency in theirs",
         }
@@ -51,7 +54,8 @@ class Gateways(Alone):
 
     def measure(self, lab: Lab, proxy: Proxy, scale: Scale, round_number: int) -> Figures:
         with servers(lab, MEMBERS, 0) as urls:
-            direct = asyncio.run(Session(urls[0]).latency())
+            nothing = {"p50_us": 0.0, "alone_us": 0.0}
+            direct = self._ask(lab, urls[0], os.getpid(), nothing, scale)
             found: dict[str, Figures] = {}
             with ours(lab, urls) as own:
                 path = "/bridge" if self.kind == "bridge" else "/hub"
@@ -68,17 +72,18 @@ class Gateways(Alone):
         for name, figures in found.items():
             print(f"  {self.name} {name}: " + ", ".join(f"{key} {value:.0f}" for key, value in figures.items()), file=sys.stderr)
         best = max(each["calls_s"] for name, each in found.items() if name != "mcpproxy")
-        quickest = min(each["added_us"] for name, each in found.items() if name != "mcpproxy")
+        quickest, alone = (min(each[key] for name, each in found.items() if name != "mcpproxy") for key in ("added_us", "alone_us"))
         mine = found["mcpproxy"]
         return {
             **mine,
             "best_calls_s": best,
             "best_added_us": quickest,
+            "best_alone_us": alone,
             "inverse": best / mine["calls_s"],
             "added_share": max(mine["added_us"], 1.0) / quickest,
         }
 
-    def _ask(self, lab: Lab, url: str, pid: int, direct_us: float, scale: Scale) -> Figures:
+    def _ask(self, lab: Lab, url: str, pid: int, direct: Figures, scale: Scale) -> Figures:
         sessions, tool = asyncio.run(Session.several(url, CLIENTS))
         alone_us = asyncio.run(Session(url, tool=tool).latency())
         file = lab.directory / "sessions"
@@ -106,7 +111,9 @@ class Gateways(Alone):
         return {
             "calls_s": result["requests"] * 1e6 / result["duration_us"],
             "cpu_us": cpu / 1000 / result["requests"],
-            "added_us": alone_us - direct_us,
+            "p50_us": result["p50_us"],
+            "added_us": result["p50_us"] - direct["p50_us"],
+            "alone_us": alone_us - direct["alone_us"],
         }
 
     def command(self) -> str:
