@@ -1,10 +1,12 @@
 """How a server is greeted, and how it wants to be asked: what the eras have in common for every transport.
 
-    server = await greet(ask, tell, era=None, client=None, within=30.0)     # `ask` sends a request and gives its Answer
+    server = await greet(ask, tell, era=None, first=Era.MODERN, client=None, within=30.0)     # `ask` sends a request and gives its Answer
     answer = await answered(server, call, send)                             # `send` sends the call with these params
 
-1. Unless the era is known, `server/discover` goes first. A result that names a version of ours, or the error that does, is the modern era; any other error
-   is the legacy one; and after PROBE seconds of silence `initialize` follows, and whichever is answered first decides (MCP 2026-07-28, basic/versioning).
+1. Unless the era is known, the one of the client is tried `first`, as tools may ask it in the words of that era alone.
+   Modern: `server/discover`. A result that names a version of ours, or the error that does, is the modern era; any other error is the legacy one;
+   and after PROBE seconds of silence `initialize` follows, and whichever is answered first decides (MCP 2026-07-28, basic/versioning).
+   Legacy: `initialize`, which every older server bears; `server/discover` follows an error alone.
 2. What a conversation of many clients declares is SHARED: no roots, which change what a server may touch for all of them. An own one
    declares what its client does. A modern server is told with every request what the client of that request can do.
 3. Requests to a modern server carry the envelope (`_meta`); for a legacy one it is taken off again. Whatever else is in `_meta` stays.
@@ -42,10 +44,12 @@ Tell = Callable[[str, bytes | None], Awaitable[None]]
 # -- the greeting --
 
 
-async def greet(ask: Ask, tell: Tell, *, era: Era | None, client: Client | None, within: float) -> Server:
+async def greet(ask: Ask, tell: Tell, *, era: Era | None, first: Era = Era.MODERN, client: Client | None, within: float) -> Server:
     """Who is there? `client`: whose conversation this will be, None: everybody's. Raises Unavailable, with a text for clients."""
     try:
         async with asyncio.timeout(within):
+            if era is None and first is Era.LEGACY:
+                return await _older_first(ask, tell, client, within)
             return await _greet(ask, tell, era, client, within)
     except TimeoutError:
         raise Unavailable(f"the server did not answer the greeting within {within:g} s") from None
@@ -81,6 +85,17 @@ async def _greet(ask: Ask, tell: Tell, era: Era | None, client: Client | None, w
         for each in (discovery, initialization):
             if each is not None:
                 each.cancel()
+
+
+async def _older_first(ask: Ask, tell: Tell, client: Client | None, within: float) -> Server:
+    answer = await ask("initialize", hello(client), within)
+    if answer.result is None:
+        if code(answer) in INTERNAL:
+            raise Unavailable(_error(answer))
+        found = _discovered(await ask("server/discover", discover(_named(answer) or MODERN_VERSIONS[-1]), within))
+        if found is not None:
+            return found
+    return await _initialize(answer, tell)
 
 
 def hello(client: Client | None) -> bytes:

@@ -77,9 +77,9 @@ class Hub(Hearing, Service):
         self.audience = Audience()
         self._slots.update({slot.name: slot for slot in self.catalog.slots})
         self._lists = Lists(self.catalog, Cursors(name, key), sight)
-        self._places = Places(self.catalog, lambda slot: slot not in self._servers or "resources" in self._servers[slot].capabilities)
+        self._places = Places(self.catalog, self._may_have_resources)
         self._finder = Finder(self._slots) if search else None
-        self._servers: dict[Slot, Server] = {}  # what each said last
+        self._servers: dict[tuple[Slot, Era], Server] = {}  # what each said last to clients of an era
         self._bridge = self.catalog.slots[0] if alone else None
         self._looked: dict[Kind, float] = {}
         self._looking: dict[Kind, asyncio.Task[Gathered]] = {}
@@ -100,7 +100,7 @@ class Hub(Hearing, Service):
                 for shelf in slot.shelves.values():
                     shelf.missed = True  # clients shall ask again when it is there
                 self._missed(slot)
-        known = [(slot, self._servers[slot]) for slot in slots if slot in self._servers]
+        known = [(slot, said) for slot in slots if (said := self._known(slot, client.era)) is not None]
         meta = meta_of(gaps) if gaps else None
         if self._bridge is not None and known:
             said = known[0][1]
@@ -112,6 +112,14 @@ class Hub(Hearing, Service):
         words = merge.instructions([(slot.name, said.instructions) for slot, said in known])
         return Server(client.era, client.version, capabilities, info, words, meta)
 
+    def _known(self, slot: Slot, era: Era) -> Server | None:
+        """What it said to clients of this era, or at least to others."""
+        return self._servers.get((slot, era)) or next((said for (each, _), said in self._servers.items() if each is slot), None)
+
+    def _may_have_resources(self, slot: Slot) -> bool:
+        said = [each for (of, _), each in self._servers.items() if of is slot]
+        return not said or any("resources" in each.capabilities for each in said)
+
     async def _said(self, slot: Slot, client: Client) -> str:
         """Why it cannot be asked; nothing if it was."""
         try:
@@ -122,7 +130,7 @@ class Hub(Hearing, Service):
 
     async def _converse(self, slot: Slot, client: Client) -> Conversation:
         conversation = await slot.member.conversation(client)
-        self._servers[slot] = conversation.server
+        self._servers[slot, client.era] = conversation.server
         if client not in self.audience.joined:
             self.audience.attached(slot, client, conversation)
             return conversation
@@ -361,17 +369,15 @@ class Hub(Hearing, Service):
         return Answer.failure(METHOD_NOT_FOUND, "Method not found")
 
     async def _tasks_list(self, call: Call) -> Answer:
-        slots = [slot for slot in self.catalog.slots if slot in self._servers and "tasks" in self._servers[slot].capabilities]
+        era = call.client.era
+        slots = [slot for slot in self.catalog.slots if (said := self._known(slot, era)) is not None and "tasks" in said.capabilities]
         if not slots:
             return Answer.failure(METHOD_NOT_FOUND, "Method not found")
-        asked = [asyncio.ensure_future(self._tasks_at(slot, call.client)) for slot in slots]
+        asked = [asyncio.ensure_future(self._places.tasks_at(slot, call.client, self._converse, TASK_PAGES)) for slot in slots]
         done, late = await asyncio.wait(asked, timeout=self._deadline)
         for task in late:
             task.cancel()
         return Answer(b'{"tasks":[%b]}' % b",".join(raw for task in asked if task in done for raw in task.result()))
-
-    async def _tasks_at(self, slot: Slot, client: Client) -> list[bytes]:
-        return await self._places.tasks_at(slot, client, self._converse, TASK_PAGES)
 
     async def _level(self, call: Call, level: str) -> Answer:
         if self._servers and not any("logging" in said.capabilities for said in self._servers.values()):

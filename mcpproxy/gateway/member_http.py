@@ -5,9 +5,11 @@
 
 Who has which conversation:
 
- 1. With a modern server all have the same: it keeps nothing about who asks.
- 2. With a legacy server each session of a client has its own, as such servers keep log levels, subscriptions and more by session.
- 3. A client without a session (modern) shares one with those of the same caller and the same capabilities. One that nobody uses for IDLE_S is ended.
+ 1. Where the server speaks both eras, a client has that of its own: its tools may know how to ask clients of one era only.
+ 2. In the modern era all have the same: the server keeps nothing about who asks.
+ 3. In the legacy era each session of a client has its own, as such servers keep log levels, subscriptions and more by session.
+ 4. A client without a session (modern) with a legacy server shares one with those of the same caller and the same capabilities. One that nobody uses for
+    IDLE_S is ended.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class HttpMember(Member):
         self._talks: dict[Key, Talk] = {}
         self._making: dict[Key, asyncio.Task[Talk]] = {}
         self._tools, self._absence = Tools(), Absence()
-        self._shared = False  # what is there last was modern: all have one
+        self._shared: set[Era] = set()  # clients of these eras were given a modern one last: that is one for all of them
         self._sse = upstream.transport == "sse"
         self._trouble = ""
         self._sweeping: asyncio.TimerHandle | None = None
@@ -56,16 +58,12 @@ class HttpMember(Member):
 
     async def conversation(self, client: Client) -> Conversation:
         """See Member."""
-        shared = self._talks.get(EVERYBODY)
-        if shared is not None and shared.server.era is Era.MODERN:
-            return shared
-        own = key_of(client)
-        key = EVERYBODY if self._shared else own
+        key = EVERYBODY if client.era in self._shared else key_of(client)
         talk = self._talks.get(key)
         if talk is not None and not talk.lost:
-            if key is EVERYBODY:  # it was modern once, and is not any more: nobody may share it
+            if key is EVERYBODY and talk.server.era is Era.LEGACY:  # it was modern once, and is not any more: nobody may share it
                 del self._talks[key]
-                self._shared = False
+                self._shared.clear()
                 self._end(talk)
                 return await self.conversation(client)
             talk.used = asyncio.get_running_loop().time()
@@ -76,25 +74,30 @@ class HttpMember(Member):
                 raise Unavailable(f"{self.name} has too many conversations" if not self._stopped else f"{self.name} is stopped", 1.0)
             task = self._making[key] = asyncio.get_running_loop().create_task(self._make(key, client))
             task.add_done_callback(lambda _: self._making.pop(key, None))
-        return await asyncio.shield(task)
+        talk = await asyncio.shield(task)
+        return talk if key is not EVERYBODY or talk.server.era is Era.MODERN else await self.conversation(client)
 
     async def _make(self, key: Key, client: Client) -> Talk:
         try:
-            talk = await self._begun(None if key is EVERYBODY else client)
+            talk = await (self._begun(None, Era.MODERN) if key is EVERYBODY else self._begun(client, client.era))
         except Unavailable as why:
             if self._trouble != why.text:
                 self._say("warning", f"{self.name}: {why.text}")
-            self._trouble, self._shared = why.text, False
+            self._trouble = why.text
+            self._shared.discard(client.era)
             raise
         self._trouble = ""
-        self._shared = talk.server.era is Era.MODERN
-        if self._shared and key is not EVERYBODY:  # nobody knew: from now on it is everybody's
-            talk.owner = None
-            key = EVERYBODY
-            first = self._talks.get(key)
-            if first is not None and not first.lost:
-                self._end(talk)
-                return first
+        if not isinstance(talk, HttpConversation) or talk.server.era is Era.LEGACY:
+            self._shared.discard(client.era)
+        else:
+            self._shared.add(client.era)
+            if key is not EVERYBODY:  # nobody knew: from now on it is everybody's
+                talk.owner, talk.first = None, Era.MODERN
+                key = EVERYBODY
+                first = self._talks.get(key)
+                if first is not None and not first.lost and first.server.era is Era.MODERN:
+                    self._end(talk)
+                    return first
         if self._stopped:
             self._end(talk)
             raise Unavailable(f"{self.name} is stopped")
@@ -106,7 +109,7 @@ class HttpMember(Member):
             self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return talk
 
-    async def _begun(self, owner: Client | None) -> Talk:
+    async def _begun(self, owner: Client | None, era: Era) -> Talk:
         """In the transport that it speaks."""
         if not self._sse:
             first = HttpConversation(
@@ -115,6 +118,7 @@ class HttpMember(Member):
                 self._upstream,
                 self._hearer,
                 owner=owner,
+                first=era,
                 tools=self._tools,
                 absence=self._absence,
                 say=self._say,
@@ -171,7 +175,7 @@ class HttpMember(Member):
         return {
             "state": "there" if some is not None and not some.lost else "away" if self._trouble else "idle",
             "transport": "sse" if self._sse else "streamable",
-            "era": some.server.era.value if some is not None else "",
+            "era": ", ".join(sorted({talk.server.era.value for talk in self._talks.values()})),
             "version": some.server.version if some is not None else "",
             "conversations": len(self._talks),
             "calls": sum(talk.busy for talk in self._talks.values()),

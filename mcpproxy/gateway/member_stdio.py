@@ -2,9 +2,11 @@
 
 1. A seat is what a client is given: everybody's (`shared`), a session's, or a caller's. On it sits one process at a time. Modern clients have no sessions; with
    `per-session` they have their caller's seat (SEP-2567), which nobody shares who shows who he is.
+   A process speaks one era, that of who greets it. So there is a seat for each era whose clients came, where the server speaks both: its tools may know how
+   to ask clients of one era only. Where it speaks one, or cannot run twice, clients of the other sit there, too.
 2. A process starts with the first call that needs it (or `warm`, with us), once for all who wait. Its calls are answered at once when it dies; the next call
    starts another, after a pause that grows with every failure. Subscriptions and log level are told to the new one.
-3. A server that ends at `server/discover` is started again without it; that is remembered until it fails, too.
+3. A server that ends at the greeting of one era is started again for the other; that is remembered until it fails, too.
 4. Nothing outlives `stop`.
 
 One file because seat, process and member each may be the first to end, and end the others.
@@ -43,7 +45,8 @@ REPLAYED = ("resources/subscribe", "resources/unsubscribe", "logging/setLevel")
 class Seat:
     """Of everybody, a session or a caller."""
 
-    key: str
+    whom: str  # "" everybody
+    era: Era  # that is wanted of its process, and once there is one, the one it speaks
     owner: Client | None  # whose session it is
     whose: Client | None = None  # of whose caller: who came first; None: everybody's
     talk: Talk | None = None
@@ -55,6 +58,11 @@ class Seat:
     restarts: int = 0
     uris: dict[bytes, Params] = field(default_factory=dict)  # what was subscribed to
     level: Params | None = None  # params of the last logging/setLevel
+
+    @property
+    def key(self) -> tuple[str, Era]:
+        """By which it is found."""
+        return self.whom, self.era
 
 
 class Talk(Conversation):
@@ -104,7 +112,8 @@ class Talk(Conversation):
         async def tell(method: str, params: bytes | None) -> None:
             self.pipe.tell(method, params)
 
-        self.server = await greet(ask, tell, era=era, client=self._seat.owner, within=upstream.start_timeout)
+        seat = self._seat
+        self.server = await greet(ask, tell, era=era, first=seat.era, client=seat.owner, within=upstream.start_timeout)
         if self.server.era is Era.MODERN:
             self.listening = Listening(
                 self.server, lambda params, note: self.pipe.request("subscriptions/listen", params, note=note), self._heard
@@ -204,8 +213,8 @@ class StdioMember(Member):
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self._configured = None if upstream.era == "auto" else Era(upstream.era)
-        self._era = self._configured
-        self._seats: dict[str, Seat] = {}
+        self._other: set[Era] = set()  # clients of these eras have a process of the other one: this one the server does not speak
+        self._seats: dict[tuple[str, Era], Seat] = {}
         self._talks: set[Talk] = set()  # whose process is not gone yet
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: asyncio.TimerHandle | None = None
@@ -219,22 +228,30 @@ class StdioMember(Member):
     async def start(self) -> None:
         """Warm ones start now, and are started again when they die."""
         if self._warm:
-            self._wake(self._seats.setdefault("", Seat("", None)))
+            seat = Seat("", self._configured or Era.LEGACY, None)
+            self._wake(self._seats.setdefault(seat.key, seat))
 
     async def conversation(self, client: Client) -> Conversation:
         """Its process, started if need be. Raises Unavailable."""
-        key, owner = self._seat_of(client)
-        seat = self._seats.get(key)
-        if seat is not None and (talk := seat.talk) is not None and talk.child.alive:
+        whom, owner = self._whom(client)
+        era = self._configured or (other(client.era) if client.era in self._other else client.era)
+        seat = self._seats.get((whom, era))
+        if seat is None:
+            seat = self._seats[whom, era] = Seat(whom, era, owner, client if whom else None)
+        elif seat.talk is not None and seat.talk.child.alive:
             seat.used = self._loop.time()
-            return talk
-        return await self._started(self._seats.setdefault(key, Seat(key, owner, client if key else None)))
+            return seat.talk
+        elif seat.failures and (beside := self._beside(seat)) is not None:
+            return beside
+        return await self._started(seat)
 
     def leave(self, client: Client) -> None:
         """Its process ends with the session."""
-        key, owner = self._seat_of(client)
-        if owner is not None and (seat := self._seats.get(key)) is not None:
-            self.spawn(self.vacate(seat))
+        whom, owner = self._whom(client)
+        if owner is not None:
+            for era in Era:
+                if (seat := self._seats.get((whom, era))) is not None:
+                    self.spawn(self.vacate(seat))
 
     async def stop(self) -> None:
         """No process is left."""
@@ -268,7 +285,8 @@ class StdioMember(Member):
             "calls": sum(talk.pipe.calls for talk in living),
             "restarts": self._restarts,
             "last_error": self._last_error,
-            "era": self._server.era.value if self._server is not None else self.upstream.era,
+            "era": ", ".join(sorted({talk.server.era.value for talk in living}))
+            or (self._server.era.value if self._server else self.upstream.era),
             "version": self._server.version if self._server is not None else "",
         }
 
@@ -278,12 +296,21 @@ class StdioMember(Member):
     def _warm(self) -> bool:
         return self.upstream.start == "warm" and self.upstream.mode == "shared"
 
-    def _seat_of(self, client: Client) -> tuple[str, Client | None]:
+    def _whom(self, client: Client) -> tuple[str, Client | None]:
         if self.upstream.mode == "shared":
             return "", None
         if self.upstream.mode == "per-session" and client.session:
             return f"session {client.session}", client
         return f"caller {client.principal}", None
+
+    def _beside(self, seat: Seat) -> Talk | None:
+        """What the same clients have in the other era."""
+        beside = self._seats.get((seat.whom, other(seat.era)))
+        talk = None if beside is None else beside.talk
+        if beside is None or talk is None or not talk.child.alive:
+            return None
+        beside.used = self._loop.time()
+        return talk
 
     async def _started(self, seat: Seat) -> Conversation:
         if self._stopped:
@@ -293,6 +320,8 @@ class StdioMember(Member):
             if pause > PATIENT:
                 raise Unavailable(f"{self.name} cannot be started now", pause)
             if len(self._talks) + sum(each.starting is not None for each in self._seats.values()) >= self.upstream.max_children:
+                if (beside := self._beside(seat)) is not None:
+                    return beside
                 if not seat.failures and not seat.restarts:
                     self._seats.pop(seat.key, None)
                 raise Unavailable(f"{self.name} serves as many as it may", RETRY)
@@ -308,10 +337,22 @@ class StdioMember(Member):
         try:
             await asyncio.sleep(pause)
             try:
-                talk = await self._begun(seat, self._era)
-            except _Died:
-                talk = await self._begun(seat, Era.LEGACY)  # it cannot bear the question
-            self._era, self._server = self._configured or talk.server.era, talk.server
+                talk = await self._begun(seat, self._configured)
+            except _Died as first:
+                if (beside := self._beside(seat)) is not None:
+                    self._other.add(seat.era)
+                    return beside
+                try:
+                    talk = await self._begun(seat, other(seat.era))  # it cannot bear the question
+                except Unavailable:
+                    raise Unavailable(str(first)) from None
+            self._server = talk.server
+            if talk.server.era is not seat.era:
+                self._other.add(seat.era)
+                beside = await self._moved(seat)
+                if beside is not None:
+                    self._end(talk)
+                    return beside
             seat.talk, seat.used = talk, self._loop.time()
             seat.restarts += 1
             self._restarts += seat.restarts > 1
@@ -319,8 +360,11 @@ class StdioMember(Member):
                 self._end(talk)
                 raise Unavailable(talk.why)
         except Unavailable as why:
-            self._era, seat.talk = self._configured, None
+            seat.talk = None
             self._failed(seat, why.text)
+            if (beside := self._beside(seat)) is not None:
+                return beside  # it cannot run twice, perhaps
+            self._other.clear()
             raise Unavailable(f"{self.name} cannot be started", max(0.0, seat.not_before - self._loop.time())) from None
         finally:
             seat.starting = None
@@ -328,6 +372,20 @@ class StdioMember(Member):
             self.hearer.changed(self.name, available=True)
         self._look()
         return talk
+
+    async def _moved(self, seat: Seat) -> Talk | None:
+        """Its process speaks the other era: it becomes the seat of that, unless there is one (or will be)."""
+        self._seats.pop(seat.key, None)
+        beside = self._seats.get((seat.whom, other(seat.era)))
+        if beside is not None and beside.starting is not None and beside.era not in self._other:
+            await asyncio.wait({beside.starting})
+        if (talk := self._beside(seat)) is not None:
+            return talk
+        seat.era = other(seat.era)
+        if beside is not None:
+            seat.uris, seat.level = {**beside.uris, **seat.uris}, seat.level or beside.level
+        self._seats[seat.key] = seat
+        return None
 
     async def _begun(self, seat: Seat, era: Era | None) -> Talk:
         talk = Talk(self, seat)
@@ -339,7 +397,7 @@ class StdioMember(Member):
                 self._talks.add(talk)
                 self._end(talk)
             if died and era is None and talk.child.pid and isinstance(why, Unavailable):
-                raise _Died from None
+                raise _Died(why.text) from None
             raise
         self._talks.add(talk)
         return talk
@@ -420,6 +478,11 @@ class StdioMember(Member):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def other(era: Era) -> Era:
+    """There are two."""
+    return Era.MODERN if era is Era.LEGACY else Era.LEGACY
 
 
 class _Died(Exception):

@@ -105,12 +105,14 @@ class HttpConversation(Conversation):
         hearer: Hearer,
         *,
         owner: Client | None = None,
+        first: Era = Era.MODERN,  # the era that is wanted where the server speaks both
         tools: Tools | None = None,
         absence: Absence | None = None,
         say: Say = lambda level, text: None,
         greeting: float = 30.0,
     ) -> None:
         self.name, self.owner, self.tools, self.busy, self.renewals = name, owner, tools or Tools(), 0, 0
+        self.first = first
         self.lost = False  # it renews itself
         self.no_streamable = False  # the greeting was answered as if nobody here knew this transport
         self.used = 0.0  # on the loop's clock, when something was asked last
@@ -143,7 +145,7 @@ class HttpConversation(Conversation):
 
     async def _greet(self) -> None:
         self._seen = NOT_SEEN
-        self.server = await greet(self._greets, self._greeted, era=self._era, client=self.owner, within=self._greeting)
+        self.server = await greet(self._greets, self._greeted, era=self._era, first=self.first, client=self.owner, within=self._greeting)
         self._session = self._begun(self.server)
 
     def _begun(self, server: Server | None) -> Session:
@@ -159,10 +161,11 @@ class HttpConversation(Conversation):
             fields += b"MCP-Protocol-Version: %b\r\nMcp-Method: server/discover\r\n" % version.strip(b'"')
         outcome = await self._post(None, method, params, fields, Patience(within, within), repeatable=True)
         if outcome.status in NO_PROTOCOL and not outcome.said:
-            self.no_streamable = method == "initialize"
+            self.no_streamable = self.no_streamable or method == "initialize"
             return Answer.failure(METHOD_NOT_FOUND, f"{self.name} answered {outcome.status}")
-        if method == "server/discover" and (outcome.fate is Fate.UNKNOWN or (outcome.status in (500, 501) and not outcome.said)):
-            return Answer.failure(METHOD_NOT_FOUND, f"{self.name} does not know it")  # some break at what they have never heard of
+        broke = outcome.fate is Fate.UNKNOWN or (outcome.status in (500, 501) and not outcome.said)
+        if broke and (method == "server/discover" or self.first is Era.LEGACY):  # some break at what they have never heard of
+            return Answer.failure(METHOD_NOT_FOUND, f"{self.name} breaks at {method}")
         if method == "initialize" and outcome.answer.result is not None and outcome.reply is not None:
             try:
                 version = message.parts(outcome.answer.result).get("protocolVersion", b"").strip(b'"')

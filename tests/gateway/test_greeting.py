@@ -56,8 +56,8 @@ class Peer:
     async def tell(self, method: str, params: bytes | None) -> None:
         self.told.append(method)
 
-    async def greet(self, era: Era | None = None, client: Client | None = None) -> Server:
-        return await greet(self.ask, self.tell, era=era, client=client, within=5.0)
+    async def greet(self, era: Era | None = None, client: Client | None = None, first: Era = Era.MODERN) -> Server:
+        return await greet(self.ask, self.tell, era=era, first=first, client=client, within=5.0)
 
 
 @pytest.mark.parametrize("code", [-32601, -32602, -32600, -32000, -32001, 0, 5])
@@ -136,6 +136,27 @@ async def test_a_server_that_died_of_the_probe_is_not_asked_again() -> None:
     with pytest.raises(Unavailable):
         await peer.greet()
     assert peer.asked == ["server/discover"]
+
+
+async def test_a_server_of_both_eras_is_greeted_in_that_of_its_client() -> None:
+    for first in Era:
+        peer = Peer(discover=DISCOVERED, initialize=INITIALIZED)
+        assert (await peer.greet(first=first)).era is first
+        assert len(peer.asked) == 1
+
+
+@pytest.mark.parametrize("code", [-32601, -32602, -32600, 0])
+async def test_initialize_first_and_refused_is_followed_by_discover(code: int) -> None:
+    assert (await Peer(discover=DISCOVERED, initialize=code).greet(first=Era.LEGACY)).era is Era.MODERN
+    with pytest.raises(Unavailable, match="refused initialize: no"):
+        await Peer(discover=-32601, initialize=code).greet(first=Era.LEGACY)
+
+
+async def test_a_server_that_died_of_initialize_is_not_asked_again() -> None:
+    peer = Peer(discover=DISCOVERED, initialize=MEMBER_LOST)
+    with pytest.raises(Unavailable):
+        await peer.greet(first=Era.LEGACY)
+    assert peer.asked == ["initialize"]
 
 
 async def test_what_is_configured_is_not_found_out() -> None:

@@ -12,7 +12,7 @@ from mcpproxy.gateway import member_http
 from mcpproxy.gateway.member_http import HttpMember, key_of
 from mcpproxy.gateway.member_sse import SseConversation
 from mcpproxy.gateway.parts import Client, Conversation, Era, Unavailable
-from tests.gateway.peer import Peer, modern
+from tests.gateway.peer import Peer, modern, plain
 from tests.gateway.room import Room
 from tests.gateway.test_member_sse import Streams
 from tests.support.gateway import SomeClient, SomeHub, call
@@ -82,8 +82,43 @@ def test_sessions_have_their_own_with_a_legacy_server_and_callers_without_one_sh
             talks(room, made, one)
 
 
-def test_a_modern_server_has_one_for_all(room: Room, member: Make) -> None:
+def modern_alone() -> Peer:
+    """It knows no `initialize`."""
     peer = modern(Peer())
+    peer.on["initialize"] = lambda link, told: link.send(
+        plain({"jsonrpc": "2.0", "id": told.body["id"], "error": {"code": -32601, "message": "no"}}, status="404 Not Found")
+    )
+    return peer
+
+
+@pytest.mark.parametrize("first", list(Era))
+def test_clients_have_their_own_era_with_a_server_that_speaks_both(room: Room, member: Make, first: Era) -> None:
+    peer = modern(Peer())
+    with peer.upstream() as upstream:
+        made = member(upstream.url)
+        clients = [SomeClient("1"), guest("a"), SomeClient("2"), guest("b")]
+        if first is Era.MODERN:
+            clients.reverse()
+        found = dict(zip(clients, [each for client in clients for each in talks(room, made, client)], strict=True))
+        assert all(talk.server.era is client.era for client, talk in found.items())
+        assert len({id(talk) for client, talk in found.items() if client.era is Era.MODERN}) == 1
+        assert len({id(talk) for client, talk in found.items() if client.era is Era.LEGACY}) == 2
+        assert made.state()["era"] == "legacy, modern"
+
+
+def test_a_session_that_is_lost_begins_anew_in_its_era(room: Room, member: Make) -> None:
+    peer = modern(Peer())
+    peer.keeps_sessions = True
+    with peer.upstream() as upstream:
+        made = member(upstream.url)
+        (talk,) = talks(room, made, SomeClient("1"))
+        peer.forget()
+        assert room.run(talk.ask(call("tools/call", {"name": "x"}))).recovered
+        assert (talk.server.era, len(peer.of("server/discover"))) == (Era.LEGACY, 0)
+
+
+def test_a_modern_server_has_one_for_all(room: Room, member: Make) -> None:
+    peer = modern_alone()
     with peer.upstream() as upstream:
         made = member(upstream.url)
         assert made.state()["state"] == "idle"
@@ -100,11 +135,11 @@ def test_a_modern_server_has_one_for_all(room: Room, member: Make) -> None:
 
 
 def test_one_that_was_modern_and_is_not_any_more_is_shared_no_more(room: Room, member: Make) -> None:
-    peer = modern(Peer())
+    peer = modern_alone()
     with peer.upstream() as upstream:
         made = member(upstream.url)
         (shared,) = talks(room, made, SomeClient("1"))
-        del peer.on["server/discover"]
+        del peer.on["server/discover"], peer.on["initialize"]
         peer.keeps_sessions = True
         peer.on["tools/call"] = lambda link, told: (
             peer.well(link, told) if told.field("mcp-session-id") else link.send(b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n")

@@ -26,6 +26,7 @@ from tests.support.gateway import SomeClient, SomeHub, call
 
 RASCAL = (sys.executable, "-ISE", str(Path(__file__).parents[1] / "support" / "children" / "rascal.py"))
 MIB = 1 << 20
+NEW = SomeClient("", era=Era.MODERN)  # a modern client
 
 
 class Home:
@@ -205,10 +206,10 @@ async def test_one_that_does_not_start_is_unavailable_at_once(home: Home, habit:
 
 async def test_one_that_dies_of_the_question_for_its_era_is_started_without_it(home: Home) -> None:
     member = home.member("dies-of-discover")
-    talk = await member.conversation(SomeClient())
+    talk = await member.conversation(NEW)
     assert talk.server.era is Era.LEGACY
     assert code(await ask(talk, "die")) == MEMBER_LOST
-    talk = await member.conversation(SomeClient())  # remembered: it is not asked again
+    talk = await member.conversation(NEW)  # remembered: it is not asked again
     assert [seen["method"] for seen in value(await ask(talk, "seen"))["seen"]] == ["initialize", "notifications/initialized", "seen"]
 
 
@@ -468,6 +469,44 @@ async def test_what_was_subscribed_to_is_told_to_the_next_process(home: Home) ->
     ]
 
 
+@pytest.mark.parametrize("first", list(Era))
+async def test_one_that_speaks_both_eras_has_a_child_for_each(home: Home, first: Era) -> None:
+    """Its tools may know how to ask clients of one era only."""
+    member = home.member("both")
+    clients: list[Client] = [SomeClient("a"), NEW]
+    if first is Era.MODERN:
+        clients.reverse()
+    found = {client.era: await member.conversation(client) for client in clients}
+    assert {era: talk.server.era for era, talk in found.items()} == {era: era for era in Era}
+    assert await member.conversation(SomeClient("b")) is found[Era.LEGACY]
+    assert await member.conversation(SomeClient("", era=Era.MODERN)) is found[Era.MODERN]
+    assert (member.state()["children"], member.state()["era"]) == (2, "legacy, modern")
+
+
+@pytest.mark.parametrize(("habits", "era"), [((), Era.LEGACY), (("dies-of-discover",), Era.LEGACY), (("modern",), Era.MODERN)])
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_one_that_speaks_one_era_has_one_child(home: Home, habits: tuple[str, ...], era: Era, at_once: bool) -> None:
+    member = home.member(*habits)
+    if at_once:
+        talks = list(await asyncio.gather(member.conversation(SomeClient("a")), member.conversation(NEW)))
+    else:
+        talks = [await member.conversation(SomeClient("a")), await member.conversation(NEW)]
+    assert talks[0] is talks[1]
+    assert talks[0].server.era is era
+    assert await member.conversation(NEW) is await member.conversation(SomeClient("b")) is talks[0]
+    await eventually(lambda: member.state()["children"] == 1)
+    assert value(await ask(talks[0], "echo"))
+
+
+@pytest.mark.parametrize("why", ["alone", "max_children"])
+async def test_one_that_cannot_run_twice_serves_both_eras(home: Home, why: str) -> None:
+    member = home.member("both", "alone") if why == "alone" else home.member("both", max_children=1)
+    talk = await member.conversation(SomeClient("a"))
+    assert await member.conversation(NEW) is talk
+    assert await member.conversation(NEW) is talk
+    await eventually(lambda: member.state()["children"] == 1)
+
+
 async def test_a_modern_server_is_listened_to(home: Home) -> None:
     member = home.member("modern")
     client = SomeClient()
@@ -495,6 +534,7 @@ SCENARIOS: list[Callable[[Home], Awaitable[None]]] = [
     test_an_idle_one_is_ended_and_the_next_call_starts_another,
     test_a_session_that_leaves_while_its_server_starts_leaves_nothing,
     test_a_modern_server_is_listened_to,
+    lambda home: test_one_that_speaks_both_eras_has_a_child_for_each(home, Era.LEGACY),
     lambda home: test_one_that_dies_answers_all_its_calls_at_once(home, "kill", "was ended by SIGSEGV"),
     lambda home: test_a_line_that_is_too_long_ends_its_call_and_no_other(home, True),
     lambda home: test_it_ends_when_asked_to_or_not(home, "deaf-to-term"),

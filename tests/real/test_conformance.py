@@ -13,6 +13,8 @@ import pytest
 
 from tests.real.conftest import Proxies
 from tests.support.certs import Certificate
+from tests.support.daemon import Daemon
+from tests.support.ports import free_port
 from tests.support.software import Server, conformance_cli
 
 pytestmark = pytest.mark.software("node", "npm")
@@ -87,3 +89,31 @@ def test_no_check_is_worse_through_the_daemon(
         again = worse("again")
         found = {check: said for check, said in found.items() if check in again}
     assert not found, "\n".join(found.values())
+
+
+# What the gateway process does otherwise than the server behind it: foreign Hosts and Origins are the edge's matter, and a stream that the server
+# ends to be asked again later is followed up by us, so the client has its answer without.
+NOT_ITS_OWN = {"dns-rebinding-protection", "server-sse-polling"}
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+def test_no_check_is_worse_through_a_bridge(
+    revision: str, direct: Callable[[str], Checks], conformance: Server, certificate: Certificate, tmp_path: Path
+) -> None:
+    """A bridge to a server of both eras: a client of either has the server's own."""
+    config = {
+        "listen": [{"address": f"127.0.0.1:{free_port()}"}],
+        "upstream": {"u": {"urls": [conformance.origin], "bridge": True}},
+        "route": [{"upstream": "u", "path": "/mcp"}],
+    }
+    expected = {check: said for check, said in direct(revision).items() if check[0] not in NOT_ITS_OWN}
+    with Daemon(config, tmp_path) as daemon:
+        worse: set[Check] = set(expected)
+        for _ in range(2):  # as above
+            results = tmp_path / str(len(worse))
+            results.mkdir()
+            seen = run_suite(f"http://127.0.0.1:{daemon.port(0)}/mcp", revision, results, certificate.cert)
+            worse &= {check for check, said in expected.items() if check not in seen or RANK[seen[check][0]] < RANK[said[0]]}
+            if not worse:
+                break
+    assert not worse

@@ -1,10 +1,12 @@
 """A stdio server that behaves as its arguments say. No SDK: it starts in 15 ms, and can do what an SDK would not.
 
-   python -ISE rascal.py [HABIT…]        habits at start: exit, mute, deaf-to-end, dies-of-discover, modern, dies-of-initialize, noise
+   python -ISE rascal.py [HABIT…]        habits at start: exit, mute, deaf-to-end, dies-of-discover, modern, both, alone,
+                                          dies-of-initialize, noise
 
 Methods are habits, too: echo, die, hang, work, flood, noise, long, fork, escape, ask, log, env, ids, late.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -27,7 +29,7 @@ def call(id, method, params):
     if method == "server/discover":
         if "dies-of-discover" in habits:
             sys.exit(9)
-        if "modern" not in habits:
+        if not habits & {"modern", "both"}:
             return put(id=id, error={"code": -32601, "message": "no such method"})
         capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
         return put(id=id, result={"supportedVersions": ["2026-07-28"], "capabilities": capabilities, "resultType": "complete"})
@@ -38,6 +40,8 @@ def call(id, method, params):
         if "dies-of-initialize" in habits:
             print("I cannot bear this", file=sys.stderr, flush=True)
             sys.exit(3)
+        if "modern" in habits:
+            return put(id=id, error={"code": -32601, "message": "no such method"})
         return put(
             id=id,
             result={"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "rascal", "version": "1"}},
@@ -98,6 +102,12 @@ def call(id, method, params):
 
 if "exit" in habits:
     sys.exit(7)
+if "alone" in habits:
+    lock = os.open("alone", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(8)
 if "noise" in habits:
     out.write(b"Welcome to rascal\n\n")
     out.flush()
