@@ -12,6 +12,7 @@
 3. Requests to a modern server carry the envelope (`_meta`); for a legacy one it is taken off again. Whatever else is in `_meta` stays.
 4. A modern server's `input_required` is put to a legacy client as requests (`call.question`), and the call is made anew with the answers.
    For a modern client it goes through as it is.
+5. A legacy server knows no rounds: a modern client's retry would be the call once more, and is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from mcpproxy import __version__
+from mcpproxy.gateway.parking import REFUSED
 from mcpproxy.gateway.parts import INTERNAL, LEGACY_VERSIONS, MODERN_VERSIONS, TIMED_OUT, Answer, Call, Client, Era, Server, Unavailable
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import CallError
@@ -209,6 +211,8 @@ def suited(server: Server, call: Call) -> Params:
 
 async def answered(server: Server, call: Call, send: Callable[[Params], Awaitable[Answer]]) -> Answer:
     """Have it answered, with as many rounds of questions as that takes."""
+    if server.era is Era.LEGACY and call.client.era is Era.MODERN and ("requestState" in call.params or "inputResponses" in call.params):
+        return REFUSED
     try:
         params = suited(server, call)
         answer = await send(params)

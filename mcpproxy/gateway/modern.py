@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mcpproxy.clock import clock
 from mcpproxy.gateway.fitting import loud_enough, unfit
 from mcpproxy.gateway.listens import Listen
-from mcpproxy.gateway.parking import Rounds, ours
+from mcpproxy.gateway.parking import REFUSED, Rounds
 from mcpproxy.gateway.parts import LEGACY_VERSIONS, MODERN_VERSIONS, NO_ONE_TO_ASK, Answer, Call, Client, Era, Server
 from mcpproxy.gateway.web import Visit, member
 from mcpproxy.mcp import message, mirror
@@ -125,7 +125,7 @@ def post(face: Face, visit: Visit, said: Said, told: Message) -> None:
     if method == "tools/call":
         face.claims.check(_text(params.get("name"), id) or "", params.get("arguments"), said.fields, id)
     state = params.get("requestState")
-    if ours(state):
+    if face.lot.made(state):
         resume(face, visit, said, told, params)
         return
     client = Once(said.caller, said.route, meta)
@@ -141,7 +141,7 @@ def resume(face: Face, visit: Visit, said: Said, told: Message, params: Params) 
     assert told.id is not None and told.method is not None
     rounds = face.lot.take(_text(params["requestState"], told.id) or "", said.caller, told.method, params)
     if rounds is None:
-        visit.answer(400, message.response(told.id, error=message.error(INVALID_PARAMS, "Invalid or expired requestState")))
+        visit.answer(400, message.response(told.id, error=REFUSED.error))
         return
     call = rounds.call
     assert isinstance(call, ModernCall)
@@ -329,6 +329,8 @@ def complete(method: str, result: bytes) -> bytes:
 
 def _today(error: bytes) -> tuple[bytes, int]:
     """An error in the words of today, and its status."""
+    if error == REFUSED.error:
+        return error, 400
     try:
         code: Any = message.plain(message.parts(error).get("code", b"0"))
         if code == RESOURCE_NOT_FOUND:

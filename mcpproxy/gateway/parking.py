@@ -3,12 +3,13 @@
 A legacy server asks in the midst of a call, a modern client can only be asked by an answer: so the call is parked, its client gets `input_required`, and a
 `requestState` by which the retry finds it again.
 
-    requestState = "mcpproxy-" base64url( AES-SIV( upstream, caller, method, digest of the params ; id of the parked call, round ) )
+    requestState = "mcpproxy-" 8 hex digits "-" base64url( AES-SIV( upstream, caller, method, digest of the params ; id of the parked call, round ) )
 
 1. It opens for the caller, the method and the params it was made for. One that was changed, or is somebody else's, opens nothing; nothing is told about why.
 2. Each round has its own: an older one opens nothing any more.
 3. What is parked is bounded: in number, for each caller, in bytes, in time. Whoever does not come again is answered for, and the call ends.
-4. The key lives as long as the process, as do the calls.
+4. The key lives as long as the process, as do the calls. So does the mark, which says whose a state is: servers have their own, also one that is an mcpproxy.
+5. To a server of the older era no state goes: it would carry the call out once more (gateway/greeting).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter, OrderedDict
 from hashlib import sha256
-from secrets import token_bytes
+from secrets import token_bytes, token_hex
 from typing import Protocol
 
 import msgspec
@@ -25,9 +26,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from mcpproxy.gateway.parts import NO_ONE_TO_ASK, Answer
+from mcpproxy.mcp.jsonrpc import INVALID_PARAMS
 from mcpproxy.mcp.message import Params
 
-MARK = "mcpproxy-"
+REFUSED = Answer.failure(INVALID_PARAMS, "Invalid or expired requestState")
 KIND = b"mcpproxy parked call 1"
 PARKED_S = 600.0  # for a person to answer
 LAST_S = 5.0  # for a server to take it that nobody answered
@@ -87,10 +89,11 @@ class Rounds:
 class Lot:
     """Where parked calls are."""
 
-    __slots__ = ("_key", "bytes", "limit", "of", "parked", "ttl", "upstream")
+    __slots__ = ("_key", "bytes", "limit", "mark", "of", "parked", "ttl", "upstream")
 
     def __init__(self, upstream: str, ttl: float = PARKED_S, limit: int = MOST) -> None:
         self.upstream, self.ttl, self.limit = upstream.encode(), ttl, limit
+        self.mark = f"mcpproxy-{token_hex(4)}-"
         self._key = AESSIV(token_bytes(64))
         self.parked: OrderedDict[bytes, Rounds] = OrderedDict()  # by id; whose time is over first, first
         self.of: Counter[str] = Counter()  # how many each caller has
@@ -111,11 +114,15 @@ class Lot:
         sealed = self._key.encrypt(
             rounds.id + rounds.round.to_bytes(4, "big"), self._bound(rounds.call.principal, rounds.method, rounds.digest)
         )
-        return MARK + urlsafe_b64encode(sealed).rstrip(b"=").decode()
+        return self.mark + urlsafe_b64encode(sealed).rstrip(b"=").decode()
+
+    def made(self, state: bytes | None) -> bool:
+        """Is this raw `requestState` of this lot? Those of modern servers go through."""
+        return state is not None and state.startswith(b'"%b' % self.mark.encode())
 
     def take(self, state: str, caller: str, method: str, params: Params) -> Rounds | None:
         """The call with this state, which is parked no more. None: there is none, for this caller and these params."""
-        text = state.removeprefix(MARK).encode("ascii", "replace")
+        text = state.removeprefix(self.mark).encode("ascii", "replace")
         try:
             raw = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
             if urlsafe_b64encode(raw).rstrip(b"=") != text:
@@ -165,11 +172,6 @@ class Lot:
 
     def _bound(self, caller: str, method: str, digest: bytes) -> list[bytes]:
         return [KIND, self.upstream, caller.encode(), method.encode(), digest]
-
-
-def ours(state: bytes | None) -> bool:
-    """Is this raw `requestState` one we made? Those of modern servers go through."""
-    return state is not None and state.startswith(b'"' + MARK.encode())
 
 
 def digest(params: Params) -> bytes:

@@ -1,13 +1,18 @@
 """The modern era: whole requests, connections that are lives, questions by rounds."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from mcpproxy.gateway import parking
 from mcpproxy.gateway.face import QUIET_S
+from mcpproxy.gateway.greeting import answered
 from mcpproxy.gateway.modern import complete
+from mcpproxy.gateway.parts import Answer, Call, Era
+from mcpproxy.gateway.shelf import Offer
+from tests.gateway.members import SomeMember, SomeServer, hub_of, tool
 from tests.support.faces import META, envelope, faces, until
 
 ADA = {"action": "accept", "content": {"name": "Ada"}}
@@ -196,7 +201,7 @@ async def test_a_state_that_was_changed_or_is_somebody_elses() -> None:
         for bad, caller in (
             ({**good, "requestState": swapped}, "ada"),
             ({**good, "requestState": state + "="}, "ada"),
-            ({**good, "requestState": state[:12]}, "ada"),
+            ({**good, "requestState": state[:30]}, "ada"),
             ({**good, "arguments": {"other": 1}}, "ada"),
             (good, "bob"),
             (good, ""),
@@ -218,6 +223,56 @@ async def test_a_modern_servers_own_state_goes_through() -> None:
         params = {"name": "echo", "arguments": {"message": "x"}, "requestState": "asked", "inputResponses": {"who": ADA}}
         assert text_of(await rig.modern(1, "tools/call", params)) == "Echo: x"
         assert rig.service.calls[0].params["requestState"] == b'"asked"' and "inputResponses" in rig.service.calls[0].params
+
+
+class Behind(SomeServer):
+    """As every conversation asks its server."""
+
+    async def ask(self, call: Call) -> Answer:
+        return await answered(self.server, call, lambda params: SomeServer.ask(self, call))
+
+
+STATE = "mcpproxy-" + "a" * 20 + 'Ω "/\\u0000'  # whoever made it
+
+
+@pytest.mark.parametrize("more", [{"requestState": STATE}, {"inputResponses": {"q1": ADA}}, {"requestState": "", "inputResponses": {}}])
+async def test_a_state_nobody_made_is_refused_before_a_legacy_server_acts_twice(more: dict[str, Any]) -> None:
+    server = Behind({"tools": [tool("echo")]})
+    async with faces(behind=hub_of((SomeMember("a", server), Offer()))) as rig:
+        reply = await rig.modern(1, "tools/call", {"name": "echo", "arguments": {}, **more})
+        assert (reply.status, reply.body) == (
+            400,
+            b'{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"Invalid or expired requestState"}}',
+        )
+        assert server.count("tools/call") == 0
+
+
+async def test_a_damaged_mark_is_refused_in_the_same_words() -> None:
+    """Whatever was changed of a state, the call is not carried out twice, and nobody learns why."""
+    async with faces() as rig:
+        params, result = await asked(rig)
+        said = (
+            await rig.modern(9, "tools/call", {**retry(params, result), "requestState": result["requestState"][:-1]}, caller="ada", **CAN)
+        ).body
+    server = Behind({"tools": [tool("ask")]})
+    async with faces(behind=hub_of((SomeMember("a", server), Offer()))) as rig:
+        for place in range(len(rig.face.lot.mark)):
+            state = rig.face.lot.mark[:place] + "_" + rig.face.lot.mark[place + 1 :] + "AAAA"
+            reply = await rig.modern(9, "tools/call", {**retry(params, result), "requestState": state}, caller="ada", **CAN)
+            assert (reply.status, reply.body) == (400, said)
+        assert server.count("tools/call") == 0
+
+
+@pytest.mark.parametrize("state", [STATE, "", "\\", "mcpproxy-", "ü\n"])
+async def test_a_modern_servers_own_state_reaches_it_byte_for_byte_also_changed(state: str) -> None:
+    """Whether it is good is the server's to say, and its refusal comes back as it is."""
+    refusal = Answer(error=b'{"code": -32602,  "message":"Tampered", "data":{"a":1.0}}')
+    server = Behind({"tools": [tool("ask")]}, era=Era.MODERN)
+    server.answers["tools/call"] = lambda call, params: refusal
+    async with faces(behind=hub_of((SomeMember("a", server), Offer()))) as rig:
+        reply = await rig.modern(1, "tools/call", {"name": "ask", "requestState": state, "inputResponses": {"who": ADA}})
+        assert reply.body == b'{"jsonrpc":"2.0","id":1,"error":%b}' % (refusal.error or b"")
+        assert server.calls[0].params["requestState"] == json.dumps(state).encode()
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import pytest
 
-from mcpproxy.gateway.parking import LAST_S, MARK, MOST_OF_ONE, Lot, Rounds, digest, ours
+from mcpproxy.gateway.parking import LAST_S, MOST_OF_ONE, Lot, Rounds, digest
 from mcpproxy.gateway.parts import Answer
+from mcpproxy.mcp import message
 
 PARAMS = {"name": b'"ask"', "arguments": b'{"a":1,"b":[2]}', "_meta": b'{"progressToken":1}'}
 
@@ -57,16 +58,16 @@ def test_one_byte_changed_opens_nothing() -> None:
     """Every bit of it, and every other way to write the same bytes."""
     lot = Lot("files")
     rounds, state = parked(lot)
-    text = state.removeprefix(MARK)
+    text = state.removeprefix(lot.mark)
     raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     for bit in range(len(raw) * 8):
         changed = bytearray(raw)
         changed[bit // 8] ^= 1 << bit % 8
-        assert lot.take(MARK + urlsafe_b64encode(changed).rstrip(b"=").decode(), "ada", "tools/call", PARAMS) is None
+        assert lot.take(lot.mark + urlsafe_b64encode(changed).rstrip(b"=").decode(), "ada", "tools/call", PARAMS) is None
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for spelling in (text + "=", text + "A", text[:-1], text + "\n", " " + text, "", "é", *(text[:-1] + each for each in alphabet)):
         if spelling != text:
-            assert lot.take(MARK + spelling, "ada", "tools/call", PARAMS) is None, spelling
+            assert lot.take(lot.mark + spelling, "ada", "tools/call", PARAMS) is None, spelling
     assert lot.take(state, "ada", "tools/call", PARAMS) is rounds
 
 
@@ -121,9 +122,12 @@ async def test_answers_go_to_their_questions() -> None:
     assert second[1].result().result == b'{"b":1}' and not first[1].done() and list(rounds.open) == [first[0]]
 
 
-@pytest.mark.parametrize(("state", "is_ours"), [(None, False), (b'"asked"', False), (b'"mcpproxy-x"', True), (b"1", False)])
-def test_states_of_modern_servers_are_not_ours(state: bytes | None, is_ours: bool) -> None:
-    assert ours(state) is is_ours
+def test_states_of_servers_are_not_ours_also_where_they_are_what_we_are() -> None:
+    lot = Lot("files")
+    _, state = parked(lot)
+    assert lot.made(message.text(state))
+    for other in (None, b'"asked"', b"1", b'"mcpproxy-x"', message.text(parked(Lot("files"))[1])):
+        assert not lot.made(other)
 
 
 def test_what_no_decoder_takes_is_compared_as_it_is() -> None:
