@@ -3,6 +3,8 @@
 Changes of lists are told to those whose lists they are, changes of resources to who asked for them, log messages to who wants that much, tasks to their owner,
 and what nobody here knows to all whose conversation it is. A question goes to the client whose conversation it is; of everybody's, nobody can be asked.
 
+Nobody pays for a member that talks without end: a change is told at once, and what follows soon is told as one; all else has a bound, whoever hears it.
+
 A member that is away is missed: it is asked again, later and later, while there is somebody who would like to know.
 """
 
@@ -23,8 +25,11 @@ from mcpproxy.mcp import message
 from mcpproxy.mcp.merge import KINDS, RESOURCES, TOOLS, Kind
 from mcpproxy.mcp.message import Params
 
+CHANGES_S = 1.0  # seconds until the same change is told again, at least
+DELIVERED = 5000  # a second, of what one member says: messages times clients; the one that goes beyond it still reaches all
 AGAIN_S = (1.0, 60.0)  # seconds until a member that is missed is asked again: at first, and at most
 CHANGED = {kind.changed: tuple(other for other in KINDS if other.changed == kind.changed) for kind in KINDS}
+Change = tuple[Slot, str, Client | None]  # whose lists, which, and of whose conversation
 Anything = TypeVar("Anything")
 _text = msgspec.json.Decoder(str).decode
 
@@ -41,6 +46,9 @@ class Hearing(Hearer):
         self._slots: dict[str, Slot] = {}
         self._watches: dict[Slot, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._told: dict[Change, asyncio.TimerHandle] = {}  # lately
+        self._again: set[Change] = set()  # and it has changed since
+        self._delivered: dict[Slot, tuple[float, int]] = {}  # since when, and how much
 
     def heard(self, member: str, client: Client | None, method: str, params: Params) -> None:
         """To those whom it concerns."""
@@ -65,13 +73,38 @@ class Hearing(Hearer):
         if method == MESSAGE:
             level = level_of(params)
             hearers = [each for each in hearers if each.era is Era.LEGACY and (client or each.level) and passes(each.level, level)]
+        if not self._may(slot, len(hearers)):
+            return
         for each in hearers:
             each.hears(method, raw)
 
+    def _may(self, slot: Slot, hearers: int) -> bool:
+        """Has it not said too much to too many in this second?"""
+        now = asyncio.get_running_loop().time()
+        since, count = self._delivered.get(slot, (0.0, 0))
+        if now - since >= 1.0:
+            since, count = now, 0
+        self._delivered[slot] = since, count + hearers
+        return count < DELIVERED
+
     def _tell_changed(self, slot: Slot, method: str, client: Client | None) -> None:
-        if not (self._quiet and method == TOOLS.changed):
-            for each in self.audience.hearers(slot, client):
-                each.hears(method, None)
+        if self._quiet and method == TOOLS.changed:
+            return
+        change = slot, method, client
+        if change in self._told:
+            self._again.add(change)
+            return
+        hearers = self.audience.hearers(slot, client)
+        pause = max(CHANGES_S, len(hearers) / DELIVERED)
+        self._told[change] = asyncio.get_running_loop().call_later(pause, self._tell_again, change)
+        for each in hearers:
+            each.hears(method, None)
+
+    def _tell_again(self, change: Change) -> None:
+        del self._told[change]
+        if change in self._again:
+            self._again.discard(change)
+            self._tell_changed(*change)
 
     async def asked(self, member: str, client: Client | None, method: str, params: bytes | None) -> Answer:
         """To the client whose conversation it is. Of everybody's nobody can be asked."""
@@ -127,6 +160,8 @@ class Hearing(Hearer):
         tasks = [*self._tasks, *self._watches.values()]
         for task in tasks:
             task.cancel()
+        for timer in self._told.values():
+            timer.cancel()
         await asyncio.gather(*tasks, self.catalog.stop(), self.audience.stop(), return_exceptions=True)
 
 

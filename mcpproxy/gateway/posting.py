@@ -33,6 +33,8 @@ RESUMES = 5  # in a row that bring nothing new
 RESUME_S = 1.0  # until then, where the server does not say (`retry`)
 LONGEST_RETRY_S = 30.0
 QUESTIONS = 64  # of one call, at once
+REFUSED = 64  # more that are told so at once: each is a request of ours. What comes beyond them is not answered
+SOONEST_RETRY_S = 0.05  # whatever the server says
 CODES = {"answer-too-large": TOO_LARGE, "response-timeout": TIMED_OUT, "connect-timeout": TIMED_OUT}
 
 _batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -135,7 +137,7 @@ class Post:
                     )
                 self._found = asyncio.get_running_loop().create_future()
                 self._news = False
-                await asyncio.sleep(min(RESUME_S if wait is None else wait, LONGEST_RETRY_S))
+                await asyncio.sleep(min(RESUME_S if wait is None else max(wait, SOONEST_RETRY_S), LONGEST_RETRY_S))
                 reply = await self._resumed(reply, resume(last))
             return self._judge(reply)
         except BaseException:
@@ -247,7 +249,7 @@ class Post:
     def asked(self, found: Message) -> None:
         """A request of the server in the midst of this one."""
         id = found.id or b"null"
-        if id in self._questions:
+        if id in self._questions or len(self._questions) >= QUESTIONS + REFUSED:
             return
         self._questions[id] = task = asyncio.get_running_loop().create_task(self._question(id, found))
         self.heard_of()

@@ -44,7 +44,7 @@ from mcpproxy.gateway.parts import (
     Unavailable,
 )
 from mcpproxy.gateway.pipe import Note, Patience, Say
-from mcpproxy.gateway.posting import Fate, Outcome, Post, Wire, messages_of, with_token
+from mcpproxy.gateway.posting import REFUSED, SOONEST_RETRY_S, Fate, Outcome, Post, Wire, messages_of, with_token
 from mcpproxy.http.sse import Event
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import HEADER_MISMATCH, CallError
@@ -471,7 +471,7 @@ class HttpConversation(Conversation):
             finally:
                 if reply is not None:
                     reply.close()
-            await asyncio.sleep(min(wait, EAR_S[1]))
+            await asyncio.sleep(min(max(wait, SOONEST_RETRY_S), EAR_S[1]))
             wait = min(max(2 * wait, EAR_S[0]), EAR_S[1])
 
     async def _is_gone(self, session: Session) -> bool:
@@ -515,6 +515,8 @@ class HttpConversation(Conversation):
         return calls[-1] if one else None
 
     def _asked(self, found: Message, id: bytes) -> None:
+        if len(self._tasks) >= QUESTIONS + REFUSED:
+            return
         if found.method == "ping":
             self._later(self._respond(id, Answer(result=b"{}")))
         elif (post := self._meant()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -38,6 +39,36 @@ async def test_changed_lists_are_forgotten_and_told() -> None:
     assert names(await asked(hub, "tools/list")) == ["a_x", "a_y"]
     assert one.heard == other.heard == [(CHANGED, None)]
     hub.heard("unknown", None, CHANGED, {})
+
+
+async def test_a_member_that_changes_all_the_time_is_told_of_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "CHANGES_S", 0.01)
+    hub = hub_of(SomeMember("a", server("x")), SomeMember("b", server()))
+    (client,) = joined(hub, "1")
+    for _ in range(100):
+        hub.heard("a", None, CHANGED, {})
+    assert client.heard == [(CHANGED, None)]
+    (late,) = joined(hub, "2")
+    hub.heard("b", None, CHANGED, {})
+    hub.heard("a", None, "notifications/prompts/list_changed", {})
+    assert [method for method, _ in late.heard] == [CHANGED, "notifications/prompts/list_changed"]  # others do not wait for it
+    late.heard.clear()
+    while not late.heard:
+        await asyncio.sleep(0.001)
+    assert late.heard == [(CHANGED, None)]  # the last change is told in any case
+    hub.heard("a", None, CHANGED, {})
+    await hub.stop()
+
+
+async def test_what_a_member_says_is_bounded_by_how_many_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "DELIVERED", 4)
+    hub = hub_of(SomeMember("a", server("x")), SomeMember("b", server()))
+    clients = joined(hub, "1", "2", "3")
+    for _ in range(100):
+        hub.heard("a", None, "notifications/new", {})
+    assert [len(client.heard) for client in clients] == [2, 2, 2]
+    hub.heard("b", None, "notifications/new", {})
+    assert [len(client.heard) for client in clients] == [3, 3, 3]
 
 
 async def test_two_tools_that_never_change_are_not_said_to() -> None:

@@ -10,7 +10,7 @@ from mcpproxy.errors import ProxyError, Retry, Side
 from mcpproxy.gateway.outgoing import Reply, Request
 from mcpproxy.gateway.parts import MEMBER_LOST, MEMBER_UNAVAILABLE, TIMED_OUT, TOO_LARGE, Answer
 from mcpproxy.gateway.pipe import Patience
-from mcpproxy.gateway.posting import Fate, Post, Wire, failure_of, messages_of, with_token
+from mcpproxy.gateway.posting import QUESTIONS, REFUSED, Fate, Post, Wire, failure_of, messages_of, with_token
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import CallError
 from mcpproxy.mcp.message import Message
@@ -83,6 +83,17 @@ async def test_progress_nobody_asked_for_is_dropped() -> None:
     peer = Peer()
     peer.says(method="notifications/progress", params={"progressToken": 1, "progress": 2})
     assert peer.call.notes == []
+
+
+async def test_a_server_that_asks_without_end_costs_no_request_for_each() -> None:
+    peer, before = Peer(), len(asyncio.all_tasks())
+    peer.call.think = asyncio.Event()
+    for id in range(1000):
+        peer.says(id=id, method="elicitation/create", params={})
+    asking = asyncio.all_tasks()
+    assert len(asking) - before == QUESTIONS + REFUSED
+    for task in asking - {asyncio.current_task()}:
+        task.cancel()
 
 
 class Quick:
