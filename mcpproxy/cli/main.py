@@ -29,6 +29,7 @@ COMMANDS = {
     "policy": "Policies: test what the rules say.",
     "cert": "Certificates: see when they end, make the development ones.",
     "key": "API keys: add, list, revoke, rotate.",
+    "lock": "What servers offer: lock it, see what changed, approve it.",
     "affinity": "Sessions: change the keys that seal their ids.",
     "status": "How the running daemon is; for scripts, too.",
     "top": "Requests, streams and endpoints, live.",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from msgspec import NODEFAULT, structs
 
-from mcpproxy.config.gateway import Command, Hub, Messages, Remote, Sessions, own_keys
+from mcpproxy.config.gateway import Command, Hub, Messages, Remote, Sessions, Watched, own_keys
 from mcpproxy.config.mistakes import Finding, nearest
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import Config, Upstream
@@ -26,8 +26,8 @@ LINKS = (
     "queue_timeout",
 )  # to our own process, too
 OF: dict[str, tuple[str, ...]] = {  # which keys a kind has, beside LINKS
-    URLS: (*own_keys(Upstream), *own_keys(Remote), *own_keys(Messages), *own_keys(Sessions)),
-    COMMAND: (*own_keys(Command), *own_keys(Messages), *own_keys(Sessions)),
+    URLS: (*own_keys(Upstream), *own_keys(Remote), *own_keys(Watched), *own_keys(Messages), *own_keys(Sessions)),
+    COMMAND: (*own_keys(Command), *own_keys(Watched), *own_keys(Messages), *own_keys(Sessions)),
     MEMBERS: (*own_keys(Hub), *own_keys(Sessions)),
 }
 
@@ -59,6 +59,8 @@ def problems(config: Config) -> Iterator[Finding]:
             if upstream.expose == "search" and route.upstream == name and route.tools is not None and route.tools.read_only:
                 said = f'means nothing here: with expose = "search" of {name} clients call everything through one tool'
                 yield Finding(("route", number, "tools", "read_only"), said)
+        if upstream.drift != "log" and upstream.lock is None and len(given) == 1 and given != [MEMBERS]:
+            yield Finding((*place, "drift"), f'means nothing without a lock file: lock = "mcp.lock", written by `mcpproxy lock {name}`')
         if upstream.call_ceiling < upstream.call_timeout:
             yield Finding((*place, "call_ceiling"), "must not be shorter than call_timeout")
 
@@ -107,7 +109,7 @@ def unwise(config: Config) -> Iterator[Finding]:
         place = ("upstream", name)
         if upstream.urls and not upstream.bridge and name not in joined:
             for field in structs.fields(upstream):
-                alone = field.name in (*own_keys(Remote), *own_keys(Messages), *own_keys(Sessions))
+                alone = field.name in (*own_keys(Remote), *own_keys(Watched), *own_keys(Messages), *own_keys(Sessions))
                 if alone and getattr(upstream, field.name) != field.default:
                     yield Finding((*place, field.name), "is not used: the upstream is no member of another one, and has no bridge = true")
         if upstream.command and upstream.mode == "per-principal":

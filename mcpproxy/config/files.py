@@ -7,7 +7,7 @@
     read(config)            every file that is read, for who must see whether somebody else could read it
     user(name), group(name) who is known on this machine
 
-With `programs` and `secrets` the only file of this room that looks at the disk.
+With `programs`, `secrets` and `lockfile` the only file of this room that looks at the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import msgspec
 from cryptography import x509
 
-from mcpproxy.config import keyfile, programs, sealfile, secrets
+from mcpproxy.config import keyfile, lockfile, programs, sealfile, secrets
 from mcpproxy.config.mistakes import Finding
 from mcpproxy.config.mistakes import Path as Place
 from mcpproxy.config.model import CertificateFiles, Config, Tls
@@ -75,6 +75,8 @@ def read(config: Config) -> Iterator[Read]:
         for file in (upstream.ca, upstream.cert, upstream.key, credential.ca if credential is not None else None):
             if file:
                 yield Read(file, again=False)
+        if upstream.lock is not None and os.path.exists(upstream.lock):
+            yield Read(upstream.lock, again=True)
     for auth in config.auth.values():
         jwks = auth.jwks[5:] if auth.jwks is not None and auth.jwks.startswith("file:") else None
         for file in (auth.ca, jwks, auth.file):
@@ -148,6 +150,7 @@ def broken(config: Config) -> Iterator[Finding]:
         yield from _seal_keys(config.affinity.key_file, ("affinity", "key_file"))
     yield from secrets.broken(config)
     yield from programs.broken(config)
+    yield from lockfile.broken(config)
 
 
 def audit_file(first: str, chain: int) -> str:
@@ -160,6 +163,7 @@ def unwise(config: Config, now: float) -> Iterator[Finding]:
     """What works and should be looked at. `now` is Unix time."""
     yield from secrets.unwise(config)
     yield from programs.unwise(config)
+    yield from lockfile.unwise(config)
     for place, files in _pairs(config):
         assert files.cert is not None
         assert files.key is not None

@@ -1,8 +1,8 @@
 """Upstreams whose messages go through the gateway process: servers that are started as child processes, several servers as one, and bridges.
 
 `model` hangs these tables into the whole, as those of `policies`; how a table is written, read and documented is told there. `Upstream` has all the keys
-below: `Sessions`, `Messages`, `Remote`, `Command` and `Hub` are in one line of descent only because the layouts of structures must be. Which of them mean
-something depends on which of `urls`, `command` and `members` is given; check_gateway refuses the others by name.
+below: `Sessions`, `Messages`, `Watched`, `Remote`, `Command` and `Hub` are in one line of descent only because the layouts of structures must be. Which of
+them mean something depends on which of `urls`, `command` and `members` is given; check_gateway refuses the others by name.
 """
 
 from __future__ import annotations
@@ -123,7 +123,29 @@ class Messages(Sessions, frozen=True, kw_only=True):
     ] = 16 * MIB
 
 
-class Remote(Messages, frozen=True, kw_only=True):
+class Watched(Messages, frozen=True, kw_only=True):
+    """What a server behind the gateway process says about itself, and is not to be believed without a look: models read it, and do what it says."""
+
+    lock: Annotated[
+        str | None,
+        Key(
+            File(),
+            "What you have approved of its tools, prompts and resource templates: the file `mcpproxy lock` writes, to be kept with this one. "
+            "Several upstreams may share it.",
+            "none",
+        ),
+    ] = None
+    drift: Annotated[
+        Literal["log", "hide", "block"],
+        Key(
+            Choice('"log", "hide" or "block"', ("log", "hide", "block")),
+            'What is done about an entry that is not as the lock file has it, or not in it. `"log"`: a message, and a metric. `"hide"`: nobody sees it, '
+            'and it cannot be called. `"block"`: calls are refused with the reason; one that changed is listed as it was approved, a new one not at all.',
+        ),
+    ] = "log"
+
+
+class Remote(Watched, frozen=True, kw_only=True):
     """For an upstream with `urls` that is a bridge or a member."""
 
     bridge: Annotated[
@@ -258,6 +280,7 @@ PARTS: dict[type, str] = {  # of [upstream.NAME], for the reference: each with i
     Hub: "with `members`",
     Remote: "with `urls`, as a bridge or a member",
     Messages: "servers behind the gateway",
+    Watched: "servers behind the gateway, watched",
     Sessions: "sessions of the gateway",
 }
 

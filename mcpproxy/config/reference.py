@@ -237,6 +237,8 @@ era = "auto"                            # default
 call_timeout = "10m"                    # default
 call_ceiling = "1h"                     # default
 max_message = "16MiB"                   # default
+lock = "mcp.lock"                       # what `mcpproxy lock` wrote
+drift = "block"
 session_ttl = "24h"                     # default
 max_sessions = 1000
 

@@ -29,7 +29,7 @@ from mcpproxy.control.certificates import expiries
 from mcpproxy.control.doorman import Doorman
 from mcpproxy.control.place import GROUP, OWNER, Place
 from mcpproxy.control.survey import Family, Survey
-from mcpproxy.control.switchboard import Refused
+from mcpproxy.control.switchboard import GATEWAY, Refused
 from mcpproxy.control.web import HTML, Answer, Events, Refusal, Request, Web, as_json
 from mcpproxy.errors import StartError
 from mcpproxy.observe.messages import LEVELS
@@ -77,6 +77,7 @@ class Admin:
             "certificates": {"GET": self._part_of("certificates")},
             "workers": {"GET": self._part_of("workers")},
             "config": {"GET": self._config},
+            "catalogue": {"GET": self._catalogue},
             "reload": {"POST": self._reload},
             "log": {"POST": self._log},
         }
@@ -261,6 +262,18 @@ class Admin:
         if config.otel is not None:
             config = structs.replace(config, otel=structs.replace(config.otel, endpoint=shown_url(config.otel.endpoint)))
         return Answer(200, as_json(msgspec.to_builtins(config, enc_hook=int)))
+
+    async def _catalogue(self, request: Request, who: str) -> Answer:
+        """What a server of the gateway process says that it has, whatever is approved of it."""
+        return Answer(200, as_json(await self._ask_gateway("catalogue", {"upstream": request.query.get("upstream", "")})))
+
+    async def _ask_gateway(self, topic: str, data: dict[str, Any]) -> Any:
+        try:
+            return await self._control.switchboard.ask(GATEWAY, topic, data, ORDER_S)
+        except Refused as error:
+            raise Refusal(409, str(error)) from None
+        except (LookupError, TimeoutError):
+            raise Refusal(503, "the gateway process does not answer; its messages say more", (("Retry-After", "1"),)) from None
 
     # -- orders --------------------------------------------------------------------------------------------------------------------------------
 

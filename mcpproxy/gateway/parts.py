@@ -34,7 +34,7 @@ class Era(Enum):
 
 
 # Codes of our own lie outside of JSON-RPC's reserved range (MCP 2026-07-28, basic/index, error codes).
-MEMBER_UNAVAILABLE, MEMBER_LOST, TIMED_OUT, TOO_LARGE, NO_ONE_TO_ASK = 4503, 4502, 4504, 4413, 4409
+MEMBER_UNAVAILABLE, MEMBER_LOST, TIMED_OUT, TOO_LARGE, NO_ONE_TO_ASK, NOT_APPROVED = 4503, 4502, 4504, 4413, 4409, 4403
 INTERNAL = (MEMBER_UNAVAILABLE, MEMBER_LOST, TIMED_OUT, TOO_LARGE, NO_ONE_TO_ASK)
 
 
@@ -120,6 +120,7 @@ class Conversation(ABC):
     """One initialised connection to one server. Hides transport and era."""
 
     server: Server
+    front: Conversation | None = None  # the one that is given away in its place (gateway/guarded)
 
     @abstractmethod
     async def ask(self, call: Call) -> Answer:

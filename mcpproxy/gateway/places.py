@@ -101,7 +101,7 @@ class Places:
         if table is not self._templates_of:
             self._templates_of = table
             self._templates = [
-                (sum(map(len, pieces(own))), glob(_pattern(own)), slot) for slot in self._catalog.slots for own in slot.known(TEMPLATES)
+                (sum(map(len, pieces(own))), glob(pattern_of(own)), slot) for slot in self._catalog.slots for own in slot.known(TEMPLATES)
             ]
             self._templates.sort(key=lambda each: (-each[0], each[2].number))
         fitting = [(size, slot) for size, fits, slot in self._templates if fits(uri)]
@@ -165,6 +165,6 @@ class Places:
         return [principal for (principal, each), owner in self._tasks.items() if each == id and owner is slot]
 
 
-def _pattern(template: str) -> str:
+def pattern_of(template: str) -> str:
     """A URI template (RFC 6570) as a glob: an expression is any text."""
     return "*".join("".join(f"[{each}]" if each in "*?[" else each for each in piece) for piece in pieces(template))

@@ -21,12 +21,15 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from mcpproxy.assemble import Shared
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.config.kinds import Auto  # noqa: F401  - a configuration may hold one
 from mcpproxy.config.model import Config
-from mcpproxy.control.switchboard import GATEWAY
+from mcpproxy.control.switchboard import GATEWAY, LONGEST
 from mcpproxy.errors import StartError
+from mcpproxy.gateway.parts import Unavailable
 from mcpproxy.net.door import Door
 from mcpproxy.net.loop import EdgeLoop, new_loop, settle_memory
 from mcpproxy.observe.messages import LEVELS, Messages
@@ -38,6 +41,7 @@ __all__ = ["BECOME", "serve", "wanted"]
 
 BECOME = b"g"
 STOP_S = 10.0  # for children to end: their own patience is shorter
+CATALOGUE_S = 50.0  # for a server to start, and to say all that it has
 EMPTY_S = 0.2  # between two looks whether all is over
 
 
@@ -76,6 +80,7 @@ class Process:
             self._line = line = Line(self._loop, door, GATEWAY)
             line.answers["overview"] = lambda _: self._house.state()
             line.answers["level"] = self._level
+            line.answers["catalogue"] = self._catalogue
             line.hears["health"] = self._house.checked
             line.connect()
         self._turns.put_nowait(self._config)
@@ -145,6 +150,21 @@ class Process:
         with suppress(OSError):  # the supervisor is gone, which `_heard` hears of, or is slow
             self._post.send(word, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         self._loop.call_later(BEAT_S, self._beat)
+
+    async def _catalogue(self, said: dict[str, Any]) -> dict[str, Any]:
+        """What a server has, as it says it (`mcpproxy lock`)."""
+        name = said["upstream"]
+        try:
+            found = await asyncio.wait_for(self._house.catalogue(name), CATALOGUE_S)
+        except KeyError:
+            raise LookupError(f"{name} is not behind a route, so nobody asks it anything") from None
+        except Unavailable as why:
+            raise ValueError(f"{name}: {why.text}") from None
+        except TimeoutError:
+            raise ValueError(f"{name} did not answer within {CATALOGUE_S:g} s") from None
+        if len(msgspec.json.encode(found)) > LONGEST // 2:
+            raise ValueError(f"{name} says more about itself than can be locked: over {LONGEST >> 21} MiB")
+        return found
 
     def _level(self, said: dict[str, Any]) -> bool:
         if said["level"] not in LEVELS:

@@ -23,13 +23,14 @@ from msgspec import Raw, structs
 from mcpproxy import __version__
 from mcpproxy.clock import clock, monotonic
 from mcpproxy.config.check_gateway import LINKS
-from mcpproxy.config.gateway import Facet, Sessions, own_keys
+from mcpproxy.config.gateway import Sessions, Watched, own_keys
 from mcpproxy.config.model import Config, Upstream
 from mcpproxy.config.secrets import secret
 from mcpproxy.edge.plan import ROUTE_BITS
 from mcpproxy.edge.questions import Questions
 from mcpproxy.gateway.face import Face, Faces
 from mcpproxy.gateway.family import Family
+from mcpproxy.gateway.guarded import GuardedMember
 from mcpproxy.gateway.hub import Hub
 from mcpproxy.gateway.listing import Sight
 from mcpproxy.gateway.member_http import HttpMember
@@ -38,6 +39,7 @@ from mcpproxy.gateway.outgoing import Outgoing
 from mcpproxy.gateway.parts import Answer, Call, Client, Hearer, Member, Server, Service
 from mcpproxy.gateway.shelf import Offer
 from mcpproxy.gateway.streams import Store
+from mcpproxy.gateway.warden import Warden
 from mcpproxy.gateway.web import Web
 from mcpproxy.mcp.call import Call as Asked
 from mcpproxy.mcp.jsonrpc import CallError
@@ -72,19 +74,15 @@ def members_of(name: str, upstream: Upstream) -> tuple[str, ...]:
 
 
 def own_table(upstream: Upstream) -> Upstream:
-    """What about an upstream is a member's business: neither how workers reach us, nor sessions of clients."""
+    """What about an upstream is a member's business: neither how workers reach us, nor sessions of clients, nor what its warden looks for."""
     plain = Upstream()
-    apart = (*LINKS, *own_keys(Sessions)) if upstream.command else (*own_keys(Sessions), "bridge")
+    apart = (*own_keys(Sessions), *own_keys(Watched), *(LINKS if upstream.command else ("bridge",)))
     return structs.replace(upstream, **{key: getattr(plain, key) for key in apart})
 
 
 def offer_of(member: str, hub: Upstream) -> Offer:
     """What of a member a hub offers. A hub of one, which is its own member, offers all as it is."""
-    if not hub.members:
-        return Offer()
-    facet = hub.member.get(member, Facet())
-    prefix = facet.prefix if facet.prefix is not None else member if hub.prefix == "member" else ""
-    return Offer(prefix, facet.tools, facet.prompts, facet.resources, facet.rename, facet.hide, facet.describe)
+    return Offer.of(member, hub.member.get(member), hub.prefix) if hub.members else Offer()
 
 
 class Ears(Hearer):
@@ -194,7 +192,7 @@ class Household:
         self._offices: Offices | None = None
         self._family: Family | None = None
         self._pools: dict[str, Pool] = {}
-        self._members: dict[str, tuple[Upstream, Member, Ears]] = {}
+        self._members: dict[str, tuple[Upstream, GuardedMember, Ears]] = {}
         self._posts: dict[str, Post] = {}
         self._hubs: dict[str, object] = {}  # what each was made of
         self._store = Store()
@@ -232,7 +230,10 @@ class Household:
                 if known is not None:
                     self._end(known[1].stop())
                 ears = Ears()
-                kept[name] = table, self._member(name, config.upstream[name], ears), ears
+                warden = Warden(name, ears, self._messages.say)
+                kept[name] = table, GuardedMember(self._member(name, config.upstream[name], warden), warden), ears
+            kept[name][1].warden.become(config.upstream[name])
+            if kept[name] is not known:
                 await kept[name][1].start()
         gone, self._members = self._members, kept
         self._serve(config, names)
@@ -250,7 +251,7 @@ class Household:
         offices.open(self._offices)
         self._offices = offices
 
-    def _member(self, name: str, upstream: Upstream, ears: Ears) -> Member:
+    def _member(self, name: str, upstream: Upstream, ears: Hearer) -> Member:
         assert self._family is not None and self._offices is not None
         if upstream.command:
             say, home = self._messages.say, os.path.expanduser(self._config.state_dir)
@@ -273,7 +274,9 @@ class Household:
         posts, faces = {}, {}
         for name in names:
             upstream = config.upstream[name]
-            members = [(self._members[each][1], offer_of(each, upstream)) for each in members_of(name, upstream)]
+            members: list[tuple[Member, Offer]] = [
+                (self._members[each][1], offer_of(each, upstream)) for each in members_of(name, upstream)
+            ]
             made_of[name] = members, structs.replace(upstream, **dict.fromkeys(LINKS)), rules
             post = self._posts.get(name)
             if post is None or self._hubs[name] != made_of[name]:
@@ -351,6 +354,8 @@ class Household:
             pool.tick(now)
         if self._offices is not None:
             self._offices.tick(now)
+        for _, member, _ in self._members.values():
+            member.warden.tick()
 
     def checked(self, said: list[dict[str, Any]]) -> None:
         """What health checks found (`control/checks`)."""
@@ -382,6 +387,10 @@ class Household:
                 for name, face in self.faces.of.items()
             },
         }
+
+    async def catalogue(self, name: str) -> dict[str, dict[str, Any]]:
+        """What a server says that it has, whatever is approved of it. Raises LookupError, Unavailable."""
+        return await self._members[name][1].catalogue()
 
     def _state_of(self, name: str, state: Mapping[str, object]) -> dict[str, object]:
         counted = {"calls": self._calls[name], "errors": self._errors[name], "recovered": self._recovered[name]}

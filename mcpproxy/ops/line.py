@@ -6,9 +6,10 @@ process (it died, or is being made) the worker serves on, and tries again every 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -37,7 +38,8 @@ class Line:
         self.hears: dict[str, Callable[[Any], None]] = {}  # what control tells, by topic
         self.answers: dict[
             str, Callable[[Any], Any]
-        ] = {}  # what control asks, by topic; LookupError, ValueError and ProxyError are answers, too
+        ] = {}  # what control asks, by topic; LookupError, ValueError and ProxyError are answers, too; a coroutine is awaited
+        self._answering: set[asyncio.Task[None]] = set()
         self.joined: list[Callable[[], None]] = []
         self.hears[AGAIN] = lambda _: self._say_all()
 
@@ -118,13 +120,30 @@ class Line:
             self._send({"a": number, "e": f"nobody answers {topic!r}"})
             return
         try:
-            said = {"a": number, "d": answer(message["d"])}
+            found = answer(message["d"])
+            if isinstance(found, Coroutine):
+                task = self._loop.create_task(self._answer_later(number, topic, found))
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
+                return
+            said = {"a": number, "d": found}
         except (LookupError, ValueError, ProxyError) as error:
             said = {"a": number, "e": str(error)}
         except Exception as error:  # a bug of ours; who asked must not wait for nothing
             said = {"a": number, "e": f"{type(error).__name__}: {error}"}
             self._loop.broken(f"the answer to {topic!r} raised", None, error)
         self._send(said)
+
+    async def _answer_later(self, number: int, topic: str, found: Coroutine[Any, Any, Any]) -> None:
+        try:
+            said = {"a": number, "d": await found}
+        except (LookupError, ValueError, ProxyError) as error:
+            said = {"a": number, "e": str(error)}
+        except Exception as error:
+            said = {"a": number, "e": f"{type(error).__name__}: {error}"}
+            self._loop.broken(f"the answer to {topic!r} raised", None, error)
+        if self._sock is not None:
+            self._send(said)
 
     def _lost(self) -> None:
         sock, self._sock = self._sock, None
@@ -139,6 +158,8 @@ class Line:
 
     def close(self) -> None:
         """The process ends."""
+        for task in self._answering:
+            task.cancel()
         sock, self._sock = self._sock, None
         if sock is not None:
             with suppress(OSError):

@@ -49,6 +49,7 @@ def test_the_commands_are_the_agreed_ones() -> None:
         "policy",
         "cert",
         "key",
+        "lock",
         "affinity",
         *ASKING,
         "audit",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpproxy.config.gateway import Command, Facet, Hub, Messages, Remote, Sessions, own_keys
+from mcpproxy.config.gateway import Command, Facet, Hub, Messages, Remote, Sessions, Watched, own_keys
 from mcpproxy.config.load import read
 from mcpproxy.config.model import Upstream
 from tests.config.samples import mistakes
@@ -71,5 +71,5 @@ def test_a_secret_out_of_place_is_not_repeated():
 
 
 def test_every_key_belongs_to_one_part():
-    parts = [own_keys(each) for each in (Sessions, Messages, Remote, Command, Hub, Upstream)]
+    parts = [own_keys(each) for each in (Sessions, Messages, Watched, Remote, Command, Hub, Upstream)]
     assert sorted(sum(parts, ())) == sorted(Upstream.__struct_fields__)

@@ -10,7 +10,7 @@ from mcpproxy.config.kinds import Auto
 from mcpproxy.control import admin as module
 from mcpproxy.control import doorman
 from mcpproxy.control.certificates import Expiry
-from mcpproxy.control.switchboard import Refused
+from mcpproxy.control.switchboard import GATEWAY, Refused
 from tests.control.visiting import OVERVIEW, becomes, visited
 
 ALL = ("status", "upstreams", "connections", "exchanges", "refusals", "certificates", "workers", "config")
@@ -281,3 +281,18 @@ async def test_a_bug_is_a_message_and_no_end(tmp_path: Path) -> None:
         assert any(level == "error" for level, _ in here.control.messages.lines)
         here.control.switchboard.answers["overview"] = lambda number, data: OVERVIEW
         assert (await here.ask("GET", "/api/v1/status"))[0] == 200
+
+
+async def test_what_a_server_offers_is_asked_of_the_gateway_process(tmp_path: Path) -> None:
+    async with visited("", tmp_path) as here:
+        assert (await here.ask("GET", "/api/v1/catalogue?upstream=files"))[0] == 503
+        here.control.switchboard.workers[GATEWAY] = object()
+
+        def catalogue(number: int, data: Any) -> Any:
+            if data["upstream"] != "files":
+                raise ValueError("nobody asks it")
+            return {"tools": {}}
+
+        here.control.switchboard.answers["catalogue"] = catalogue
+        assert await here.ask("GET", "/api/v1/catalogue?upstream=files") == (200, {"tools": {}})
+        assert await here.ask("GET", "/api/v1/catalogue") == (409, {"error": "nobody asks it", "status": 409})

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mcpproxy.gateway.places import TASKS, Places, _pattern
+from mcpproxy.gateway.places import TASKS, Places, pattern_of
 from mcpproxy.gateway.shelf import Offer
 from mcpproxy.mcp.jsonrpc import INVALID_PARAMS
 from mcpproxy.policy.globs import glob
@@ -183,5 +183,5 @@ async def test_what_is_remembered_has_an_end() -> None:
 
 @given(some.text("a/{}*?[x]+", max_size=12), some.text("a/x", max_size=4))
 def test_a_template_fits_what_it_makes(template: str, value: str) -> None:
-    fits = glob(_pattern("s://{a}/" + template.replace("{", "").replace("}", "") + "{b}"))
+    fits = glob(pattern_of("s://{a}/" + template.replace("{", "").replace("}", "") + "{b}"))
     assert fits("s://" + value + "/" + template.replace("{", "").replace("}", "") + value)

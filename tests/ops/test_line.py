@@ -147,3 +147,30 @@ def test_without_anybody_it_goes_on_trying(loop: EdgeLoop, door: Door, monkeypat
     loop.run_until_complete(asyncio.sleep(0.05))
     assert not line.say("x", 1)
     line.close()
+
+
+def test_an_answer_may_take_its_time(loop: EdgeLoop, door: Door) -> None:
+    line, ready = Line(loop, door, 0), asyncio.Event()
+
+    async def late(data: Any) -> Any:
+        await ready.wait()
+        if data == "wrong":
+            raise ValueError("not that")
+        if data == "bug":
+            raise RuntimeError("ours")
+        return data
+
+    line.answers = {"late": late, "quick": lambda data: data}
+    line.connect()
+    control = Control(door)
+    control.read()
+    for number, data in enumerate(("right", "wrong", "bug")):
+        control.write({"q": number, "t": "late", "d": data})
+    control.write({"q": 9, "t": "quick", "d": 1})
+    turn(loop, lambda: len(line._answering) == 3)
+    assert control.read() == {"a": 9, "d": 1}
+    ready.set()
+    turn(loop, lambda: not line._answering)
+    assert [control.read() for _ in range(3)] == [{"a": 0, "d": "right"}, {"a": 1, "e": "not that"}, {"a": 2, "e": "RuntimeError: ours"}]
+    line.close()
+    control.close()
