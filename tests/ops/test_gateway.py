@@ -126,7 +126,7 @@ def test_a_gateway_process_that_was_killed_is_replaced_and_its_children_are_gone
     session = Session(daemon)
     child, first = session.call("a_read"), gateway(daemon)
     os.kill(first, signal.SIGKILL)
-    until(lambda: not alive(child), "its children are gone")
+    until(lambda: not alive(child) and not alive(first), "it is gone, and its children are")
     assert 404 == session.post("tools/list").status_code, "clients begin again, and never see a 502"
     assert alive(Session(daemon).call("a_read"))
     assert first != gateway(daemon)

@@ -1,5 +1,6 @@
 """What the old program leaves to the new one, and how it hears of it."""
 
+import ctypes
 import errno
 import os
 import signal
@@ -50,6 +51,19 @@ def lives(pid: int) -> bool:
     return fields(pid)[0] != "Z"
 
 
+PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
+
+
+@pytest.fixture
+def nobodys_children() -> Iterator[None]:
+    """What our children leave goes to init: elsewhere in this process somebody may have made us inherit it (tests/support/nursery)."""
+    prctl, before = ctypes.CDLL(None).prctl, ctypes.c_int()
+    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    yield
+    prctl(PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
+
+
 def start(monkeypatch: pytest.MonkeyPatch, listening: socket.socket, *command: str) -> tuple[Upgrade, list[str]]:
     said: list[str] = []
     made = Upgrade(lambda _, text: said.append(text))
@@ -58,6 +72,7 @@ def start(monkeypatch: pytest.MonkeyPatch, listening: socket.socket, *command: s
     return made, said
 
 
+@pytest.mark.usefixtures("nobodys_children")
 def test_the_new_one_has_the_sockets_and_says_that_it_serves(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> None:
     ours, theirs = os.pipe()
     keep = os.dup(0)

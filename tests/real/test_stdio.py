@@ -22,14 +22,13 @@ from tests.support.gateway import SomeClient, SomeHub, call
 from tests.support.install_real import node, npm_package, python
 
 SERVERS = Path(__file__).parent / "servers"
-RUN = "import sys; sys.path.insert(0, {!r}); import {}; {}.server.run('stdio')"
 
 
 def command(kind: str) -> tuple[str, ...]:
     if kind == "everything":
         return (str(node()), str(npm_package("server-everything") / "dist" / "index.js"), "stdio")
     interpreter = str(python("mcp1")) if kind == "sdk1" else sys.executable
-    return (interpreter, "-c", RUN.format(str(SERVERS), kind, kind))
+    return (interpreter, str(SERVERS / f"{kind}.py"), "stdio")
 
 
 KINDS = [
@@ -86,12 +85,16 @@ def modern() -> SomeClient:
 async def test_both_eras_are_served_by_every_server(place: Place) -> None:
     for client in (SomeClient(), modern()):
         talk = await place.member.conversation(client)
-        assert talk.server.era is ERAS[place.kind]
+        assert talk.server.era is (client.era if ERAS[place.kind] is Era.MODERN else Era.LEGACY), (
+            "its client's, where the server speaks both"
+        )
         listed = value(await talk.ask(call("tools/list", client=client)))
         assert "echo" in [tool["name"] for tool in listed["tools"]]
         made = call("tools/call", {"name": "echo", "arguments": {"message": "hé\n"}}, client=client)
         assert text(await talk.ask(made)) == "Echo: hé\n"
-    assert place.member.state()["children"] == 1
+    wanted = 2 if ERAS[place.kind] is Era.MODERN else 1
+    while place.member.state()["children"] != wanted:  # one that was asked in vain for the other era ends meanwhile
+        await asyncio.sleep(0.01)
 
 
 async def test_progress_comes_to_each_of_two_calls_with_the_same_token(place: Place) -> None:
