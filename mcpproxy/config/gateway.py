@@ -143,6 +143,15 @@ class Watched(Messages, frozen=True, kw_only=True):
             'and it cannot be called. `"block"`: calls are refused with the reason; one that changed is listed as it was approved, a new one not at all.',
         ),
     ] = "log"
+    suspicious: Annotated[
+        Literal["log", "hide", "off"],
+        Key(
+            Choice('"log", "hide" or "off"', ("log", "hide", "off")),
+            "What is done about an entry that seems to speak to the model behind people's backs: invisible characters, names that look like another tool's, "
+            'comments, words like "ignore previous instructions". `"log"`: a message, and a metric. `"hide"`: nobody sees it, and it cannot be called. '
+            "What is approved in a lock file is not looked at.",
+        ),
+    ] = "log"
 
 
 class Remote(Watched, frozen=True, kw_only=True):

@@ -239,6 +239,7 @@ call_ceiling = "1h"                     # default
 max_message = "16MiB"                   # default
 lock = "mcp.lock"                       # what `mcpproxy lock` wrote
 drift = "block"
+suspicious = "log"                      # default
 session_ttl = "24h"                     # default
 max_sessions = 1000
 

@@ -119,7 +119,18 @@ METRICS = (
     Known("member_restarts_total", COUNTER, ("member",), "Times that a member's process was started again."),
     Known("member_children", GAUGE, ("member",), "Processes of a member."),
     Known("member_drift", GAUGE, ("member",), "What a member offers that is not as its lock file has it, of what clients were given last."),
-    Known("member_refused_total", COUNTER, ("member", "reason"), "Calls refused for what the member says about itself; reason: drift."),
+    Known(
+        "member_refused_total",
+        COUNTER,
+        ("member", "reason"),
+        "Calls refused for what the member says about itself; reason: drift, suspicious.",
+    ),
+    Known(
+        "member_suspicious",
+        GAUGE,
+        ("member",),
+        "What a member offers that seems to speak to models behind people's backs, of what clients were given last.",
+    ),
     Known("gateway_sessions", GAUGE, ("upstream",), "Sessions of clients in the gateway process."),
     Known("gateway_streams", GAUGE, ("upstream",), "Streams of clients there that belong to no call."),
     Known("build_info", GAUGE, ("version", "python", "openssl"), "1; the labels say what runs."),
@@ -301,7 +312,8 @@ def _of_gateway(gateway: dict[str, Any]) -> Iterator[Sample]:
         for key in ("calls", "errors", "restarts"):
             yield f"member_{key}_total", (name,), member.get(key, 0)
         yield "member_children", (name,), member.get("children", 0)
-        yield "member_drift", (name,), member.get("drift", 0)
+        for key in ("drift", "suspicious"):
+            yield f"member_{key}", (name,), member.get(key, 0)
         for reason, number in member.get("refused", {}).items():
             yield "member_refused_total", (name, reason), number
     for name, upstream in gateway["upstreams"].items():

@@ -5,15 +5,16 @@
 
 1. Who may be called depends on the list this caller would be given now: a server that shows two callers two things cannot be approved by one of them. Where
    that list is not known, it is asked for first; where it cannot be had, nothing is called.
-2. What is as it was approved passes byte for byte. Without a lock nothing is read.
+2. What is as it was approved passes byte for byte. Without a lock, and with `suspicious = "off"`, nothing is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from mcpproxy.gateway.catalog import ITEMS, PAGES, Ours
 from mcpproxy.gateway.greeting import code
 from mcpproxy.gateway.parts import MEMBER_UNAVAILABLE, Answer, Call, Client, Conversation, Era, Member, Server, Unavailable
 from mcpproxy.gateway.places import pattern_of
+from mcpproxy.gateway.suspicion import neighbours
 from mcpproxy.gateway.warden import LOCKED, Judgement, Warden
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import INVALID_PARAMS, CallError
@@ -65,6 +67,7 @@ class Seen:
     names: set[str] = field(default_factory=set)
     turn: int = 0  # of the warden, when it began
     since: float = field(default_factory=monotonic)
+    clean: bytes = b""  # digest of the result in which all of it was, where nothing was wrong with it
 
 
 class GuardedMember(Member):
@@ -128,7 +131,8 @@ class Guarded(Conversation):
             return await self.inner.ask(call)
         kind = LISTS.get(call.method)
         if kind is not None:
-            return self._shown(kind, call, await self.inner.ask(call))
+            turn = warden.turn  # what it says while it changes is looked at again
+            return self._shown(kind, call, await self.inner.ask(call), turn)
         if warden.refuses:
             refusal = await self._refusal(call)
             if refusal is not None:
@@ -150,30 +154,34 @@ class Guarded(Conversation):
     def _key(self, kind: Kind, client: Client) -> tuple[str, str]:
         return kind.member, client.principal if self.server.era is Era.MODERN else ""
 
-    def _shown(self, kind: Kind, call: Call, answer: Answer) -> Answer:
+    def _shown(self, kind: Kind, call: Call, answer: Answer, turn: int) -> Answer:
         """A page of a list without what is not to be seen."""
         if answer.result is None:
+            return answer
+        key, first = self._key(kind, call.client), "cursor" not in call.params
+        seen, which = self._seen.get(key), sha256(answer.result).digest()
+        if first and seen is not None and seen.clean == which and seen.turn == turn:
+            seen.since = monotonic()
             return answer
         try:
             page = read_page(kind, answer.result)
         except NoList:
-            if self._warden.drift == "log":
+            if not self._warden.refuses:
                 return answer
             return Answer.failure(message.INTERNAL_ERROR, "the server's list could not be read")
-        judged = [(item, self._warden.judge(kind, item)) for item in page.items]
-        key, first = self._key(kind, call.client), "cursor" not in call.params
-        seen = self._seen.get(key)
-        if seen is None or seen.turn != self._warden.turn or first:
-            seen = Seen(turn=self._warden.turn)
+        judged = self._judged(kind, page.items)
+        if seen is None or seen.turn != turn or first:
+            seen = Seen(turn=turn)
         self._take(seen, judged)
         if page.next is None and (first or key in self._seen):
             self._warden.gone(kind, seen.names)
         if first:
             if page.next is None:
+                seen.clean = b"" if seen.bad or page.dropped else which
                 self._keep(key, seen)
             else:
                 self._seen.pop(key, None)  # half a list is no reason to call anything
-        if (not page.dropped or self._warden.drift == "log") and all(judgement.shown == item.raw for item, judgement in judged):
+        if (not page.dropped or not self._warden.refuses) and all(judgement.shown == item.raw for item, judgement in judged):
             return answer
         try:
             found = message.parts(answer.result)
@@ -181,6 +189,10 @@ class Guarded(Conversation):
             return Answer.failure(message.INTERNAL_ERROR, "the server's list could not be read")
         found[kind.member] = b"[%b]" % b",".join(judgement.shown for _, judgement in judged if judgement.shown is not None)
         return Answer(message.put(found), None, answer.recovered)
+
+    def _judged(self, kind: Kind, items: Sequence[Item]) -> list[tuple[Item, Judgement]]:
+        near = neighbours(item.own for item in items)
+        return [(item, self._warden.judge(kind, item, near)) for item in items]
 
     @staticmethod
     def _take(seen: Seen, judged: list[tuple[Item, Judgement]]) -> None:
@@ -217,7 +229,7 @@ class Guarded(Conversation):
 
     async def _look(self, kind: Kind, client: Client, key: tuple[str, str]) -> Seen:
         seen = Seen(turn=self._warden.turn)
-        self._take(seen, [(item, self._warden.judge(kind, item)) for item in await whole(self.inner, kind, client)])
+        self._take(seen, self._judged(kind, await whole(self.inner, kind, client)))
         self._warden.gone(kind, seen.names)
         self._keep(key, seen)
         return seen
@@ -234,11 +246,13 @@ class Guarded(Conversation):
             if kind is TEMPLATES:
                 return await self._of_template(call.client, own)
             if not self._warden.locked(kind, own):
-                return self._warden.refusal(kind, own, self._warden.unlocked())
+                unknown = self._warden.refusal(kind, own, Judgement(self._warden.unlocked()))
+                if unknown is not None:
+                    return unknown
             bad = (await self._list(kind, call.client)).bad.get(own)
         except NoList as why:
             return Answer.failure(MEMBER_UNAVAILABLE, f"{self._warden.name}: {why}")
-        return None if bad is None else self._warden.refusal(kind, own, bad.why)
+        return None if bad is None else self._warden.refusal(kind, own, bad)
 
     def _place(self, call: Call) -> tuple[Kind, str] | None:
         """What it is about, of what is locked. A URI stands for the templates it fits."""
@@ -259,7 +273,7 @@ class Guarded(Conversation):
             return None
         fitting = [own for own in seen.names if own == uri or globs((pattern_of(own),))(uri)]
         bad = [own for own in fitting if own in seen.bad]
-        return self._warden.refusal(TEMPLATES, bad[0], seen.bad[bad[0]].why) if bad and len(bad) == len(fitting) else None
+        return self._warden.refusal(TEMPLATES, bad[0], seen.bad[bad[0]]) if bad and len(bad) == len(fitting) else None
 
 
 async def whole(conversation: Conversation, kind: Kind, client: Client) -> list[Item]:

@@ -34,7 +34,7 @@ class Place:
         self.warden = Warden("m", self.ears, lambda level, text: self.said.append(text))
         self.file = directory / "mcp.lock"
         self.member = GuardedMember(SomeMember("m", self.server), self.warden)
-        self.settings = Upstream(command=("x",), lock=str(self.file), drift=drift)  # type: ignore[arg-type]
+        self.settings = Upstream(command=("x",), lock=str(self.file), drift=drift, suspicious="off")  # type: ignore[arg-type]
 
     async def lock(self) -> Place:
         lockfile.write(str(self.file), {"m": await self.member.catalogue()})
@@ -81,7 +81,7 @@ async def test_drift_is_said_once_and_counted(tmp_path: Path) -> None:
         assert (await place.ask("tools/list"))["tools"][0]["description"] == "<IMPORTANT>"
         assert "content" in await place.ask("tools/call", {"name": "a"})
     assert place.said == ["m: tool a is not as it was approved (mcpproxy lock m shows the difference)"]
-    assert place.warden.state() == {"drift": 1, "not_approved": {"tools/a": "is not as it was approved"}, "refused": {}}
+    assert place.warden.state() == {"drift": 1, "not_approved": {"tools/a": "is not as it was approved"}, "suspicious": 0, "refused": {}}
     place.server.lists["tools"] = [tool("a"), tool("b")]
     await place.ask("tools/list")
     assert place.warden.state()["drift"] == 0
@@ -224,7 +224,7 @@ async def test_settings_that_change_are_in_force(tmp_path: Path) -> None:
     place = await Place(tmp_path, "hide").lock()
     place.pull()
     assert names(await place.ask("tools/list")) == ["b"]
-    place.warden.become(Upstream(command=("x",)))
+    place.warden.become(Upstream(command=("x",), suspicious="off"))
     assert names(await place.ask("tools/list")) == ["a", "b"]
 
 
@@ -301,3 +301,67 @@ async def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest
         assert "content" in await place.ask("tools/call", {"name": "a"}, client=SomeClient(principal=name, era=Era.MODERN))
     assert place.server.count("tools/list") == 3
     assert len(place.warden._judged) <= 2
+
+
+@pytest.mark.parametrize("suspicious", ["off", "log", "hide"])
+async def test_what_is_suspicious_is_said_or_hidden(tmp_path: Path, suspicious: str) -> None:
+    place = Place(tmp_path, "log")
+    place.warden.become(Upstream(command=("x",), suspicious=suspicious))  # type: ignore[arg-type]
+    place.pull()
+    place.server.lists["tools"].append(tool("\u0430"))
+    seen = names(await place.ask("tools/list"))
+    called = await place.ask("tools/call", {"name": "a"})
+    if suspicious == "hide":
+        assert seen == ["b"]
+        assert called == {"code": INVALID_PARAMS, "message": "Unknown tool: a"}
+        assert place.warden.state()["refused"] == {"suspicious": 1}
+        assert "content" in await place.ask("tools/call", {"name": "b"})
+        assert "content" in await place.ask("resources/read", {"uri": "x://1"})
+    else:
+        assert seen == ["a", "b", "\u0430"]
+        assert "content" in called
+    assert place.warden.state()["suspicious"] == (0 if suspicious == "off" else 2)
+    if suspicious != "off":
+        end = ": it is hidden" if suspicious == "hide" else ""
+        assert place.said[0] == f"m: tool a is suspicious: description speaks to the model: <important>{end}"
+        assert "m: tool \u0430 is suspicious: name looks like a; name has letters that other names do not have" in place.said[1]
+
+
+async def test_what_is_approved_is_not_suspicious(tmp_path: Path) -> None:
+    place = Place(tmp_path, "log")
+    place.pull()
+    await place.lock()
+    settings = Upstream(command=("x",), lock=str(place.file), drift="log", suspicious="hide")
+    place.warden.become(settings)
+    assert names(await place.ask("tools/list")) == ["a", "b"]
+    place.pull(title="<!-- another one -->")
+    assert names(await place.ask("tools/list")) == ["b"], "drift is only said, and yet this is hidden"
+    assert (await place.ask("tools/call", {"name": "a"}))["code"] == INVALID_PARAMS
+
+
+async def test_a_list_that_is_the_same_again_is_not_judged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = await Place(tmp_path, "hide").lock()
+    await place.ask("tools/list")
+    read: list[str] = []
+    judge = place.warden.judge
+    monkeypatch.setattr(place.warden, "judge", lambda kind, item, near: (read.append(item.own), judge(kind, item, near))[1])
+    assert names(await place.ask("tools/list")) == ["a", "b"]
+    assert not read
+    place.server.lists["tools"] = [tool("a"), tool("b", description="!")]
+    for _ in range(2):
+        assert names(await place.ask("tools/list")) == ["a"]
+    place.server.lists["tools"] = [tool("a"), tool("b")]
+    assert names(await place.ask("tools/list")) == ["a", "b"]
+    assert len(read) == 6
+
+
+async def test_a_list_that_was_given_while_it_changed_is_asked_for_again(tmp_path: Path) -> None:
+    place = await Place(tmp_path, "hide").lock()
+    place.server.slow = asyncio.Event()
+    listing = asyncio.ensure_future(place.ask("tools/list"))
+    await asyncio.sleep(0)
+    place.warden.heard("m", None, "notifications/tools/list_changed", {})
+    place.server.slow.set()
+    await listing
+    await place.ask("tools/call", {"name": "a"})
+    assert place.server.count("tools/list") == 2
