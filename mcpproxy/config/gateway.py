@@ -152,6 +152,14 @@ class Watched(Messages, frozen=True, kw_only=True):
             "What is approved in a lock file is not looked at.",
         ),
     ] = "log"
+    max_result: Annotated[
+        int | None,
+        Key(
+            Size(),
+            "The largest result a client is given. Texts of a tool's result are cut, and say so; what cannot be cut is answered with an error.",
+            "as `max_message`",
+        ),
+    ] = None
 
 
 class Remote(Watched, frozen=True, kw_only=True):

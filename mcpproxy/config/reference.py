@@ -240,6 +240,7 @@ max_message = "16MiB"                   # default
 lock = "mcp.lock"                       # what `mcpproxy lock` wrote
 drift = "block"
 suspicious = "log"                      # default
+max_result = "1MiB"
 session_ttl = "24h"                     # default
 max_sessions = 1000
 

@@ -26,6 +26,7 @@ from mcpproxy.gateway.greeting import code
 from mcpproxy.gateway.parts import MEMBER_UNAVAILABLE, Answer, Call, Client, Conversation, Era, Member, Server, Unavailable
 from mcpproxy.gateway.places import pattern_of
 from mcpproxy.gateway.suspicion import neighbours
+from mcpproxy.gateway.trimming import trimmed
 from mcpproxy.gateway.warden import LOCKED, Judgement, Warden
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import INVALID_PARAMS, CallError
@@ -127,17 +128,16 @@ class Guarded(Conversation):
     async def ask(self, call: Call) -> Answer:
         """See Conversation."""
         warden = self._warden
-        if not warden.looks:
-            return await self.inner.ask(call)
-        kind = LISTS.get(call.method)
-        if kind is not None:
-            turn = warden.turn  # what it says while it changes is looked at again
-            return self._shown(kind, call, await self.inner.ask(call), turn)
-        if warden.refuses:
-            refusal = await self._refusal(call)
+        if warden.looks:
+            kind = LISTS.get(call.method)
+            if kind is not None:
+                turn = warden.turn  # what it says while it changes is looked at again
+                return self._shown(kind, call, await self.inner.ask(call), turn)
+            refusal = await self._refusal(call) if warden.refuses else None
             if refusal is not None:
                 return refusal
-        return await self.inner.ask(call)
+        answer = await self.inner.ask(call)
+        return answer if warden.most is None else trimmed(call.method, answer, warden.most)
 
     async def tell(self, method: str, params: bytes | None) -> None:
         """See Conversation."""

@@ -54,12 +54,14 @@ class Warden(Hearer):
         self._judged: dict[tuple[str, bytes, str], Judgement] = {}
         self._wrong: dict[tuple[str, str], Judgement] = {}  # (kind, name) → what is wrong with it, of those seen last
         self.turn = 0
+        self.most: int | None = None  # bytes of a result
         self.refused: Counter[str] = Counter()  # calls, by reason
 
     # -- the lock file --
 
     def become(self, settings: Watched) -> None:
         """What the configuration says."""
+        self.most = settings.max_result
         given = settings.lock or "", settings.drift, settings.suspicious
         if given == (self._file, self.drift, self.suspicious):
             return

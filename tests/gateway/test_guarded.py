@@ -365,3 +365,12 @@ async def test_a_list_that_was_given_while_it_changed_is_asked_for_again(tmp_pat
     await listing
     await place.ask("tools/call", {"name": "a"})
     assert place.server.count("tools/list") == 2
+
+
+async def test_results_are_as_large_as_they_may_be(tmp_path: Path) -> None:
+    place = Place(tmp_path, "log")
+    place.warden.become(Upstream(command=("x",), suspicious="off", max_result=1000))
+    place.server.answers["tools/call"] = lambda call, params: {"content": [{"type": "text", "text": "x" * 5000}]}
+    assert "[cut here" in (await place.ask("tools/call", {"name": "a"}))["content"][0]["text"]
+    place.warden.become(Upstream(command=("x",), suspicious="off"))
+    assert (await place.ask("tools/call", {"name": "a"}))["content"][0]["text"] == "x" * 5000
