@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 
 from mcpproxy.gateway.catalog import Ours
+from mcpproxy.gateway.fitting import above
 from mcpproxy.gateway.parts import Answer, Call, Client, Conversation, Era
 from mcpproxy.gateway.shelf import Slot
 from mcpproxy.mcp import message
@@ -288,8 +289,8 @@ class Audience:
         found: dict[Client, None] = {}
         for use in tuple(self._uses.values()):
             if use.slot is slot and (heirs is not None or use.concerns(client)):
-                for uri, clients in use.uris.items():
-                    if own.startswith(uri):
+                for uri in above(own):
+                    if (clients := use.uris.get(uri)) is not None:
                         found.update(dict.fromkeys(clients if heirs is None else clients & heirs.keys()))
         return list(found)
 

@@ -5,10 +5,14 @@ A server behind us may be shared, and was told what all of its clients can do to
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterator
+
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import CallError
 from mcpproxy.mcp.message import Params
 
+steps = re.compile(r"[/?#]").finditer
 NEEDS = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
 LEVELS = {name: rank for rank, name in enumerate(("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"))}
 
@@ -37,3 +41,17 @@ def loud_enough(level: str | None, params: Params) -> bool:
         return True
     said = LEVELS.get(params.get("level", b"").strip(b'"').decode("latin-1"))
     return said is None or said >= LEVELS.get(level, 0)
+
+
+def above(uri: str) -> Iterator[str]:
+    """A URI and all that it lies below, the nearest first: who subscribed to one of these hears of it (MCP server/resources, subscriptions)."""
+    yield uri
+    for step in reversed(list(steps(uri))):
+        yield uri[: step.end()]
+        yield uri[: step.start()]
+
+
+def concerns(wanted: Collection[str], params: Params) -> bool:
+    """Is a `resources/updated` about one of these, or what lies below it? Raises CallError."""
+    uri = message.plain(params.get("uri", b"null"))
+    return isinstance(uri, str) and any(each in wanted for each in above(uri))

@@ -1,7 +1,8 @@
 """What members say that belongs to no call, and who hears it: the half of the hub that looks towards servers.
 
 Changes of lists are told to those whose lists they are, changes of resources to who asked for them, log messages to who wants that much, tasks to their owner,
-and what nobody here knows to all whose conversation it is. A question goes to the client whose conversation it is; of everybody's, nobody can be asked.
+and what nobody here knows to all whose conversation it is. A server that was started anew, or began a new session, may have other lists: that is told, too.
+A question goes to the client whose conversation it is; of everybody's, nobody can be asked.
 
 Nobody pays for a member that talks without end: a change is told at once, and what follows soon is told as one; all else has a bound, whoever hears it.
 
@@ -18,6 +19,7 @@ import msgspec
 
 from mcpproxy.gateway.audience import MESSAGE, Audience, level_of, passes
 from mcpproxy.gateway.catalog import Catalog
+from mcpproxy.gateway.fitting import above
 from mcpproxy.gateway.parts import NO_ONE_TO_ASK, Answer, Client, Era, Hearer
 from mcpproxy.gateway.places import Places
 from mcpproxy.gateway.shelf import Slot
@@ -28,6 +30,7 @@ from mcpproxy.mcp.message import Params
 CHANGES_S = 1.0  # seconds until the same change is told again, at least
 DELIVERED = 5000  # a second, of what one member says: messages times clients; the one that goes beyond it still reaches all
 AGAIN_S = (1.0, 60.0)  # seconds until a member that is missed is asked again: at first, and at most
+SOON_S = 0.05  # after which a change that may have several reasons is told
 CHANGED = {kind.changed: tuple(other for other in KINDS if other.changed == kind.changed) for kind in KINDS}
 Change = tuple[Slot, str, Client | None]  # whose lists, which, and of whose conversation
 Anything = TypeVar("Anything")
@@ -45,6 +48,7 @@ class Hearing(Hearer):
         self._quiet, self._open = quiet, open
         self._slots: dict[str, Slot] = {}
         self._watches: dict[Slot, asyncio.Task[None]] = {}
+        self._telling: dict[Change, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._told: dict[Change, asyncio.TimerHandle] = {}  # lately
         self._again: set[Change] = set()  # and it has changed since
@@ -62,7 +66,7 @@ class Hearing(Hearer):
         raw = message.put(params) if params else None
         if method == "notifications/resources/updated":
             own = _maybe(params, "uri")
-            seen = self.catalog.table(RESOURCES).seen(slot.number, own) or own
+            seen = self._seen(slot, own)
             raw = raw if seen == own else message.put({**params, "uri": message.text(seen)})
             hearers = self.audience.subscribed(slot, client, own)
         elif "taskId" in params and not self._open:
@@ -86,6 +90,21 @@ class Hearing(Hearer):
             since, count = now, 0
         self._delivered[slot] = since, count + hearers
         return count < DELIVERED
+
+    def _seen(self, slot: Slot, own: str) -> str:
+        """What clients call this resource, which may lie below one that they know by another name."""
+        table = self.catalog.table(RESOURCES)
+        return next((seen + own[len(each) :] for each in above(own) if (seen := table.seen(slot.number, each)) is not None), own)
+
+    def _tell_soon(self, slot: Slot, method: str, client: Client | None) -> None:
+        """Once, however many reasons there are for it now: templates and resources are two lists, and one change."""
+        change = slot, method, client
+        if change not in self._telling:
+            self._telling[change] = asyncio.get_running_loop().call_later(SOON_S, self._tell_now, change)
+
+    def _tell_now(self, change: Change) -> None:
+        self._telling.pop(change, None)
+        self._tell_changed(*change)
 
     def _tell_changed(self, slot: Slot, method: str, client: Client | None) -> None:
         if self._quiet and method == TOOLS.changed:
@@ -116,12 +135,15 @@ class Hearing(Hearer):
             )
         return await client.question(method, params)
 
-    def changed(self, member: str, *, available: bool) -> None:
-        """Its lists have to be asked for again; those who missed it are told."""
+    def changed(self, member: str, *, available: bool, client: Client | None = None) -> None:
+        """Its lists have to be asked for again; those who missed it, or have had one, are told."""
         slot = self._slots.get(member)
         if slot is None:
             return
         self.catalog.changed(slot)
+        for kind in KINDS if available else ():
+            if slot.shelves[kind].given and not slot.shelves[kind].missed:
+                self._tell_soon(slot, kind.changed, client)
         if available and slot.missing:
             watch = self._watches.pop(slot, None)
             if watch is not None:
@@ -129,7 +151,7 @@ class Hearing(Hearer):
             self._missed(slot, at_once=True)
 
     def _back(self, slot: Slot, kind: Kind) -> None:
-        self._tell_changed(slot, kind.changed, None)
+        self._tell_soon(slot, kind.changed, None)
 
     def _missed(self, slot: Slot, *, at_once: bool = False) -> None:
         if slot not in self._watches and self.audience.joined:
@@ -160,8 +182,9 @@ class Hearing(Hearer):
         tasks = [*self._tasks, *self._watches.values()]
         for task in tasks:
             task.cancel()
-        for timer in self._told.values():
+        for timer in (*self._told.values(), *self._telling.values()):
             timer.cancel()
+        self._telling.clear()
         await asyncio.gather(*tasks, self.catalog.stop(), self.audience.stop(), return_exceptions=True)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from mcpproxy.gateway.fitting import concerns
 from mcpproxy.gateway.parts import MEMBER_UNAVAILABLE, NO_ONE_TO_ASK, Answer, Client, Era, Server
 from mcpproxy.gateway.web import Visit
 from mcpproxy.mcp import message
@@ -82,9 +83,9 @@ class Listen(Client):
             return
         try:
             found = {} if params is None else message.parts(params)
-            if method in self.changes or (method == UPDATED and message.plain(found.get("uri", b"null")) in self.subscriptions):
+            if method in self.changes or (method == UPDATED and concerns(self.subscriptions, found)):
                 self._send(method, found)
-        except (CallError, TypeError):
+        except CallError:
             return
 
     async def question(self, method: str, params: bytes | None) -> Answer:

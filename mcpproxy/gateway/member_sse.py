@@ -156,7 +156,7 @@ class SseConversation(Conversation):
         if self._stream is stream:
             self._stream = None
             if not self.lost:
-                self._hearer.changed(self.name, available=False)
+                self._hearer.changed(self.name, available=False, client=self.owner)
 
     # -- posts -----------------------------------------------------------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class SseConversation(Conversation):
             for uri in self._subscribed:
                 await stream.pipe.request("resources/subscribe", b'{"uri":%b}' % uri, within=POST_S)
         self._say("info", f"{self.name}: it had lost its session, and has a new one")
-        self._hearer.changed(self.name, available=True)
+        self._hearer.changed(self.name, available=True, client=self.owner)
         return stream
 
     async def tell(self, method: str, params: bytes | None) -> None:

@@ -368,8 +368,8 @@ class StdioMember(Member):
             raise Unavailable(f"{self.name} cannot be started", max(0.0, seat.not_before - self._loop.time())) from None
         finally:
             seat.starting = None
-        if self.upstream.mode == "shared":
-            self.hearer.changed(self.name, available=True)
+        if seat.restarts > 1 or (self.upstream.mode == "shared" and self._beside(seat) is None):
+            self.hearer.changed(self.name, available=True, client=seat.whose)
         self._look()
         return talk
 

@@ -148,8 +148,8 @@ class Hearer(ABC):
         """A request of a server that belongs to no call."""
 
     @abstractmethod
-    def changed(self, member: str, *, available: bool) -> None:
-        """A server is there, or gone: its lists may be others now."""
+    def changed(self, member: str, *, available: bool, client: Client | None = None) -> None:
+        """A server is there, or gone: its lists may be others now. `client` as in `heard`."""
 
 
 class Member(ABC):

@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Protocol
 
 from mcpproxy.clock import clock
-from mcpproxy.gateway.fitting import loud_enough, unfit
+from mcpproxy.gateway.fitting import concerns, loud_enough, unfit
 from mcpproxy.gateway.parts import NO_ONE_TO_ASK, TIMED_OUT, Answer, Client, Era, Service
 from mcpproxy.gateway.streams import Store, Stream
 from mcpproxy.mcp import message
@@ -85,8 +85,8 @@ class Session(Client):
                 found = message.parts(params)
                 if method == "notifications/message":
                     return loud_enough(self.level, found)
-                return message.plain(found.get("uri", b"null")) in self.subscriptions
-            except (CallError, TypeError):
+                return concerns(self.subscriptions, found)
+            except CallError:
                 return False
         return True
 

@@ -102,6 +102,11 @@ class Shelf:
         self._held: Counter[Content] = Counter()
         self._last = NOTHING
 
+    @property
+    def given(self) -> bool:
+        """Does anybody have a list of it?"""
+        return any(part.content is not NOTHING for part in (self.public, *self.private.values()) if part is not None)
+
     def kept(self, key: Key | None, now: float) -> Part | None:
         """A list that may be shown."""
         part = self.private.get(key) if key is not None else self.public

@@ -386,7 +386,7 @@ class HttpConversation(Conversation):
             await self._replay()
             self._hear_on()
         self._say("info", f"{self.name}: it had lost its session, and has a new one")
-        self._hearer.changed(self.name, available=True)
+        self._hearer.changed(self.name, available=True, client=self.owner)
 
     async def _replay(self) -> None:
         session = self._session

@@ -212,10 +212,10 @@ class Warden(Hearer):
         """See Hearer."""
         return await self._hearer.asked(member, client, method, params)
 
-    def changed(self, member: str, *, available: bool) -> None:
+    def changed(self, member: str, *, available: bool, client: Client | None = None) -> None:
         """See Hearer."""
         self.turn += 1
-        self._hearer.changed(member, available=available)
+        self._hearer.changed(member, available=available, client=client)
 
 
 def _word(kind: Kind) -> str:

@@ -101,10 +101,10 @@ class Ears(Hearer):
         hub = next((hub for hub in self.hubs if client in hub.audience.joined), self.hubs[0])
         return await hub.asked(member, client, method, params)
 
-    def changed(self, member: str, *, available: bool) -> None:
+    def changed(self, member: str, *, available: bool, client: Client | None = None) -> None:
         """Told to all."""
         for hub in self.hubs:
-            hub.changed(member, available=available)
+            hub.changed(member, available=available, client=client)
 
 
 class Post(Service):

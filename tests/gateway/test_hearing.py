@@ -15,6 +15,7 @@ from tests.gateway.members import SomeMember, SomeServer, asked, hub_of, names, 
 from tests.support.gateway import SomeClient
 
 CHANGED = "notifications/tools/list_changed"
+ALL_CHANGED = ["notifications/prompts/list_changed", "notifications/resources/list_changed", CHANGED]
 
 
 def server(*found: str, **kwargs: Any) -> SomeServer:
@@ -157,13 +158,45 @@ async def test_or_at_once_when_it_says_that_it_is_there() -> None:
     away.away = ""
     hub.changed("away", available=True)
     hub.changed("unknown", available=True)
-    await turns(lambda: len(client.heard) == 4)
-    assert {method for method, _ in client.heard} == {
-        CHANGED,
-        "notifications/prompts/list_changed",
-        "notifications/resources/list_changed",
-    }
+    await turns(lambda: len(client.heard) == 3)
+    assert sorted(method for method, _ in client.heard) == ALL_CHANGED  # each once, though templates are a list of their own
     await hub.stop()
+    assert len(client.heard) == 3
+
+
+async def test_one_that_was_started_anew_may_have_other_lists() -> None:
+    """Whether or not it says so: those who had a list of it are told, once."""
+    source = server("x", era=Era.MODERN, ttl=60_000, scope="public")
+    hub = hub_of(SomeMember("a", source), SomeMember("b", server()))
+    one, other = joined(hub, "1", "2")
+    hub.changed("a", available=True)  # nobody had a list of it yet
+    for method in ("tools/list", "resources/list", "resources/templates/list"):
+        await asked(hub, method, client=one)
+    source.lists["tools"].append(tool("y"))
+    hub.changed("a", available=False)
+    hub.changed("a", available=True)
+    assert names(await asked(hub, "tools/list", client=one)) == ["a_x", "a_y"]
+    await turns(lambda: one.heard and not hub._telling)
+    assert sorted(one.heard) == sorted(other.heard) == [("notifications/resources/list_changed", None), (CHANGED, None)]
+
+
+async def test_a_new_session_of_one_client_is_nobody_elses_matter() -> None:
+    hub = hub_of(SomeMember("a", server(), own=lambda: server("x")), SomeMember("b", server()))
+    one, other = joined(hub, "1", "2")
+    for client in (one, other):
+        await asked(hub, "tools/list", client=client)
+    hub.changed("a", available=True, client=other)
+    await turns(lambda: not hub._telling)
+    assert (one.heard, other.heard) == ([], [(CHANGED, None)])
+
+
+async def test_what_lies_below_a_wrapped_resource_is_said_by_the_name_clients_know() -> None:
+    hub = hub_of(SomeMember("a", server()), SomeMember("b", server()))
+    (client,) = joined(hub, "1")
+    await asked(hub, "resources/list", client=client)
+    await asked(hub, "resources/subscribe", {"uri": "b+file:///x"}, client)
+    hub.heard("b", None, "notifications/resources/updated", {"uri": b'"file:///x/y"'})
+    assert client.heard == [("notifications/resources/updated", b'{"uri":"b+file:///x/y"}')]
 
 
 async def test_nobody_asks_for_a_member_that_nobody_misses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ async def test_only_what_is_offered_is_honoured_and_only_that_is_heard() -> None
         rig.service.change("notifications/tools/list_changed")
         rig.service.change("notifications/message", b'{"level":"error"}')
         rig.service.change("notifications/resources/updated", b'{"uri":"file:///b"}')
-        rig.service.change("notifications/resources/updated", b'{"uri":"file:///a"}')
+        rig.service.change("notifications/resources/updated", b'{"uri":"file:///a/below"}')
         rig.service.change("notifications/resources/list_changed")
         told = [(await reply.event())["data"]["method"] for _ in range(2)]
         assert told == ["notifications/resources/updated", "notifications/resources/list_changed"]

@@ -75,12 +75,18 @@ def test_what_a_session_hears() -> None:
         ("notifications/message", b'{"level":"error","data":2}'),
         ("notifications/resources/updated", b'{"uri":"file:///b"}'),
         ("notifications/resources/updated", b'{"uri":"file:///a"}'),
+        ("notifications/resources/updated", b'{"uri":"file:///a/below"}'),
         ("notifications/of/tomorrow", b"{}"),
     ):
         session.hears(method, params)
     told = [message.plain(each.encode()) for each in reader.data]
-    assert [each["method"].partition("/")[2] for each in told] == ["tools/list_changed", "message", "resources/updated", "of/tomorrow"]
-    assert told[1]["params"]["data"] == 2 and told[2]["params"]["uri"] == "file:///a"
+    assert [each["method"].partition("/")[2] for each in told] == [
+        "tools/list_changed",
+        "message",
+        *["resources/updated"] * 2,
+        "of/tomorrow",
+    ]
+    assert told[1]["params"]["data"] == 2 and [each["params"]["uri"] for each in told[2:4]] == ["file:///a", "file:///a/below"]
 
 
 async def test_questions_outside_of_calls() -> None:

@@ -78,5 +78,5 @@ class SomeHub(Hearer):
         self.asked_of.append((member, client, method, params))
         return self.reply
 
-    def changed(self, member: str, *, available: bool) -> None:
+    def changed(self, member: str, *, available: bool, client: Client | None = None) -> None:
         self.changes.append((member, available))

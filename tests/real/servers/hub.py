@@ -33,8 +33,8 @@ class Ears(Hearer):
     async def asked(self, member: str, client: Client | None, method: str, params: bytes | None) -> Answer:
         return await self.hub.asked(member, client, method, params)
 
-    def changed(self, member: str, *, available: bool) -> None:
-        self.hub.changed(member, available=available)
+    def changed(self, member: str, *, available: bool, client: Client | None = None) -> None:
+        self.hub.changed(member, available=available, client=client)
 
 
 def member(said: str, room: Room, ears: Ears, family: Family) -> Member:
