@@ -1,7 +1,8 @@
 """Do the `Mcp-Param-*` fields of a call say what its arguments say? (MCP 2026-07-28, server/tools, x-mcp-header; server validation.)
 
 Who reads a body must not let its head say something else: somebody on the way may have acted on it. Which arguments are mirrored is in the schemas of the
-tools, so these are read as lists pass. A tool nobody has listed yet is not judged; fields that no schema names mean nothing.
+tools, so these are read as lists pass. A tool nobody has listed yet is not judged; fields that no schema names mean nothing. The rules are those by which
+we say it to servers ourselves (gateway/mirrored): what that would leave out may be missing.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ from typing import Any
 
 import msgspec
 
-from mcpproxy.gateway.mirrored import TOOLS, Header, headers_of
+from mcpproxy.gateway.mirrored import MARK, TOOLS, Header, headers_in, spelled, values_of
 from mcpproxy.http.fields import Field
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import HEADER_MISMATCH, CallError
 from mcpproxy.mcp.mirror import decoded
 
 FIELD = b"mcp-param-"
-MARK = b"x-mcp-header"
 
 
 class _Tool(msgspec.Struct):
@@ -51,11 +51,12 @@ class Claims:
             return
         for tool in tools:
             self._headers.pop(tool.name, None)
-            if MARK in bytes(tool.schema) and len(self._headers) < TOOLS:
-                try:
-                    self._headers[tool.name] = headers_of(msgspec.json.decode(tool.schema))
-                except (ValueError, RecursionError, msgspec.DecodeError):
-                    continue  # clients must not offer it
+            try:
+                headers = headers_in(tool.schema)
+            except ValueError:
+                continue  # clients must not offer it
+            if headers and len(self._headers) < TOOLS:
+                self._headers[tool.name] = headers
 
     def check(self, name: str, arguments: bytes | None, fields: tuple[Field, ...], id: bytes) -> None:
         """Raises CallError where a field is missing, there twice, unreadable or says something else."""
@@ -69,13 +70,10 @@ class Claims:
                     raise CallError("header-mismatch", HEADER_MISMATCH, id)
                 said[lower] = value
         written: Any = None if arguments is None else message.plain(arguments)
-        for header, path in headers:
-            found: Any = written
-            for key in path:
-                found = found.get(key) if isinstance(found, dict) else None
+        for header, found in values_of(headers, written):
             claimed = said.get(FIELD + header.lower())
             try:
-                fits = (claimed is None and found is None) or (claimed is not None and same(decoded(claimed), found))
+                fits = spelled(found) is None if claimed is None else found is not None and same(decoded(claimed), found)
             except CallError:
                 fits = False
             if not fits:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ SAFE_METHODS = frozenset(
         *("tools/list", "prompts/list", "resources/list", "resources/templates/list", "tasks/list"),
     }
 )
+MARK = b"x-mcp-header"
 TYPES = ("string", "integer", "boolean")
 TOOLS = 10_000  # remembered of one server
 DEEPEST = 32  # properties within properties
@@ -89,12 +91,10 @@ class Tools:
             tool = _tool(raw)
         except (msgspec.DecodeError, RecursionError):
             return True
-        headers: tuple[Header, ...] = ()
-        if b"x-mcp-header" in bytes(tool.schema):
-            try:
-                headers = headers_of(msgspec.json.decode(tool.schema))
-            except (ValueError, RecursionError, msgspec.DecodeError):
-                return False
+        try:
+            headers = headers_in(tool.schema)
+        except ValueError:
+            return False
         if len(self._repeatable) < TOOLS or tool.name in self._repeatable:
             hints = tool.annotations
             self._repeatable[tool.name] = hints is not None and (hints.read_only is True or hints.idempotent is True)
@@ -124,14 +124,30 @@ class Tools:
         except CallError:
             return b""
         lines = b""
-        for header, path in self._headers[name]:
-            value = arguments
-            for key in path:
-                value = value.get(key) if isinstance(value, dict) else None
+        for header, value in values_of(self._headers[name], arguments):
             said = spelled(value)
             if said is not None:
                 lines += b"Mcp-Param-%b: %b\r\n" % (header, encoded(said))
         return lines
+
+
+def values_of(headers: tuple[Header, ...], arguments: Any) -> Iterator[tuple[bytes, Any]]:
+    """Each field's name, and the argument it mirrors; None where there is none."""
+    for header, path in headers:
+        value = arguments
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        yield header, value
+
+
+def headers_in(schema: msgspec.Raw) -> tuple[Header, ...]:
+    """`headers_of` a raw input schema. Raises ValueError."""
+    if MARK not in bytes(schema):
+        return ()
+    try:
+        return headers_of(msgspec.json.decode(schema))
+    except (RecursionError, msgspec.DecodeError):
+        raise ValueError("a schema that cannot be read") from None
 
 
 def headers_of(schema: Any) -> tuple[Header, ...]:

@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from mcpproxy.gateway.claims import Claims, same
+from mcpproxy.gateway.mirrored import Tools
 from mcpproxy.gateway.parts import Answer, Call
 from mcpproxy.http.fields import Field
 from mcpproxy.mcp import message
@@ -40,6 +43,10 @@ def fields(**said: str) -> tuple[Field, ...]:
         ({"deep": {"count": 42}}, {"Count": "43"}, False),
         ({"deep": {"count": 2**53 + 1}}, {"Count": str(2**53)}, False),
         ({"deep": 5}, {}, True),
+        ({"deep": {"count": 2**53 + 1}}, {}, True),  # what no client can say exactly it need not say
+        ({"deep": {"count": 1.5}}, {}, True),
+        ({"deep": {"count": [1]}}, {}, True),
+        ({"deep": {"count": [1]}}, {"Count": "[1]"}, False),
         (None, {}, True),
     ],
 )
@@ -54,6 +61,22 @@ def test_what_the_head_says_is_what_the_arguments_say(arguments: Any, said: dict
         with pytest.raises(CallError) as caught:
             claims.check("run", raw, fields(**said), b"1")
         assert (caught.value.code, caught.value.id) == (-32020, b"1")
+
+
+PLAIN = some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | some.text()
+
+
+@given(PLAIN | some.lists(PLAIN, max_size=2))
+def test_what_we_say_to_servers_we_take_from_clients(value: Any) -> None:
+    """Both ways are one rule."""
+    tools, claims = Tools(), Claims()
+    schema = {"type": "object", "properties": {"v": {"type": "string", "x-mcp-header": "V"}}}
+    listed = message.encode({"tools": [{"name": "run", "inputSchema": schema}]})
+    tools.learn(listed), claims.learn(listed)
+    arguments = message.encode({"v": value})
+    lines = tools.fields("tools/call", {"name": b'"run"', "arguments": arguments}).split(b"\r\n")
+    said = tuple((name, name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines) if name)
+    claims.check("run", arguments, said, b"1")
 
 
 def test_a_field_that_is_there_twice() -> None:
