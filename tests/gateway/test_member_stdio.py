@@ -240,12 +240,12 @@ async def test_one_that_dies_answers_all_its_calls_at_once(home: Home, how: str,
 
 
 async def test_one_that_never_answers_is_told_and_progress_gives_it_time(home: Home) -> None:
-    member = home.member(call_timeout=0.6, call_ceiling=60.0)
+    member = home.member(call_timeout=0.3, call_ceiling=60.0)
     talk = await member.conversation(SomeClient())
     assert code(await ask(talk, "hang")) == TIMED_OUT
-    made = call("work", {"steps": 10, "pause": 0.1}, token=b"0")
+    made = call("work", {"steps": 8, "pause": 0.05}, token=b"0")
     assert value(await talk.ask(made))["method"] == "work"
-    assert len(made.notes) == 10
+    assert len(made.notes) == 8
     seen = value(await ask(talk, "seen"))["seen"]
     assert [each["method"] for each in seen if each.get("method", "").startswith("notifications/c")] == ["notifications/cancelled"]
 
@@ -256,12 +256,12 @@ async def test_a_flood_is_dropped_and_calls_go_on(home: Home, monkeypatch: pytes
     talk = await member.conversation(SomeClient())
     before = rss()
     flooded, echoed = await asyncio.gather(
-        ask(talk, "flood", {"count": 60_000}, client=SomeClient("a")), ask(talk, "echo", client=SomeClient("b"))
+        ask(talk, "flood", {"count": 20_000}, client=SomeClient("a")), ask(talk, "echo", client=SomeClient("b"))
     )
     assert value(flooded)
     assert value(echoed)
-    assert len(home.hub.heard_of) < 30_000
-    assert rss() - before < 24 * MIB
+    assert len(home.hub.heard_of) < 10_000
+    assert rss() - before < 12 * MIB  # it sent 20
 
 
 async def test_what_is_no_json_is_said_with_its_name_and_not_too_often(home: Home) -> None:
@@ -306,7 +306,7 @@ async def test_what_the_server_asks_goes_to_the_only_client_or_back(home: Home) 
     hanging.cancel()
 
 
-async def test_ten_thousand_calls_that_are_given_up_cost_nothing(home: Home) -> None:
+async def test_thousands_of_calls_that_are_given_up_cost_nothing(home: Home) -> None:
     member = home.member()
     talk = await member.conversation(SomeClient())
     pids = member.state()["pids"]
@@ -320,10 +320,10 @@ async def test_ten_thousand_calls_that_are_given_up_cost_nothing(home: Home) -> 
             if n % 50 == 0:
                 await ask(talk, "echo")  # it keeps up
 
-    await some(2000)
+    await some(1000)
     before, open_files = rss(), len(os.listdir("/proc/self/fd"))
-    await some(8000)
-    assert rss() - before < 6 * MIB
+    await some(3000)
+    assert rss() - before < 2 * MIB
     assert len(os.listdir("/proc/self/fd")) == open_files
     assert member.state()["pids"] == pids
     assert len(asyncio.all_tasks()) == 1
@@ -530,7 +530,6 @@ SCENARIOS: list[Callable[[Home], Awaitable[None]]] = [
     test_a_server_is_started_by_its_first_call_and_greeted,
     test_one_that_dies_of_the_question_for_its_era_is_started_without_it,
     test_what_is_no_json_is_said_with_its_name_and_not_too_often,
-    test_ten_thousand_calls_that_are_given_up_cost_nothing,
     test_an_idle_one_is_ended_and_the_next_call_starts_another,
     test_a_session_that_leaves_while_its_server_starts_leaves_nothing,
     test_a_modern_server_is_listened_to,
