@@ -25,6 +25,7 @@ from mcpproxy.gateway.parts import MEMBER_UNAVAILABLE as UNAVAILABLE
 from mcpproxy.gateway.sessions import MOST, TTL_S, Session, Sessions
 from mcpproxy.gateway.streams import Store
 from mcpproxy.gateway.web import Asked, Visit
+from mcpproxy.gateway.weight import Weight
 from mcpproxy.http.fields import Field
 from mcpproxy.mcp import message
 from mcpproxy.mcp.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, CallError
@@ -38,6 +39,7 @@ VERSION = b"mcp-protocol-version"
 MODERN = MODERN_VERSIONS[0].encode()
 is_revision = re.compile(rb"\d{4}-\d{2}-\d{2}").fullmatch
 session_of = re.compile(rb"(?:^|&)session_?[iI]d=([0-9a-f]{1,64})(?:&|$)").search  # in the query of HTTP+SSE
+CHANGED = "The configuration was changed just now: please ask again"
 WORDS = {
     PARSE_ERROR: "Parse error",
     INVALID_REQUEST: "Invalid request",
@@ -104,7 +106,7 @@ class Waiting(Protocol):
 class Face:
     """One upstream's."""
 
-    __slots__ = ("broken", "claims", "done", "listens", "lot", "service", "sessions", "store", "tasks", "waiting")
+    __slots__ = ("broken", "claims", "done", "listens", "lot", "service", "sessions", "store", "tasks", "waiting", "weight")
 
     def __init__(
         self,
@@ -113,11 +115,13 @@ class Face:
         *,
         ttl: float = TTL_S,
         limit: int = MOST,
+        weight: Weight | None = None,
         done: Callable[[Call, Answer], None] | None = None,
         broken: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.service = service
         self.store = store  # of events; shared by all faces
+        self.weight = weight or Weight()  # of calls; shared by all faces
         self.sessions = Sessions(ttl, limit)
         self.listens: set[Listen] = set()
         self.lot = Lot(service.name)
@@ -200,6 +204,10 @@ class Face:
             answer = await self.service.ask(call)
         except Unavailable as why:
             answer = Answer.failure(UNAVAILABLE, why.text)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            answer = Answer.failure(UNAVAILABLE, CHANGED)
         except Exception as error:
             self._tell_broken(error)
             answer = Answer.failure(INTERNAL_ERROR, "Internal error")
@@ -234,9 +242,18 @@ class Face:
     async def server(self, client: Client) -> Server | Answer:
         """What the service says about itself; or why it cannot."""
         try:
-            return await self.service.server(client)
+            try:
+                return await self.service.server(client)
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                return await self.service.server(client)  # another is in its place
         except Unavailable as why:
             return Answer.failure(UNAVAILABLE, why.text)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            return Answer.failure(UNAVAILABLE, CHANGED)
         except Exception as error:
             self._tell_broken(error)
             return Answer.failure(INTERNAL_ERROR, "Internal error")
@@ -338,6 +355,12 @@ class Faces:
         store = next((face.store for face in self.of.values()), None)
         if store is not None:
             store.expire(now)
+
+
+def _is_cancelled() -> bool:
+    """Is it we whom nobody wants any more? Otherwise what we waited for has ended: a hub that was replaced stops its tasks."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _enveloped(body: bytes) -> bool:

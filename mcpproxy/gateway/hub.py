@@ -47,6 +47,7 @@ from mcpproxy.mcp.message import METHOD_NOT_FOUND, Params
 
 NOT_FOUND = -32002  # of resources, until 2025-11-25; then -32602
 REFRESH_S = 5.0  # seconds between two looks into all lists for a name that nobody has
+LONGEST_URI = 8192  # characters of one that is subscribed to, and remembered for as long
 TASK_PAGES = 10  # of one member's tasks/list
 LISTS = {kind.method: kind for kind in KINDS}
 NAMED = {TOOLS.call: TOOLS, PROMPTS.call: PROMPTS}
@@ -313,7 +314,7 @@ class Hub(Hearing, Service):
 
     async def _subscription(self, call: Call, uri: str) -> Answer:
         client = call.client
-        place = await self._resource(client, uri)
+        place = await self._resource(client, uri) if len(uri) <= LONGEST_URI else None
         if place is None:
             return self._no_resource(client, uri)
         slot, own = place

@@ -238,11 +238,13 @@ def begin_call(face: Face, session: Session, told: Message, said: Said) -> Legac
         calls = session.calls = {}
     if id in calls:
         return message.response(id, error=message.error(INVALID_REQUEST, "This id is in use"))
-    if len(calls) >= CALLS:
+    size = len(told.raw)
+    if len(calls) >= CALLS or not face.weight.room(session.principal, size):
         return message.response(id, error=message.error(MEMBER_UNAVAILABLE, "Too many calls at once"))
     if method != "initialize":
         session.join()
     call = calls[id] = LegacyCall(face, session, id, method, told.params(), said.request_id)
+    face.weight.carry(session.principal, size, call.task)
     return call
 
 

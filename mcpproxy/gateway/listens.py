@@ -26,7 +26,7 @@ CHANGES = {  # of a listen's filter: the notification, and who must offer it
     "resourcesListChanged": ("notifications/resources/list_changed", "resources", "listChanged"),
 }
 UPDATED = "notifications/resources/updated"
-URIS = 1000  # of one listen
+URIS, URI_BYTES = 1000, 128 * 1024  # of one listen
 
 
 class Listen(Client):
@@ -47,7 +47,12 @@ class Listen(Client):
         try:
             wanted = message.plain(params.get("notifications", b"{}"))
             uris = wanted.get("resourceSubscriptions") or []
-            if not isinstance(uris, list) or len(uris) > URIS or not all(isinstance(uri, str) for uri in uris):
+            if (
+                not isinstance(uris, list)
+                or len(uris) > URIS
+                or not all(isinstance(uri, str) for uri in uris)
+                or sum(map(len, uris)) > URI_BYTES
+            ):
                 raise ValueError
         except (AttributeError, TypeError, ValueError):
             raise CallError("bad-call", INVALID_PARAMS, id) from None

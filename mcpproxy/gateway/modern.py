@@ -17,7 +17,7 @@ from mcpproxy.clock import clock
 from mcpproxy.gateway.fitting import loud_enough, unfit
 from mcpproxy.gateway.listens import Listen
 from mcpproxy.gateway.parking import REFUSED, Rounds
-from mcpproxy.gateway.parts import LEGACY_VERSIONS, MODERN_VERSIONS, NO_ONE_TO_ASK, Answer, Call, Client, Era, Server
+from mcpproxy.gateway.parts import LEGACY_VERSIONS, MEMBER_UNAVAILABLE, MODERN_VERSIONS, NO_ONE_TO_ASK, Answer, Call, Client, Era, Server
 from mcpproxy.gateway.web import Visit, member
 from mcpproxy.mcp import message, mirror
 from mcpproxy.mcp.call import NAMED_BY
@@ -132,7 +132,11 @@ def post(face: Face, visit: Visit, said: Said, told: Message) -> None:
     if method == "subscriptions/listen":
         Listen(face, visit, client, id, params)
         return
+    if not face.weight.room(client.principal, len(said.body)):
+        visit.answer(200, message.response(id, error=message.error(MEMBER_UNAVAILABLE, "Too many calls at once")))
+        return
     call = ModernCall(face, client, id, method, params, said, meta.get("progressToken"))
+    face.weight.carry(client.principal, len(said.body), call.task)
     call.take(visit)
 
 

@@ -41,6 +41,7 @@ from mcpproxy.gateway.shelf import Offer
 from mcpproxy.gateway.streams import Store
 from mcpproxy.gateway.warden import Warden
 from mcpproxy.gateway.web import Web
+from mcpproxy.gateway.weight import Weight
 from mcpproxy.mcp.call import Call as Asked
 from mcpproxy.mcp.jsonrpc import CallError
 from mcpproxy.mcp.message import Params
@@ -196,6 +197,7 @@ class Household:
         self._posts: dict[str, Post] = {}
         self._hubs: dict[str, object] = {}  # what each was made of
         self._store = Store()
+        self._weight = Weight()
         self.faces = Faces({})
         self._web = Web(self._heard, door.secret.encode())
         self._web.sweeps.append(self.faces.sweep)
@@ -292,7 +294,7 @@ class Household:
                 self._members[each][2].hubs.append(post.hub)
             face = self.faces.of.get(name)
             if face is None:
-                face = Face(post, self._store, done=self._done, broken=self._broken)
+                face = Face(post, self._store, weight=self._weight, done=self._done, broken=self._broken)
             face.sessions.ttl, face.sessions.limit = upstream.session_ttl, upstream.max_sessions
             faces[name] = face
         for name, face in self.faces.of.items():

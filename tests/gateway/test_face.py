@@ -1,5 +1,6 @@
 """Which era, and what is wrong with it."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -226,3 +227,25 @@ async def test_drain_ends_listens_and_idle_streams_and_leaves_calls() -> None:
         rig.service.go.set()
         assert (await peer.reply()).json["result"]["content"][0]["text"] == "waited"
         await until(lambda: not rig.face.listens)
+
+
+async def test_a_service_that_is_replaced_leaves_nobody_without_an_answer() -> None:
+    """Its tasks are cancelled, which whoever waits for them must not take for the end of himself."""
+    async with faces() as rig:
+        service, server, asked = rig.service, rig.service.server, []
+
+        async def stopped(client: Any) -> Any:
+            asked.append(client)
+            if len(asked) == 1:
+                raise asyncio.CancelledError
+            return await server(client)
+
+        async def stops(call: Any) -> Any:
+            raise asyncio.CancelledError
+
+        service.server = stopped  # type: ignore[method-assign]
+        old = await rig.old()
+        assert len(asked) == 2
+        service.ask = stops  # type: ignore[method-assign]
+        assert (await old.call("echo", {"message": "x"})).json["error"]["code"] == 4503
+        assert (await rig.modern(1, "tools/call", {"name": "echo", "arguments": {}})).json["error"]["code"] == 4503

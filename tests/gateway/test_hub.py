@@ -211,3 +211,10 @@ async def test_clients_of_both_eras_are_told_who_is_missing_from_the_start() -> 
         new = await peer.modern(0, "server/discover")
         for reply in (old, new, await peer.modern(1, "tools/list")):
             assert reply.json["result"]["_meta"][GAPS] == [{"member": "away", "reason": "gone"}]
+
+
+async def test_a_resource_whose_name_is_too_long_to_be_remembered_is_none() -> None:
+    a = SomeServer({"resources": [{"uri": "file:///x"}]})
+    hub = hub_of(SomeMember("a", a), SomeMember("b", server("x")))
+    assert "code" in await asked(hub, "resources/subscribe", {"uri": "file:///" + "x" * 10_000})
+    assert not [method for method, _ in a.asked if method == "resources/subscribe"]

@@ -80,6 +80,14 @@ async def test_filters_that_are_none(wanted: Any) -> None:
         assert not rig.face.listens
 
 
+async def test_names_of_resources_are_bounded_together() -> None:
+    async with faces() as rig:
+        wanted = {"resourceSubscriptions": ["file:///" + "x" * 1000 + str(number) for number in range(200)]}
+        reply = await rig.modern(1, "subscriptions/listen", {"notifications": wanted})
+        assert reply.json["error"]["code"] == -32602
+        assert not rig.face.listens
+
+
 async def test_places_are_bounded() -> None:
     async with faces(limit=1) as rig:
         await listen(rig)
