@@ -7,6 +7,7 @@ Tests marked `software("mcp1", …)` need those rooms of tests/support/install_r
 not filled.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -58,7 +59,12 @@ def proxies(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) 
         yield made
 
 
-@pytest.fixture(params=["direct", "proxied"])
+ALL_PAIRS = (
+    os.environ.get("MCPPROXY_PAIRS") == "all"
+)  # every client with every server, and without the daemon, too: an hour's work for a small machine
+
+
+@pytest.fixture(params=["direct", "proxied"] if ALL_PAIRS else ["proxied"])
 def through(request: pytest.FixtureRequest, proxies: Proxies) -> Origin:
     """`through(server.origin)`: the origin a client is to use; with the direct one the test proves itself."""
     return proxies.url if request.param == "proxied" else str

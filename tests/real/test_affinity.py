@@ -100,7 +100,7 @@ CLIENTS = [
 @pytest.mark.parametrize(("kind", "transport"), CLIENTS)
 def test_every_client_stays_with_its_replica(kind: str, transport: str, daemon: Daemon, clients: Callable[[str], Driver]) -> None:
     client = clients(kind)
-    for _ in range(4):
+    for _ in range(2):
         check(client.ask(job(f"https://localhost:{daemon.port()}", transport)), kind)
 
 

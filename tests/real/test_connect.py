@@ -11,7 +11,7 @@ import pytest
 
 from tests.real.conftest import Proxies
 from tests.real.test_oauth import callers, opened
-from tests.real.test_tours import BIG, CLIENTS, MODERN_SERVERS, check, pairs
+from tests.real.test_tours import BIG, CLIENTS, MODERN_SERVERS, check, pairs, some
 from tests.support.certs import Certificate
 from tests.support.daemon import Daemon
 from tests.support.ports import free_port
@@ -28,7 +28,7 @@ def job(url: str, era: str, *more: str) -> dict[str, Any]:
     return {"url": url, "era": era, "transport": "stdio", "big": BIG, "command": command}
 
 
-@pytest.mark.parametrize(("kind", "era", "server"), pairs(STDIO, ["sdk2", "sdk1", "fast", "everything"]))
+@pytest.mark.parametrize(("kind", "era", "server"), some(pairs(STDIO, ["sdk2", "sdk1", "fast", "everything"]), 3))
 def test_streamable_http(kind: str, era: str, server: str, clients: Callable[[str], Driver], request: pytest.FixtureRequest) -> None:
     seen = clients(kind).ask(job(request.getfixturevalue(server).origin + "/mcp", era))
     check(seen, kind)
@@ -36,7 +36,7 @@ def test_streamable_http(kind: str, era: str, server: str, clients: Callable[[st
     assert (seen.get("protocol") or expected) == expected
 
 
-@pytest.mark.parametrize(("kind", "era", "server"), pairs(STDIO, ["sdk2", "sdk1", "everything_sse"]))
+@pytest.mark.parametrize(("kind", "era", "server"), some(pairs(STDIO, ["sdk2", "sdk1", "everything_sse"]), 4))
 def test_http_and_sse(kind: str, era: str, server: str, clients: Callable[[str], Driver], request: pytest.FixtureRequest) -> None:
     """Found out by asking: nobody says that the URL is of the older transport. A client that asks for the newest era is told that it is not spoken."""
     seen = clients(kind).ask(job(request.getfixturevalue(server).origin + "/sse", era))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.real.test_tours import BIG, CLIENTS, NEEDS, check
+from tests.real.test_tours import BIG, CLIENTS, NEEDS, check, some
 from tests.support.install_real import python
 from tests.support.software import REAL, REPOSITORY, Driver, Server
 
@@ -44,10 +44,15 @@ def new(sdk2: Server) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("behind", [pytest.param("children"), pytest.param("old", marks=pytest.mark.software("mcp1")), pytest.param("new")])
-@pytest.mark.parametrize(
-    ("kind", "era"), [pytest.param(kind, era, id=f"{kind}-{era}", marks=pytest.mark.software(*NEEDS[kind])) for kind, era in CLIENTS]
-)
+PLACES: dict[str, list[str]] = {"children": [], "old": ["mcp1"], "new": []}
+PAIRS = [
+    pytest.param(kind, era, behind, id=f"{kind}-{era}-{behind}", marks=pytest.mark.software(*NEEDS[kind], *needs))
+    for kind, era in CLIENTS
+    for behind, needs in PLACES.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "era", "behind"), some(PAIRS, 4))
 def test_streamable_http(kind: str, era: str, behind: str, clients: Callable[[str], Driver], request: pytest.FixtureRequest) -> None:
     gateway: Server = request.getfixturevalue(behind)
     seen = clients(kind).ask({"url": gateway.origin + "/mcp", "era": era, "transport": "http", "big": BIG})
