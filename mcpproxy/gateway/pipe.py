@@ -347,8 +347,11 @@ class Pipe:
         for waiting in self._waiting.values():
             if waiting.call is None:
                 continue
-            if last is not None and last.call is not None and waiting.call.client is not last.call.client:
-                return None
+            if last is not None and last.call is not None:
+                if waiting.call.client is not last.call.client:
+                    return None
+                if waiting.call.method.endswith("/list") and not last.call.method.endswith("/list"):
+                    continue  # nobody asks on behalf of a list, and it may be the hub that wants it
             last = waiting
         if last is None or last.call is None or self.owner is not None:
             return last

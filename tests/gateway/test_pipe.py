@@ -413,3 +413,16 @@ async def test_of_a_callers_own_server_its_hearer_is_told_whose() -> None:
     pipe = Pipe("files", lambda raw, id: None, hub, whose=whose)
     pipe.received(b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}')
     assert hub.heard_of == [("files", whose, "notifications/tools/list_changed", {})]
+
+
+async def test_a_question_is_of_the_call_at_work_and_not_of_a_list_that_was_asked_for_meanwhile() -> None:
+    client = SomeClient("1")
+    wire = Wire(owner=client)
+    at_work, first = ask(wire, "tools/call", client=client)
+    listed, second = ask(wire, "tools/list", client=client)
+    await wire.until(2)
+    wire.says(id="q", method="sampling/createMessage", params={})
+    await wire.until(3)
+    assert (len(at_work.questions), len(listed.questions)) == (1, 0)
+    first.cancel()
+    second.cancel()
