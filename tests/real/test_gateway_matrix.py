@@ -152,9 +152,11 @@ def test_every_client_tries_all_of_every_server_bridged_and_in_a_hub(tmp_path: P
                 wrong += bridges.done(drivers[client])
                 wrong += Job(house, client, era).visit("hub", house.servers).done(drivers[client])
         # All clients at once, with ids and tokens that are the same: each finds its own. A pipe cannot tell whose a log message or a question is when
-        # two call at once, so who is asked here has a session for each client, but for calls of the newer era.
+        # two call at once, so these servers have a session for each client. What is left out: the SDKs have one event store for all sessions, whose
+        # streams are named by the ids of calls, so a server that hangs up may go on with what is another session's.
         at_once = [
-            Job(house, client, eras[-1], "-at-once").visit("hub", ["mcp2", "ts1", "mcp1"]) for client, (_, _, eras) in CLIENTS.items()
+            Job(house, client, eras[-1], "-at-once").visit("hub", ["mcp2", "ts1", "mcp1"], lambda check: check != "server hangs up")
+            for client, (_, _, eras) in CLIENTS.items()
         ]
         with ThreadPoolExecutor(len(at_once)) as threads:
             wrong += [each for done in threads.map(lambda job: job.done(drivers[job.client]), at_once) for each in done]

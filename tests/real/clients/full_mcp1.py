@@ -40,6 +40,10 @@ def wire(model):
 class Mcp1(Kit):
     session: ClientSession
 
+    def __init__(self):
+        super().__init__()
+        self.numbers = {}  # of the latest request to each tool
+
     async def page(self, what, cursor):
         lists = {
             "tools": "list_tools",
@@ -51,17 +55,16 @@ class Mcp1(Kit):
         return wire(await getattr(self.session, lists[what])(params=params))
 
     async def call(self, name, arguments, progress=None, level=None):
+        self.numbers[name] = self.session._request_id  # which this request gets: nothing else runs in between
         return wire(await self.session.call_tool(name, arguments, progress_callback=progress))
 
     async def cancel(self, name, arguments, begun):
-        number = self.session._request_id  # of the request that is next; this SDK has no word for cancelling
-
         async def notify():
             await begun.wait()
-            params = types.CancelledNotificationParams(requestId=number, reason="tried")
+            params = types.CancelledNotificationParams(requestId=self.numbers[name], reason="tried")
             await self.session.send_notification(types.ClientNotification(types.CancelledNotification(params=params)))
 
-        notifier = asyncio.ensure_future(notify())
+        notifier = asyncio.ensure_future(notify())  # this SDK has no word for cancelling
         await super().cancel(name, arguments, begun)
         await notifier
 
