@@ -40,6 +40,7 @@ RESPONSE_HEAD_LIMIT = 64 * 1024  # bytes, as on the edge (edge/exchange)
 HEADS, LONGEST_HEAD = 64, 1024  # response heads remembered, and bytes of one: they differ by their Date, which is the same for a second
 INTERIM_LIMIT = 16  # 1xx heads before the final one
 LINGER_S = 1.0  # a stream that has said what was asked may end by itself for so long, and its link is kept
+FLOOD, FLOOD_S = 2000, 1.0  # events of one stream in so many seconds, and what one more read brings
 QUESTIONS_ASKED = 4  # in a row, before a request may go: a credential is one
 
 Hear = Callable[[Event], None]
@@ -187,6 +188,7 @@ class Asking:
         "_attempts",
         "_body",
         "_ended",
+        "_flood",
         "_head",
         "_hear",
         "_held",
@@ -197,6 +199,7 @@ class Asking:
         "_request",
         "_reused",
         "_scanner",
+        "_since",
         "_spoiled",
         "_waiting",
         "events",
@@ -218,7 +221,8 @@ class Asking:
         self._scanner: ChunkedScanner | LengthScanner | UntilClose = UntilClose()
         self._held = b""
         self._body = bytearray()
-        self._attempts = self._interims = 0
+        self._attempts = self._interims = self._flood = 0
+        self._since = 0.0
         self._accepted = self._reused = self._spoiled = False
 
     # -- a link ------------------------------------------------------------------------------------------------------------------------------
@@ -383,8 +387,27 @@ class Asking:
         for event in found:
             if self._hear is not None:
                 self._hear(event)
-        if self._scanner.done and self._link is not None:
+        if self._link is None:
+            return
+        if self._scanner.done:
             self._finished()
+        else:
+            self._slow_down(self._link, len(found))
+
+    def _slow_down(self, link: UpstreamLink, count: int) -> None:
+        """Who sends more events than anybody reads is not read until the time for them is over: what an event costs is taken from everybody."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._since >= FLOOD_S:
+            self._since, self._flood = now, 0
+        self._flood += count
+        if self._flood > FLOOD and link.reading:
+            link.pause()
+            loop.call_later(self._since + FLOOD_S - now, self._read_on, link)
+
+    def _read_on(self, link: UpstreamLink) -> None:
+        if self._link is link:
+            link.resume()
 
     # -- ends ------------------------------------------------------------------------------------------------------------------------------------
 

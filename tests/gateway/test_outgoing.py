@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from mcpproxy.errors import ProxyError, Side
+from mcpproxy.gateway import outgoing
 from mcpproxy.gateway.outgoing import Reply, Request, principal_of
 from mcpproxy.net.tls import client_context
 from mcpproxy.policy.limits import identity
 from mcpproxy.policy.verdict import Ask, Principal, Question
+from mcpproxy.upstream.pool import UpstreamLink
 from tests.gateway.room import Room
 from tests.support.certs import Certificate
 from tests.support.ports import free_port
@@ -82,6 +84,21 @@ def test_events_come_as_they_are_said_and_the_end_once(room: Room) -> None:
         upstream.links[0].send(chunk(b"o\n\n") + b"0\r\n\r\n")
         room.until(lambda: heard == [b"one", b"two", None])
         assert reply._asking._outgoing.pool.snapshot()["idle"] == 1
+
+
+def test_a_flood_of_events_is_read_in_turns_and_none_is_lost(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "FLOOD", 10)
+    monkeypatch.setattr(outgoing, "FLOOD_S", 0.05)
+    paused: list[UpstreamLink] = []
+    pause = UpstreamLink.pause
+    monkeypatch.setattr(UpstreamLink, "pause", lambda link: (paused.append(link), pause(link))[1])
+    pieces = [b"".join(b"data: %d\n\n" % number for number in range(first, first + 5000)) for first in (0, 5000, 10_000)]
+    with ScriptedUpstream(once(SSE, *map(chunk, pieces), b"0\r\n\r\n")) as upstream:
+        reply, heard = streaming(room, upstream)
+        room.until(lambda: heard[-1:] == [None])
+    assert reply.events
+    assert heard == [*(b"%d" % number for number in range(15_000)), None]
+    assert len(paused) > 1
 
 
 def test_without_anybody_who_hears_a_stream_is_a_body(room: Room) -> None:
