@@ -107,7 +107,8 @@ def full_checks(names: Names, key: str) -> Iterator[Check]:
 
 
 def everything_checks(names: Names, key: str) -> Iterator[Check]:
-    """server-everything: the reference server."""
+    """server-everything: the reference server. It asks for roots by itself soon after it began, in the midst of whatever is done then: so they come first."""
+    yield Check("roots", "call", (names("get-roots-list"), {}), Parts({"texts": Says("file:///srv/root")}))
     yield Check("tools", "names", ("tools",), Holds(names(tool) for tool in ("echo", "get-sum", "trigger-long-running-operation")))
     yield Check("call", "call", (names("echo"), {"message": key}), Parts({"texts": [f"Echo: {key}"]}))
     weather = {"temperature": 36, "conditions": "Light rain / drizzle", "humidity": 82}
@@ -125,7 +126,6 @@ def everything_checks(names: Names, key: str) -> Iterator[Check]:
     yield Check("completion of a template", "complete", (template, "resourceId", "7"), ["7"])
     yield Check("sampling", "call", (names("trigger-sampling-request"), {"prompt": key}), Parts({"texts": Says(f"{key}!")}))
     yield Check("elicitation", "call", (names("trigger-elicitation-request"), {}), Parts({"texts": Says("- Name: Ada")}))
-    yield Check("roots", "call", (names("get-roots-list"), {}), Parts({"texts": Says("file:///srv/root")}))
     uri = "demo://resource/dynamic/text/1"
     yield Check("subscription", "updates", (uri, names("toggle-subscriber-updates"), {}), True)
 
