@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcpproxy.cli.options import EXAMPLE, state_dir_option
+from mcpproxy.cli.options import EXAMPLE, state_dir
 from mcpproxy.errors import StartError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def size_of(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
         "mcpproxy connect https://mcp.example.com/mcp --oauth",
         "mcpproxy connect https://mcp.example.com/mcp -H 'X-API-Key: env:MCP_KEY'",
         "mcpproxy connect https://bedrock.us-east-1.amazonaws.com/mcp --aws-sigv4 us-east-1/bedrock-agentcore",
+        "mcpproxy connect https://127.0.0.1:8443/mcp --cacert ~/.local/state/mcpproxy/ca.pem",
         "mcpproxy connect https://mcp.example.com/mcp --logout",
     )
 )
@@ -106,7 +107,7 @@ def size_of(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
     "--transport", type=click.Choice(["auto", "streamable", "sse"]), default="auto", show_default=True, help="How to speak with the server."
 )
 @click.option("--max-message", metavar="SIZE", default="16MiB", show_default=True, callback=size_of, help="No message may be larger.")
-@state_dir_option
+@state_dir("Where logins are kept (in connect/ there), instead of ~/.local/state/mcpproxy.")
 def command(url: str, **given: Any) -> int:
     """The MCP server at URL as a program that speaks MCP on stdin and stdout.
 

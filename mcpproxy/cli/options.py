@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import structs
@@ -41,13 +41,12 @@ def directory(ctx: click.Context, parameter: click.Parameter, value: str | None)
     return value and os.path.expanduser(value)
 
 
-state_dir_option = click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False),
-    default=None,
-    callback=directory,
-    help="Where certificates and keys are kept, instead of the configured place.",
-)
+def state_dir(what: str) -> Callable[[Any], Any]:
+    """`--state-dir`, where a command keeps `what`."""
+    return click.option("--state-dir", type=click.Path(file_okay=False), default=None, callback=directory, help=what)
+
+
+state_dir_option = state_dir("Where certificates and keys are kept, instead of the configured place.")
 
 
 def EXAMPLE(*lines: str) -> str:  # noqa: N802 - reads as a heading where it is used

@@ -206,7 +206,7 @@ class Bridge:
             return
         waiting = self._take_off(envelope.key)
         if waiting is None:
-            if call is None or envelope.key or not call.waiting or not bytes(envelope.error):
+            if call is None or envelope.key or not call.waiting or not is_error(bytes(envelope.error)):
                 return  # late, or said twice
             await self.fail_with(call, bytes(envelope.error))
             return
@@ -226,7 +226,7 @@ class Bridge:
     async def failed(self, call: Call, status: int, body: bytes) -> None:
         """An answer by HTTP status. A JSON-RPC error in it is the client's, with the id that it waits for."""
         found = envelopes.read(body)
-        if found and len(found) == 1 and body[:1] != b"[" and bytes(found[0].error):
+        if found and len(found) == 1 and body[:1] != b"[" and is_error(bytes(found[0].error)):
             await self.fail_with(call, bytes(found[0].error))
             return
         await self.fail(call, MEMBER_UNAVAILABLE, f"{self.remote.place.authority} answered {status}{hint(status, body)}")
@@ -308,6 +308,12 @@ class Bridge:
         self.remote.wire.close()
 
 
+def is_error(raw: bytes) -> bool:
+    """A JSON-RPC error, which every client can read. Gateways have `error` members of other kinds."""
+    found = envelopes.plain(raw) if raw else None
+    return isinstance(found, dict) and type(found.get("code")) is int and isinstance(found.get("message"), str)
+
+
 def hint(status: int, body: bytes) -> str:
     """What a status means here, for people."""
     if status == 401:
@@ -315,7 +321,17 @@ def hint(status: int, body: bytes) -> str:
     if status == 403:
         return ": not allowed"
     text = body[:200].decode("utf-8", "replace").strip()
+    if text[:1] == "{":
+        text = _said(body)[:200]
     return f": {text}" if text.isprintable() and text[:1] not in ("", "<", "{") else ""
+
+
+def _said(body: bytes) -> str:
+    """The message of an error that is none of JSON-RPC's: `{"error": {"message": …}}`, or without the outer one."""
+    found = envelopes.plain(body)
+    inner = found.get("error", found) if isinstance(found, dict) else None
+    text = inner.get("message") if isinstance(inner, dict) else inner
+    return text if isinstance(text, str) else ""
 
 
 async def _after(task: asyncio.Task[None] | None) -> None:

@@ -43,7 +43,7 @@ def place_of(url: str) -> Place:
         raise WireError(f"{url!r} is not a URL", hopeless=True) from None
     name = (parts.hostname or "").lower()
     if parts.scheme not in ("https", "http") or not name or "@" in parts.netloc or not url.isascii() or not url.isprintable() or " " in url:
-        raise WireError(f"{url!r} is not an http(s) URL without user and password", hopeless=True)
+        raise WireError(f"{url!r} is not a URL like https://mcp.example.com/mcp (without user and password)", hopeless=True)
     secure = parts.scheme == "https"
     shown = f"[{name}]" if ":" in name else name
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -193,7 +193,7 @@ class Wire:
         except TimeoutError:
             raise WireError(f"{place.authority} could not be connected to within {CONNECT_S:g} s") from None
         except ssl.SSLCertVerificationError as error:
-            said = f"{place.authority}: its certificate is not trusted: {error.verify_message}"
+            said = f"{place.authority}: its certificate is not trusted: {error.verify_message} (--cacert FILE names who signs it)"
             raise WireError(said, hopeless=True) from None
         except OSError as error:
             raise WireError(f"{place.authority} {_why(error)}") from None

@@ -19,7 +19,7 @@ URL = "https://mcp.example/mcp"
     ("arguments", "said"),
     [
         ([], "Missing argument"),
-        (["mcp.example/mcp"], "not an http(s) URL"),
+        (["mcp.example/mcp"], "is not a URL like https://mcp.example.com/mcp"),
         ([URL, "-H", "no colon"], "Name: value"),
         ([URL, "-H", "Host: x"], "said by mcpproxy itself"),
         ([URL, "-H", "Mcp-Session-Id: x"], "said by mcpproxy itself"),

@@ -60,6 +60,27 @@ async def test_a_connection_that_breaks_within_a_call_is_an_error_and_the_next_c
         assert [each.message["params"]["name"] for each in server.of("tools/call")] == ["bad", "good"]
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"status": 404, "reason": "no-route", "message": "Nothing is served at this path."}}, "Nothing is served at this path."),
+        ({"error": "not_found"}, "not_found"),
+        ({"message": "no Route matched"}, "no Route matched"),
+        ({"error": {"code": "404", "message": "absent"}}, "absent"),
+        ({"error": [1]}, ""),
+    ],
+)
+async def test_an_error_of_another_shape_becomes_one_that_clients_can_read(body: Any, said: str) -> None:
+    async def more(seen: Seen, to: Answer) -> None:
+        await to.json(body, 404)
+
+    async with far(Legacy(more)) as server, desk(server.url) as at:
+        await at.begin()
+        await at.ask(1, "tools/list", {})
+        error = (await at.answer(1))["error"]
+        assert (error["code"], error["message"].partition(" answered 404")[2]) == (4503, f": {said}" if said else "")
+
+
 async def test_ids_keep_their_type_and_are_answered_each_for_itself() -> None:
     held = asyncio.Event()
 
