@@ -42,10 +42,19 @@ def lines(look: dict[str, Any]) -> list[str]:
         f"  {look['requests']} requests, {look['connections'].get('open', 0)} connections, {streams} streams open",
         "  workers: " + ", ".join(f"{each['number']} (process {each['pid']}) {each['state']}" for each in look["workers"]),
     ]
+    gateway = look.get("gateway") or {"members": {}, "upstreams": {}}
     for name, upstream in look["upstreams"].items():
+        about = f"{upstream['in_use']} in use, {upstream['waiting']} waiting; "
         states = ", ".join(f"{each['label']} {each['state']}" for each in upstream["endpoints"])
-        said.append(f"  upstream {name}: {upstream['in_use']} in use, {upstream['waiting']} waiting; {states}")
-    said += gateway_lines(look.get("gateway"))
+        inside = gateway["upstreams"].get(name)
+        if inside is not None:
+            about += f"{inside['sessions']} sessions, {inside['streams']} streams; {', '.join(inside['members'])}"
+        elif name in gateway["members"] and not any(each["in_use"] or each["idle"] for each in upstream["endpoints"]):
+            continue  # nobody asks it but by way of the gateway: it has a line as a member
+        else:
+            about += states
+        said.append(f"  upstream {name}: {about}")
+    said += [member_line(name, member) for name, member in gateway["members"].items()]
     for each in look["certificates"]:
         left = "not there yet" if each["days"] is None else f"{each['days']:.0f} days"
         said.append(f"  certificate {', '.join(each['names'][:3])} ({each['source']}): {left}")
@@ -53,24 +62,15 @@ def lines(look: dict[str, Any]) -> list[str]:
     return [plain(line) for line in said]
 
 
-def gateway_lines(gateway: dict[str, Any] | None) -> list[str]:
-    """The members of the gateway process, where there is one."""
-    if gateway is None:
-        return []
-    said = []
-    for name, member in gateway["members"].items():
-        pids = member.get("pids") or ()
-        state = str(member.get("state", ""))
-        if pids:
-            state += f", {'processes' if len(pids) > 1 else 'process'} {', '.join(map(str, pids))}"
-        counted = ", ".join(f"{member.get(key, 0)} {key}" for key in ("calls", "errors", "restarts"))
-        why = f"; {member['last_error']}" if member.get("last_error") else ""
-        said.append(f"  member {name}: {state}; {counted}{why}")
-    for name, upstream in gateway["upstreams"].items():
-        said.append(
-            f"  gateway of {name}: {upstream['sessions']} sessions, {upstream['streams']} streams; {', '.join(upstream['members'])}"
-        )
-    return said
+def member_line(name: str, member: dict[str, Any]) -> str:
+    """How a member of the gateway process is."""
+    pids = member.get("pids") or ()
+    state = str(member.get("state", ""))
+    if pids:
+        state += f", {'processes' if len(pids) > 1 else 'process'} {', '.join(map(str, pids))}"
+    counted = ", ".join(f"{member.get(key, 0)} {key}" for key in ("calls", "errors", "restarts"))
+    why = f"; {member['last_error']}" if member.get("last_error") else ""
+    return f"  member {name}: {state}; {counted}{why}"
 
 
 def plain(text: str) -> str:

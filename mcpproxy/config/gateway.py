@@ -173,9 +173,13 @@ class Remote(Watched, frozen=True, kw_only=True):
             "Without it bytes are passed on as they are, which is faster.",
         ),
     ] = False
-    mcp_path: Annotated[str, Key(Text("path", names.path), "Where the server has its MCP endpoint (of HTTP+SSE: its event stream).")] = (
-        "/mcp"
-    )
+    mcp_path: Annotated[
+        str,
+        Key(
+            Text("path", names.path),
+            "Where the server has its MCP endpoint. Of HTTP+SSE: its event stream, which is looked for at `/sse`, too.",
+        ),
+    ] = "/mcp"
     transport: Annotated[
         Literal["auto", "streamable", "sse"],
         Key(

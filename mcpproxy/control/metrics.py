@@ -24,7 +24,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from mcpproxy import __version__
-from mcpproxy.control.switchboard import GATEWAY, Refused
+from mcpproxy.control.switchboard import BROKEN, GATEWAY, Refused
 from mcpproxy.observe.tally import BOUNDS, LAGS, Sums
 from mcpproxy.upstream.breaker import CLOSED, HALF_OPEN, OPEN
 from mcpproxy.upstream.endpoint import STATES
@@ -117,6 +117,7 @@ METRICS = (
     Known("member_calls_total", COUNTER, ("member",), "Calls that a member of the gateway process answered, or failed."),
     Known("member_errors_total", COUNTER, ("member",), "Of these, answered with an error."),
     Known("member_restarts_total", COUNTER, ("member",), "Times that a member's process was started again."),
+    Known("member_up", GAUGE, ("member",), "1; 0 when a member was asked last and could not be started or reached."),
     Known("member_children", GAUGE, ("member",), "Processes of a member."),
     Known("member_drift", GAUGE, ("member",), "What a member offers that is not as its lock file has it, of what clients were given last."),
     Known(
@@ -311,6 +312,7 @@ def _of_gateway(gateway: dict[str, Any]) -> Iterator[Sample]:
     for name, member in gateway["members"].items():
         for key in ("calls", "errors", "restarts"):
             yield f"member_{key}_total", (name,), member.get(key, 0)
+        yield "member_up", (name,), member.get("state") not in BROKEN
         yield "member_children", (name,), member.get("children", 0)
         for key in ("drift", "suspicious"):
             yield f"member_{key}", (name,), member.get(key, 0)

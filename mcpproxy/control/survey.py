@@ -19,7 +19,7 @@ from typing import Any
 
 from mcpproxy import __version__
 from mcpproxy.clock import monotonic, unix
-from mcpproxy.control.switchboard import GATEWAY, Refused, Switchboard
+from mcpproxy.control.switchboard import BROKEN, GATEWAY, Refused, Switchboard
 from mcpproxy.control.web import Refusal, as_json
 from mcpproxy.observe.recent import quantile
 
@@ -194,6 +194,9 @@ def health(look: Look) -> tuple[str, list[str]]:
         down = [each for each in upstream["endpoints"] if each["state"] not in ("up", "draining", "disabled")]
         if down:
             problems.append(f"upstream {name}: {len(down)} of {len(upstream['endpoints'])} endpoints not up")
+    for name, member in (look["gateway"] or {"members": {}})["members"].items():
+        if member.get("state") in BROKEN:
+            problems.append(f"member {name} is {member['state']}: {member.get('last_error') or 'no reason known'}")
     problems += [
         f"certificate {', '.join(each['names'][:3])} has not come yet" + (f": {each['error']}" if each["error"] else "")
         for each in look["certificates"]

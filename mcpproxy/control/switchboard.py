@@ -27,6 +27,7 @@ from mcpproxy.net.door import Door
 from mcpproxy.observe.messages import Messages
 
 GATEWAY = -2  # the number of the gateway process: it hears what all are told, and is asked by name only
+BROKEN = ("failing", "away")  # states of a member of it that could not be started, or reached, when it was asked last
 AGAIN = "again"  # the topic by which a worker is asked to say all that it says when it joins
 LONGEST = 16 * 1024 * 1024  # bytes of a line: a page of connections is far below
 UNREAD = 16 * 1024 * 1024  # bytes that may wait for a worker that does not read

@@ -120,7 +120,7 @@ def own(version: str) -> Params:
 
 async def _initialize(answer: Answer, tell: Tell) -> Server:
     if answer.result is None:
-        raise Unavailable(f"the server refused initialize: {_error(answer)}")
+        raise Unavailable(_error(answer) if code(answer) in INTERNAL else f"the server refused initialize: {_error(answer)}")
     try:
         found = message.parts(answer.result)
         server = _server(Era.LEGACY, str(message.plain(found["protocolVersion"])), found)

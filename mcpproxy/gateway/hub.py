@@ -258,10 +258,9 @@ class Hub(Hearing, Service):
 
     async def _found(self, call: Call, finder: Finder, tool: str) -> Answer:
         """`search_tools` and `call_tool`."""
-        asked = wanted(call.params.get("arguments"))
+        asked = wanted(call.params.get("arguments"), tool)
         if tool not in (SEARCH, CALL) or isinstance(asked, str):
-            why = asked if isinstance(asked, str) else f"Unknown tool: {tool[:200]}"
-            return Answer.failure(INVALID_PARAMS, why)
+            return Answer.failure(INVALID_PARAMS, asked if isinstance(asked, str) else f"Unknown tool: {tool[:200]}")
         if tool == SEARCH:
             gathered = await self.catalog.gather(TOOLS, call.client)
             merged, _ = self._lists.merged(TOOLS, call.client, gathered)

@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from mcpproxy.config.model import Upstream
 from mcpproxy.gateway.member_sse import SseConversation
 from mcpproxy.gateway.mirrored import Tools
@@ -28,6 +30,7 @@ from mcpproxy.mcp import message
 
 IDLE_S = 600.0  # an own conversation of a client without a session
 SWEEP_S = 60.0
+USUAL, USUAL_SSE = "/mcp", "/sse"  # where servers have their endpoint, and those of HTTP+SSE their stream
 MOST = 10_000  # conversations; SDK servers keep as many sessions
 
 Key = tuple[str, ...]
@@ -48,6 +51,9 @@ class HttpMember(Member):
         self._tools, self._absence = Tools(), Absence()
         self._shared: set[Era] = set()  # clients of these eras were given a modern one last: that is one for all of them
         self._sse = upstream.transport == "sse"
+        self._paths: tuple[str, ...] = (
+            (USUAL, USUAL_SSE) if upstream.mcp_path == USUAL else (upstream.mcp_path,)
+        )  # of event streams; which was there last, first
         self._trouble = ""
         self._sweeping: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,9 +87,10 @@ class HttpMember(Member):
         try:
             talk = await (self._begun(None, Era.MODERN) if key is EVERYBODY else self._begun(client, client.era))
         except Unavailable as why:
-            if self._trouble != why.text:
-                self._say("warning", f"{self.name}: {why.text}")
-            self._trouble = why.text
+            trouble = why.text.removeprefix(f"{self.name}: ").removeprefix(f"{self.name} ")
+            if self._trouble != trouble:
+                self._say("warning", f"{self.name}: {trouble}")
+            self._trouble = trouble
             self._shared.discard(client.era)
             raise
         self._trouble = ""
@@ -130,11 +137,22 @@ class HttpMember(Member):
             except Unavailable:
                 if not first.no_streamable or self._upstream.transport == "streamable":
                     raise
+        return await self._streamed(owner, self._paths)
+
+    async def _streamed(self, owner: Client | None, paths: tuple[str, ...]) -> Talk:
+        """Over HTTP+SSE, whose stream is at one of these."""
+        upstream = structs.replace(self._upstream, mcp_path=paths[0])
         talk = SseConversation(
-            self.name, self._outgoing, self._upstream, self._hearer, owner=owner, tools=self._tools, say=self._say, greeting=self._greeting
+            self.name, self._outgoing, upstream, self._hearer, owner=owner, tools=self._tools, say=self._say, greeting=self._greeting
         )
-        await talk.begin()
+        try:
+            await talk.begin()
+        except Unavailable:
+            if not talk.absent or not paths[1:]:
+                raise
+            return await self._streamed(owner, paths[1:])
         self._sse = True
+        self._paths = tuple(sorted(self._paths, key=lambda each: each != paths[0]))
         return talk
 
     def leave(self, client: Client) -> None:

@@ -66,6 +66,7 @@ class SseConversation(Conversation):
     ) -> None:
         self.name, self.owner, self.tools, self.renewals, self.used = name, owner, tools or Tools(), 0, 0.0
         self.lost = False  # for good
+        self.absent = False  # there was an answer, and it was no event stream
         self.server: Server
         self._outgoing, self._upstream, self._hearer, self._say, self._greeting = outgoing, upstream, hearer, say, greeting
         self._loop = asyncio.get_running_loop()
@@ -125,8 +126,9 @@ class SseConversation(Conversation):
         try:
             async with asyncio.timeout(self._greeting):
                 stream.reply = reply = await self._outgoing.ask(request, partial(self._event, stream), partial(self._over, stream))
-                if not reply.events:
-                    raise Unavailable(f"{self.name}: no event stream there ({reply.status})")
+                self.absent = not reply.events
+                if self.absent:
+                    raise Unavailable(f"{self.name} has no event stream there ({reply.status}): is its mcp_path right?")
                 said = await stream.where
         except ProxyError as error:
             raise Unavailable(f"{self.name}: {MESSAGES.get(error.kind, error.kind)}") from None

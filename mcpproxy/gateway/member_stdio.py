@@ -279,7 +279,7 @@ class StdioMember(Member):
         return {
             "kind": "stdio",
             "mode": self.upstream.mode,
-            "state": "running" if living else "starting" if starting else "failing" if failing else "stopped",
+            "state": "running" if living else "failing" if failing else "starting" if starting else "stopped",
             "children": len(self._talks),
             "pids": sorted(talk.child.pid for talk in self._talks),
             "calls": sum(talk.pipe.calls for talk in living),
@@ -392,21 +392,23 @@ class StdioMember(Member):
         try:
             await talk.begin(era)
         except BaseException as why:
-            died = not talk.child.alive
+            died, words = not talk.child.alive, talk.child.last_words
             if talk.child.pid:
                 self._talks.add(talk)
                 self._end(talk)
-            if died and era is None and talk.child.pid and isinstance(why, Unavailable):
-                raise _Died(why.text) from None
-            raise
+            if not isinstance(why, Unavailable):
+                raise
+            text = with_words(why.text, words)
+            raise _Died(text) if died and era is None and talk.child.pid else Unavailable(text) from None
         self._talks.add(talk)
         return talk
 
     def _failed(self, seat: Seat, why: str) -> None:
+        if not seat.failures or why != self._last_error:  # it is tried again and again
+            self.chatter("warning", why)
         seat.failures = min(seat.failures + 1, len(PAUSES))
         seat.not_before = self._loop.time() + PAUSES[seat.failures - 1]
         self._last_error = why
-        self.chatter("warning", why)
 
     def ended(self, seat: Seat, talk: Talk, why: str) -> None:
         """Its process has ended, or was."""
@@ -418,7 +420,7 @@ class StdioMember(Member):
             return
         if self._loop.time() - talk.began >= PROVEN:
             seat.failures = 0
-        self._failed(seat, f"{why}; its last words: {talk.child.last_words}" if talk.child.last_words else why)
+        self._failed(seat, with_words(why, talk.child.last_words))
         if self.upstream.mode == "shared":
             self.hearer.changed(self.name, available=False)
         if self._warm or seat.uris:
@@ -483,6 +485,11 @@ class StdioMember(Member):
 def other(era: Era) -> Era:
     """There are two."""
     return Era.MODERN if era is Era.LEGACY else Era.LEGACY
+
+
+def with_words(why: str, words: str) -> str:
+    """And what the process said last: mostly that is the reason."""
+    return f"{why}; its last words: {words}" if words else why
 
 
 class _Died(Exception):

@@ -139,8 +139,8 @@ class Finder:
         return b'{"content":[{"type":"text","text":%b}],"structuredContent":%b' % (message.text(told.decode()), told)
 
 
-def wanted(raw: bytes | None) -> Wanted | str:
-    """The arguments of either tool; or what is wrong with them."""
+def wanted(raw: bytes | None, tool: str = SEARCH) -> Wanted | str:
+    """The arguments of that tool; or what is wrong with them."""
     try:
         given = message.parts(raw if raw is not None else b"{}")
         name, query = message.plain(given.get("name", b'""')), message.plain(given.get("query", b'""'))
@@ -149,6 +149,8 @@ def wanted(raw: bytes | None) -> Wanted | str:
         return "arguments must be an object"
     if not isinstance(name, str) or not isinstance(query, str):
         return "name and query must be texts"
+    if tool == CALL and not name:
+        return f"{CALL} needs the name of a tool that {SEARCH} has found"
     if type(most) is not int or not 1 <= most <= MOST:
         return f"limit must be a number from 1 to {MOST}"
     arguments = given.get("arguments", b"{}")

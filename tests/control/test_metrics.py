@@ -194,7 +194,18 @@ async def test_every_metric_is_shown_and_none_that_nobody_knows(board, metrics):
         lambda: [("certificate_expiry_time_seconds", ("a.example", "acme"), 5), ("certificate_failures", ("a.example",), 0)]
     )
     board.gateway = {
-        "members": {"files": {"calls": 3, "errors": 1, "restarts": 0, "children": 2, "drift": 1, "suspicious": 1, "refused": {"drift": 2}}},
+        "members": {
+            "files": {
+                "calls": 3,
+                "errors": 1,
+                "restarts": 0,
+                "children": 2,
+                "state": "running",
+                "drift": 1,
+                "suspicious": 1,
+                "refused": {"drift": 2},
+            }
+        },
         "upstreams": {"all": {"sessions": 4, "streams": 1}},
     }
     await metrics.scrape("")

@@ -8,6 +8,7 @@ import pytest
 
 from mcpproxy.control import survey as module
 from mcpproxy.control.survey import Family, Survey, health
+from mcpproxy.control.switchboard import GATEWAY
 from mcpproxy.control.web import Refusal
 from tests.control.visiting import OVERVIEW, REFUSAL, Switchboard
 
@@ -115,6 +116,24 @@ async def test_an_endpoint_that_one_worker_finds_broken_is_shown_so(time: Time) 
     look = await survey(board).look()
     assert look["upstreams"]["search"]["endpoints"][0]["state"] == "open"
     assert look["problems"] == ["upstream search: 1 of 1 endpoints not up"]
+
+
+async def test_a_member_of_the_gateway_that_is_broken_needs_a_look(time: Time) -> None:
+    board = Switchboard(2)
+    members = {
+        "files": {"state": "failing", "last_error": "exited with status 1; its last words: no token"},
+        "web": {"state": "away"},
+        "x": {"state": "idle"},
+    }
+    board.answers["overview"] = lambda number, data: {"members": members, "upstreams": {}} if number == GATEWAY else OVERVIEW
+    looks = survey(board)
+    board.gateway = True
+    look = await looks.look()
+    assert look["health"] == "degraded"
+    assert look["problems"] == [
+        "member files is failing: exited with status 1; its last words: no token",
+        "member web is away: no reason known",
+    ]
 
 
 @pytest.mark.parametrize(

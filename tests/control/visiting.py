@@ -11,7 +11,7 @@ import msgspec
 from mcpproxy.config.load import load
 from mcpproxy.config.model import Config
 from mcpproxy.control.admin import Admin
-from mcpproxy.control.switchboard import Refused
+from mcpproxy.control.switchboard import GATEWAY, Refused
 from mcpproxy.observe.messages import LEVELS
 from tests.config.samples import GOOD
 
@@ -69,7 +69,7 @@ class Switchboard:
 
     async def ask(self, worker: int, topic: str, data: Any = None, wait_s: float = 2.0) -> Any:
         self.asked.append((worker, topic, data))
-        if worker not in self.workers:
+        if worker not in self.workers and not (worker == GATEWAY and self.gateway):
             raise LookupError(worker)
         try:
             return msgspec.json.decode(msgspec.json.encode(self.answers[topic](worker, data)))

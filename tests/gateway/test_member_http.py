@@ -182,6 +182,26 @@ def test_one_that_nobody_uses_is_ended(room: Room, member: Make, monkeypatch: py
         assert made.state()["conversations"] == 1
 
 
+def test_an_event_stream_is_looked_for_at_its_usual_place(room: Room, member: Make) -> None:
+    streams = Streams(only=b"/sse")
+    with streams.upstream() as upstream:
+        made = member(upstream.url)
+        (talk,) = talks(room, made, SomeClient("1"))
+        assert isinstance(talk, SseConversation)
+        looked = len(streams.looked)
+        talks(room, made, SomeClient("2"))
+        assert looked == len(streams.looked), "it is known now"
+
+
+def test_where_there_is_neither_the_reason_says_what_to_look_at(room: Room, member: Make) -> None:
+    with Streams(only=b"/elsewhere").upstream() as upstream:
+        made = member(upstream.url)
+        with pytest.raises(Unavailable) as why:
+            talks(room, made, SomeClient("1"))
+        assert why.value.text == "peer has no event stream there (404): is its mcp_path right?"
+        assert made.state()["last_error"] == "has no event stream there (404): is its mcp_path right?"
+
+
 @pytest.mark.parametrize("transport", ["auto", "sse", "streamable"])
 def test_where_nobody_knows_streamable_http_the_other_transport_is_tried(room: Room, member: Make, transport: str) -> None:
     streams = Streams()

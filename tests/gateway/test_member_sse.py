@@ -21,10 +21,11 @@ from tests.support.upstream import Link, ScriptedUpstream, response
 
 
 class Streams:
-    """A server of HTTP+SSE. `mute`: methods it takes and never answers; `endpoint`: what it says instead of its own."""
+    """A server of HTTP+SSE. `mute`: methods it takes and never answers; `endpoint`: what it says instead of its own; `only`: where its stream is."""
 
-    def __init__(self, *, mute: frozenset[str] = frozenset(), endpoint: str = "") -> None:
-        self.mute, self.endpoint = mute, endpoint
+    def __init__(self, *, mute: frozenset[str] = frozenset(), endpoint: str = "", only: bytes = b"") -> None:
+        self.mute, self.endpoint, self.only = mute, endpoint, only
+        self.looked: list[bytes] = []  # elsewhere
         self.streams: list[Link] = []
         self.posts: list[Message] = []
         self.lock = threading.Lock()
@@ -40,6 +41,10 @@ class Streams:
     def play(self, link: Link) -> None:
         while True:
             told = link.read_request()
+            if self.only and not told.target.startswith((self.only, b"/messages")):
+                self.looked.append(told.target)
+                link.send(response(b"no", status="404 Not Found"))
+                continue
             if told.method == b"GET":
                 with self.lock:
                     self.streams.append(link)

@@ -202,6 +202,16 @@ async def test_one_that_does_not_start_is_unavailable_at_once(home: Home, habit:
     await eventually(lambda: member.state()["children"] == 0)
     if habit == "dies-of-initialize":
         assert "files: I cannot bear this" in home.said
+        assert str(member.state()["last_error"]).endswith("files exited with status 3; its last words: I cannot bear this")
+
+
+async def test_what_goes_wrong_again_and_again_is_said_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member_stdio, "PAUSES", (0.0,) * 5)
+    member = home.member("exit")
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await member.conversation(SomeClient())
+    assert len([said for said in home.said if "exited with status 7" in said]) == 1
 
 
 async def test_one_that_dies_of_the_question_for_its_era_is_started_without_it(home: Home) -> None:

@@ -90,6 +90,7 @@ async def test_what_was_found_is_called_with_all_that_came_with_the_call() -> No
     assert server.asked == [("tools/call", {"name": "read_file", "arguments": {"n": 1}, "_meta": {"x": 1}, "requestState": "s"})]
     assert made.labels == {"member": "a", "tool": "a_read_file"}
     assert (await asked(hub, "tools/call", {"name": "a_read_file"}))["message"] == "Unknown tool: a_read_file"  # by its name alone: no
+    assert "needs the name of a tool" in (await asked(hub, "tools/call", {"name": CALL, "arguments": {"tool": "a_read_file"}}))["message"]
 
 
 async def test_rules_hold_for_what_is_found_and_called() -> None:
