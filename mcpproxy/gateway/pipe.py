@@ -42,6 +42,14 @@ Note = Callable[[str, Params], None]
 Say = Callable[[str, str], None]  # level and text: observe/messages
 
 
+PLAIN = frozenset(("logging/setLevel", "resources/subscribe", "resources/unsubscribe"))
+
+
+def is_plain(method: str) -> bool:
+    """Nobody is asked on behalf of such a call while there is another at work; it may be the hub that wants it."""
+    return method in PLAIN or method.endswith("/list")
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a call may take."""
@@ -343,17 +351,13 @@ class Pipe:
 
     def _meant(self) -> _Waiting | None:
         """The call that must be meant, by a message that names none: the latest of the only client there is."""
-        last: _Waiting | None = None
-        for waiting in self._waiting.values():
-            if waiting.call is None:
-                continue
-            if last is not None and last.call is not None:
-                if waiting.call.client is not last.call.client:
-                    return None
-                if waiting.call.method.endswith("/list") and not last.call.method.endswith("/list"):
-                    continue  # nobody asks on behalf of a list, and it may be the hub that wants it
-            last = waiting
-        if last is None or last.call is None or self.owner is not None:
+        waiting = [each for each in self._waiting.values() if each.call is not None]
+        waiting = [each for each in waiting if each.call is not None and not is_plain(each.call.method)] or waiting
+        if not waiting or (last := waiting[-1]).call is None:
+            return None
+        if any(each.call is not None and each.call.client is not last.call.client for each in waiting):
+            return None
+        if self.owner is not None:
             return last
         session = last.call.client.session
         if self._blurred > self._loop.time() or any(not session or gone != session for gone, _ in self._remembered().values()):

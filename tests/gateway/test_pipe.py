@@ -415,14 +415,29 @@ async def test_of_a_callers_own_server_its_hearer_is_told_whose() -> None:
     assert hub.heard_of == [("files", whose, "notifications/tools/list_changed", {})]
 
 
-async def test_a_question_is_of_the_call_at_work_and_not_of_a_list_that_was_asked_for_meanwhile() -> None:
+@pytest.mark.parametrize("method", ["tools/list", "resources/templates/list", "logging/setLevel", "resources/subscribe"])
+async def test_a_question_is_of_the_call_at_work_and_not_of_what_the_hub_wanted_meanwhile(method: str) -> None:
     client = SomeClient("1")
     wire = Wire(owner=client)
     at_work, first = ask(wire, "tools/call", client=client)
-    listed, second = ask(wire, "tools/list", client=client)
+    listed, second = ask(wire, method, client=client)
     await wire.until(2)
     wire.says(id="q", method="sampling/createMessage", params={})
     await wire.until(3)
     assert (len(at_work.questions), len(listed.questions)) == (1, 0)
     first.cancel()
     second.cancel()
+
+
+async def test_what_the_hub_wants_for_another_client_is_no_reason_to_refuse_a_question() -> None:
+    wire = Wire()
+    listed, first = ask(wire, "tools/list", client=SomeClient("a"))
+    _, second = ask(wire, "prompts/list", client=SomeClient("b"))
+    at_work, third = ask(wire, "tools/call", client=SomeClient("c"))
+    _, fourth = ask(wire, "prompts/list", client=SomeClient("d"))
+    await wire.until(4)
+    wire.says(id="q", method="sampling/createMessage", params={})
+    await wire.until(5)
+    assert (len(at_work.questions), len(listed.questions)) == (1, 0)
+    for task in (first, second, third, fourth):
+        task.cancel()

@@ -107,17 +107,13 @@ def full_checks(names: Names, key: str) -> Iterator[Check]:
 
 
 def everything_checks(names: Names, key: str) -> Iterator[Check]:
-    """server-everything: the reference server. It asks for roots by itself soon after it began, in the midst of whatever is done then: so they come first."""
-    yield Check("roots", "call", (names("get-roots-list"), {}), Parts({"texts": Says("file:///srv/root")}))
+    """server-everything: the reference server. It asks for roots by itself soon after it began, amid what is done then: what that disturbs comes last."""
     yield Check("tools", "names", ("tools",), Holds(names(tool) for tool in ("echo", "get-sum", "trigger-long-running-operation")))
     yield Check("call", "call", (names("echo"), {"message": key}), Parts({"texts": [f"Echo: {key}"]}))
     weather = {"temperature": 36, "conditions": "Light rain / drizzle", "humidity": 82}
     yield Check("structured", "call", (names("get-structured-content"), {"location": "Chicago"}), Parts({"structured": weather}))
     links = ["demo://resource/dynamic/blob/1", "demo://resource/dynamic/text/2"]
     yield Check("pieces", "call", (names("get-resource-links"), {"count": 2}), Parts({"uris": links}))
-    long = {"duration": 0.1, "steps": 2}
-    done = {"texts": Says("completed"), "steps": [[1, 2, None], [2, 2, None]]}
-    yield Check("progress", "progress", (names("trigger-long-running-operation"), long), done)
     yield Check("prompt", "prompt", (names("args-prompt"), {"city": key}), [f"What's weather in {key}?"])
     yield Check("template", "read", ("demo://resource/dynamic/text/7",), Says("Resource 7"))
     reference = {"type": "ref/prompt", "name": names("completable-prompt")}
@@ -126,6 +122,10 @@ def everything_checks(names: Names, key: str) -> Iterator[Check]:
     yield Check("completion of a template", "complete", (template, "resourceId", "7"), ["7"])
     yield Check("sampling", "call", (names("trigger-sampling-request"), {"prompt": key}), Parts({"texts": Says(f"{key}!")}))
     yield Check("elicitation", "call", (names("trigger-elicitation-request"), {}), Parts({"texts": Says("- Name: Ada")}))
+    yield Check("roots", "call", (names("get-roots-list"), {}), Parts({"texts": Says("file:///srv/root")}))
+    long = {"duration": 0.1, "steps": 2}
+    done = {"texts": Says("completed"), "steps": [[1, 2, None], [2, 2, None]]}
+    yield Check("progress", "progress", (names("trigger-long-running-operation"), long), done)
     uri = "demo://resource/dynamic/text/1"
     yield Check("subscription", "updates", (uri, names("toggle-subscriber-updates"), {}), True)
 
