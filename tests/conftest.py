@@ -8,7 +8,7 @@ from hypothesis import settings
 from tests.needs import pytest_collection_modifyitems, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401
 from tests.support.certs import Certificate, make_certificate
 
-settings.register_profile("house", deadline=None)  # how long an example takes says more about the machine than about us
+settings.register_profile("house", deadline=None, max_examples=50)  # how long an example takes says more about the machine than about us
 settings.load_profile("house")
 
 # What a daemon under test holds is counted in pages of 4 KiB: one touched byte of a large page (net/pages) counts as 2 MiB, more than most bounds allow.

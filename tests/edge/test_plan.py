@@ -253,7 +253,7 @@ def judged(it, head):
 IT = judge('max_body = "1KiB"', upstream='urls = ["http://127.0.0.1:8000", "http://127.0.0.1:8001"]', limits=HeadLimits(head=700))
 
 
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(similar_heads())
 def test_a_template_gives_exactly_what_compiling_gives(heads):
     first, second = heads
@@ -415,7 +415,7 @@ def similar_answers(draw):
     return [answer(*(line(name) for name in chosen), status=status) for _ in range(4)]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(similar_answers(), st.sampled_from([(b"GET", 11, False), (b"HEAD", 11, False), (b"GET", 10, True), (b"GET", 10, False)]))
 def test_a_response_template_gives_exactly_what_compiling_gives(heads, kind):
     remembering = responses(*kind)

@@ -172,7 +172,7 @@ def as_the_edge_does(shelf, head, h2):
     return plans.fresh.get(head) or shelf.plan_for(head, h2=h2)
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.tuples(st.integers(0, len(ROUTES) - 1), st.integers(0, len(UPSTREAMS) - 1), st.integers(0, len(LISTENS) - 1)),
     st.lists(requests(), min_size=1, max_size=3),

@@ -22,7 +22,7 @@ def both(seed: int) -> tuple[Reacting, Reacting]:
     return Reacting(Connection, seed), Reacting(Lane, seed)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.randoms(use_true_random=True), st.integers(0, 2**32), st.lists(st.integers(0, 3000), max_size=6))
 def test_the_lane_and_the_library_say_the_same(random: Random, seed: int, cuts: list[int]) -> None:
     said = Crowd(random).script()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.real.test_tours import BIG, CLIENTS, MODERN_SERVERS, check, pairs
+from tests.real.test_tours import BIG, CLIENTS, MODERN_SERVERS, check, pairs, some
 from tests.support.certs import Certificate
 from tests.support.daemon import Daemon
 from tests.support.keys import Keys
@@ -70,7 +70,7 @@ def calls_of(file: Path) -> list[dict[str, Any]]:
     return [line for each in lines if (line := json.loads(each))["type"] == "call"]
 
 
-@pytest.mark.parametrize(("kind", "era", "server"), pairs(CLIENTS, ["sdk2", "sdk1", "fast", "everything"]))
+@pytest.mark.parametrize(("kind", "era", "server"), some(pairs(CLIENTS, ["sdk2", "sdk1", "fast", "everything"]), 3))
 def test_whoever_may_do_it_takes_the_whole_tour(
     kind: str, era: str, server: str, guardians: Guardians, clients: Callable[[str], Driver], request: pytest.FixtureRequest
 ) -> None:

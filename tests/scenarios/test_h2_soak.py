@@ -182,7 +182,7 @@ def test_heads_that_are_all_different_do_not_grow_anything(part: str, tmp_path: 
                     body = b"x" * i if part == "response" else b""
                     assert client.call("POST", path, body, fields=fields).wait().status == 200
 
-            different(1500, 1)  # every memory is full by then
+            different(800, 1)  # every memory is full by then
             before = daemon.rss()
-            different(3000, 2)
+            different(1600, 2)
             assert daemon.rss() - before < 2 * 1024 * 1024
