@@ -9,7 +9,8 @@
 3. A request of the server names no call. It goes to one only where nobody else can be meant: all calls that wait are of one client, and so are those given up
    which the server may still be at. Otherwise it gets an error: never to a wrong client. Notifications about calls (message) follow the same rule,
    and are everybody's where it says nothing. A server must not answer what was cancelled, so a ping is sent behind it: once that is answered, in whatever
-   way, the server has read that it is to stop, and asks nothing more for it (SDKs see to that).
+   way, the server has read that it is to stop, and asks nothing more for it (SDKs see to that). As not all servers do, callers other than the one who
+   cancelled are asked nothing for as long as a call may be silent. Servers that ask belong into a mode of their own: per-session, per-principal.
 4. `lost` answers every call at once.
 5. Nothing is kept here but what waits: what comes is handed on, or dropped. Notifications of no call are dropped beyond NOTES a second.
 
@@ -108,11 +109,10 @@ class Pipe:
         self._send, self._hearer, self._patience, self._say = send, hearer, patience, say
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[bytes, _Waiting] = {}
-        self._given_up: dict[bytes, tuple[str, float]] = {}  # id -> session of the client ("": it had none), and until when it matters
+        self._given_up: dict[bytes, tuple[Client, float]] = {}  # id -> whose, and until when it matters
+        self._stopped: dict[str, float] = {}  # principals whose calls were given up, and the server has read it -> until when it matters
         self._blurred = 0.0  # until then there are more than we remember
-        self._probe: tuple[bytes, list[bytes], float] | None = (
-            None  # id of a ping; which calls were given up before it, and `_blurred` then
-        )
+        self._probe: tuple[bytes, list[bytes]] | None = None  # id of a ping, and which calls were given up before it
         self._listening = 0
         self._questions: dict[bytes, _Question] = {}
         self._next = 0
@@ -202,7 +202,7 @@ class Pipe:
         if len(self._remembered()) >= GIVEN_UP:
             self._blurred = until
         else:
-            self._given_up[id] = (waiting.call.client.session, until)
+            self._given_up[id] = (waiting.call.client, until)
         if self._probe is None:
             self._look_behind()
 
@@ -210,7 +210,7 @@ class Pipe:
         """Has it read that it is to stop?"""
         self._next += 1
         id = b"%d" % self._next
-        self._probe = id, list(self._given_up), self._blurred
+        self._probe = id, list(self._given_up)
         try:
             self._send(message.request(id, "ping", None), id)
         except Unavailable:
@@ -219,16 +219,18 @@ class Pipe:
     def _has_read(self) -> None:
         """What was cancelled before the ping is over."""
         assert self._probe is not None
-        _, ids, blurred = self._probe
+        _, ids = self._probe
         self._probe = None
+        until = self._loop.time() + self._patience.call
         for id in ids:
-            self._given_up.pop(id, None)
-        if self._blurred == blurred:
-            self._blurred = 0.0
-        if self._given_up or self._blurred:
+            if (left := self._given_up.pop(id, None)) is not None:
+                self._stopped[left[0].principal] = until
+        if len(self._stopped) > GIVEN_UP:
+            self._stopped = {who: until for who, until in self._stopped.items() if until > self._loop.time()}
+        if self._given_up:
             self._look_behind()
 
-    def _remembered(self) -> dict[bytes, tuple[str, float]]:
+    def _remembered(self) -> dict[bytes, tuple[Client, float]]:
         """Calls that were given up and that the server may still be at."""
         now = self._loop.time()
         while self._given_up and next(iter(self._given_up.values()))[1] < now:
@@ -262,6 +264,7 @@ class Pipe:
         for question in tuple(self._questions.values()):
             question.task.cancel()
         self._given_up.clear()
+        self._stopped.clear()
 
     # -- what the server says --
 
@@ -359,8 +362,10 @@ class Pipe:
             return None
         if self.owner is not None:
             return last
-        session = last.call.client.session
-        if self._blurred > self._loop.time() or any(not session or gone != session for gone, _ in self._remembered().values()):
+        client, now = last.call.client, self._loop.time()
+        if self._blurred > now or any(not client.session or gone.session != client.session for gone, _ in self._remembered().values()):
+            return None
+        if any(who != client.principal and until > now for who, until in self._stopped.items()):
             return None
         return last
 

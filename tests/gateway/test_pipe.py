@@ -220,6 +220,23 @@ async def test_what_was_cancelled_is_forgotten_when_the_server_has_read_it(answe
     task.cancel()
 
 
+async def test_what_another_caller_cancelled_may_still_ask_and_is_never_answered_by_anybody_else() -> None:
+    """Not every server stops when it is told to."""
+    wire = Wire()
+    _, task = ask(wire, "tools/call", client=SomeClient("a", principal="ada"))
+    await wire.until(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    wire.says(id=2, result={})  # the ping behind it
+    later, other = ask(wire, "tools/call", client=SomeClient("b", principal="bob"))
+    await wire.until(4)
+    wire.says(id="x", method="elicitation/create", params={})
+    await wire.until(5)
+    assert wire.sent[4]["error"]["code"] == NO_ONE_TO_ASK
+    assert later.questions == []
+    other.cancel()
+
+
 async def test_a_ping_that_cannot_be_sent_is_sent_behind_the_next_one() -> None:
     wire = Wire()
     for n in (1, 3):
